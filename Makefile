@@ -1,0 +1,37 @@
+# Everything here works on a fresh clone with python3 (3.11 to 3.13, with venv) and make, and works again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TESTS ?= tests
+
+.PHONY: help run test lint format docs clean
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+$(STAMP): pyproject.toml constraints.txt wssup/version.py
+	@$(PYTHON) -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "wssup needs Python 3.11 or newer with the venv module; name one: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 2; }
+	@test -x $(BIN)/python || { echo "setting up $(VENV) …"; $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev -e .
+	@touch $@
+
+run: $(STAMP) ## serve the example on 127.0.0.1:8765 with two workers
+	@$(BIN)/wssup serve wssup.examples.page:app --bind 127.0.0.1:8765 --workers 2 --log-format pretty
+
+test: $(STAMP) ## run the tests
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(TESTS)
+
+lint: $(STAMP) ## format check, lint, types, direction of imports
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(STAMP) ## format the code and mend what can be mended
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+clean: ## remove what was set up
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

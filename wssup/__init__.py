@@ -1,0 +1,1 @@
+"""wssup: WebSocket applications on Linux, supervised."""

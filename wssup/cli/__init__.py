@@ -1,0 +1,1 @@
+"""The ``wssup`` command, a file per subcommand."""

@@ -1,0 +1,1 @@
+"""The worker: accepts connections, serves them, and lets go of them."""

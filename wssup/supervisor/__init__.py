@@ -1,0 +1,1 @@
+"""The master and all that it owns: listeners, slots, rollouts, processes."""
