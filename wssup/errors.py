@@ -12,7 +12,8 @@
     ├── MessageError            another process sent what this one does not understand
     └── ScoreboardError         the shared-memory segment is not what it should be
 
-A ``UserError`` is printed as one line (message and remedy) and never with a traceback of wssup's own.
+A ``UserError`` is printed as one line (message and remedy) and never with a traceback of wssup's
+own.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class ConfigError(UserError):
     :ivar source: where it was given (``wssup.toml``, ``WSSUP_WORKERS``, ``--workers``…).
     """
 
-    def __init__(self, key: str, value: object, source: str, problem: str, remedy: str = "") -> None:
+    def __init__(
+        self, key: str, value: object, source: str, problem: str, remedy: str = ""
+    ) -> None:
         super().__init__(f"{key} = {value!r} (from {source}): {problem}", remedy)
         self.key = key
         self.value = value
@@ -69,7 +72,8 @@ class ConfigError(UserError):
 class ApplicationError(UserError):
     """The application cannot be loaded or started.
 
-    :ivar traceback: the application's own traceback, without wssup's frames; empty if there is none.
+    :ivar traceback: the application's own traceback, without wssup's frames; empty if there is
+        none.
     """
 
     def __init__(self, message: str, remedy: str = "", traceback: str = "") -> None:

@@ -1,0 +1,173 @@
+"""The application: found by its name, imported, looked over; and its errors told without wssup's
+frames.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from wssup.errors import ApplicationError
+
+__all__ = ["Application", "digest", "load", "own_traceback"]
+
+#: A traceback travels in one message; what is longer is cut in the middle.
+LONGEST_TRACEBACK = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What a worker serves.
+
+    :ivar name: ``module:attribute``.
+    :ivar handler: called with a request for each WebSocket handshake.
+    :ivar lifespan: the async context manager named ``lifespan`` beside the handler; entered before
+        a worker is ready, left after its last connection.
+    """
+
+    name: str
+    handler: Callable[[Any], Awaitable[object]]
+    lifespan: Callable[[], AbstractAsyncContextManager[object]] | None
+
+
+def load(name: str, app_dir: str) -> Application:
+    """Import the application called ``name``, with ``app_dir`` first on ``sys.path``.
+
+    :param name: ``module:attribute``; both may have dots.
+    :param app_dir: a directory, already free of symbolic links.
+    :raises ApplicationError: if there is no such module or attribute, importing raises, or it is no
+        handler.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise ApplicationError(
+            f"{name!r} does not name an application",
+            "write MODULE:ATTRIBUTE, for example chat.server:app",
+        )
+    if not os.path.isdir(app_dir):  # noqa: PTH112 - a path goes on sys.path as text
+        raise ApplicationError(f"app_dir {app_dir!r} is not a directory", "name one with --app-dir")
+    if app_dir not in sys.path:
+        sys.path.insert(0, app_dir)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name + ".").startswith(error.name + "."):
+            raise ApplicationError(
+                f"there is no module {error.name!r} (for {name}; looked in {app_dir} and the "
+                f"installed packages)",
+                "check the spelling, or name the directory that holds it with --app-dir",
+            ) from None
+        raise _import_failed(name, error) from error
+    except (Exception, SystemExit) as error:
+        raise _import_failed(name, error) from error
+    handler: Any = module
+    for part in attribute.split("."):
+        try:
+            handler = getattr(handler, part)
+        except AttributeError:
+            near = difflib.get_close_matches(
+                part, [n for n in dir(handler) if not n.startswith("_")], n=1
+            )
+            raise ApplicationError(
+                f"module {module_name!r} ({getattr(module, '__file__', None)}) has no attribute "
+                f"{attribute!r}",
+                f"did you mean {module_name}:{near[0]}?"
+                if near
+                else "define it there, or name another one",
+            ) from None
+    _check_handler(name, handler)
+    lifespan = getattr(module, "lifespan", None)
+    if lifespan is not None and not callable(lifespan):
+        raise ApplicationError(
+            f"{module_name}:lifespan is {type(lifespan).__name__}, not an async context manager "
+            f"function",
+            "write it with contextlib.asynccontextmanager, or give it another name",
+        )
+    return Application(name, handler, lifespan)
+
+
+def _check_handler(name: str, handler: object) -> None:
+    if not callable(handler):
+        raise ApplicationError(
+            f"{name} is {type(handler).__name__}, not a handler",
+            "it should be: async def app(request)",
+        )
+    function = handler if inspect.isroutine(handler) else type(handler).__call__
+    if inspect.isclass(handler) or (
+        inspect.isfunction(function) and not inspect.iscoroutinefunction(inspect.unwrap(function))
+    ):
+        raise ApplicationError(
+            f"{name} is not an async function", "it should be: async def app(request)"
+        )
+    try:
+        inspect.signature(handler).bind(object())
+    except TypeError as error:
+        raise ApplicationError(
+            f"{name} cannot be called with one argument, the request ({error})",
+            "it should be: async def app(request)",
+        ) from None
+    except ValueError:
+        return  # a handler written in C has no signature to look at
+
+
+def _import_failed(name: str, error: BaseException) -> ApplicationError:
+    if isinstance(error, SystemExit):
+        summary = f"importing {name} ended the process: sys.exit({error.code!r})"
+    else:
+        summary = f"importing {name} failed: {type(error).__name__}: {error}".splitlines()[0]
+    return ApplicationError(summary, "see the traceback", own_traceback(error))
+
+
+def own_traceback(error: BaseException) -> str:
+    """The traceback of ``error`` from the application's first frame on, at most 32 KiB."""
+    kept = error.__traceback__
+    while kept is not None and _is_ours(kept):
+        kept = kept.tb_next
+    text = "".join(traceback.format_exception(type(error), error, kept or error.__traceback__))
+    if len(text) > LONGEST_TRACEBACK:
+        half = LONGEST_TRACEBACK // 2
+        text = f"{text[:half]}\n  … {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+    return text
+
+
+def _is_ours(frame: TracebackType) -> bool:
+    module = str(frame.tb_frame.f_globals.get("__name__", ""))
+    if module.startswith("wssup.examples"):
+        return False
+    return module.partition(".")[0] in {
+        "wssup",
+        "importlib",
+        "trio",
+        "trio_websocket",
+        "contextlib",
+    }
+
+
+def digest() -> str:
+    """A digest of the files that the imported modules came from, as they are on disk now.
+
+    Python's own and wssup's modules are left out: they change with an upgrade, which is a restart.
+    """
+    ours = tuple(os.path.dirname(os.path.abspath(f)) + os.sep for f in (os.__file__, __file__))  # noqa: PTH100, PTH120
+    seen = hashlib.blake2b(digest_size=16)
+    for module_name, module in sorted(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if not path or (path.startswith(ours) and "site-packages" not in path):
+            continue
+        try:
+            with open(path, "rb") as source:  # noqa: PTH123
+                content = hashlib.file_digest(source, "blake2b").digest()
+        except OSError:
+            content = b"gone"
+        seen.update(module_name.encode() + b"\0" + content)
+    return seen.hexdigest()

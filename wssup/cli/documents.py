@@ -1,0 +1,88 @@
+"""What the master answers, as far as people are shown it. What is missing has a neutral value."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from wssup.cli.client import Document
+from wssup.errors import CommandError
+
+__all__ = ["Connections", "LastReload", "Slot", "Status", "Worker", "read"]
+
+D = TypeVar("D", bound=msgspec.Struct)
+
+
+class Worker(msgspec.Struct, frozen=True):
+    """A worker in the status document; ``lag_ms`` in milliseconds, ``age`` in seconds."""
+
+    pid: int
+    generation: int
+    state: str
+    open: int = 0
+    active: int = 0
+    accepted: int = 0
+    lag_ms: float | None = None
+    age: float | None = None
+    stalled: bool = False
+    stale: bool = False
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """A slot in the status document."""
+
+    slot: int
+    state: str
+    error: str | None = None
+    lent_to: int | None = None
+    workers: tuple[Worker, ...] = ()
+
+
+class Connections(msgspec.Struct, frozen=True):
+    """The instance's connections: sockets, WebSockets, and all that ever came."""
+
+    open: int = 0
+    active: int = 0
+    accepted: int = 0
+
+
+class LastReload(msgspec.Struct, frozen=True):
+    """How the last reload ended; without an outcome there was none."""
+
+    outcome: str | None = None
+    generation: int | None = None
+    seconds: float | None = None
+    reason: str | None = None
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The status document, schema 1. ``started_at`` is unix time or ISO 8601 with a time zone."""
+
+    name: str
+    state: str
+    generation: int
+    version: str = ""
+    pid: int | None = None
+    started_at: float | str | None = None
+    bind: tuple[str, ...] = ()
+    connections: Connections = Connections()
+    capacity: int | None = None
+    mixed: bool = False
+    slots: tuple[Slot, ...] = ()
+    last_reload: LastReload | None = None
+
+
+def read(document: Document, kind: type[D]) -> D:
+    """The document as a `kind`.
+
+    :raises CommandError: ``bad_answer`` if it is none.
+    """
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise CommandError(
+            "bad_answer",
+            f"the instance answers with what this wssup does not understand: {error}",
+            "use the wssup that the instance runs, or --json",
+        ) from None

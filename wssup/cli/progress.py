@@ -1,0 +1,131 @@
+"""What a reload, a scaling or a drain does: live on a terminal, else line by line."""
+
+from __future__ import annotations
+
+from typing import Final, Self
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from wssup.cli.client import Document
+from wssup.cli.render import console
+from wssup.cli.text import count, one_line
+from wssup.config.values import format_duration
+
+__all__ = ["Progress", "sentence"]
+
+_BAR: Final = 20
+_MARKS: Final = {
+    "starting": ("◌", "cyan"),
+    "ready": ("●", "green"),
+    "draining": ("◐", "yellow"),
+    "done": ("✓", "green"),
+    "failed": ("✗", "bold red"),
+}
+_PHASES: Final = {
+    "importing": "importing the application",
+    "starting": "starting workers",
+    "settling": "settling",
+    "draining": "draining the old workers",
+    "rolling_back": "rolling back",
+}
+
+
+def sentence(event: Document) -> str | None:
+    """An event as one line; None for an event that this version does not know."""
+    kind = event.get("event")
+    if kind == "phase":
+        phase = str(event.get("phase"))
+        text = f"generation {event.get('generation')}: {_PHASES.get(phase, phase)}"
+        seconds = event.get("seconds")
+        if isinstance(seconds, int | float) and seconds > 0:
+            text += f", {format_duration(round(seconds, 1))} at most"
+    elif kind == "slot":
+        text = f"slot {event.get('slot')}: {event.get('state')}"
+        if event.get("pid") is not None:
+            text += f", pid {event['pid']}"
+        if (left := _left(event)) is not None:
+            text += f", {left}"
+    elif kind == "remaining":
+        active = event.get("active")
+        text = f"{count(active) if isinstance(active, int) else '?'} connections left"
+    elif kind == "notice":
+        text = str(event.get("message"))
+    else:
+        return None
+    return one_line(text)
+
+
+def _left(event: Document) -> str | None:
+    active, total = event.get("active"), event.get("total")
+    if not isinstance(active, int):
+        return None
+    of = f" of {count(total)}" if isinstance(total, int) else ""
+    return f"{count(active)}{of} connections left"
+
+
+class Progress:
+    """Shows events; a context manager, called with each event."""
+
+    def __init__(self) -> None:
+        self._console = console()
+        self._last = ""
+        self._phase = Text("")
+        self._slots: dict[int, Document] = {}
+        self._live: Live | None = None
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, event: Document) -> None:
+        """Show `event`."""
+        line = sentence(event)
+        if line is None or line == self._last:
+            return
+        self._last = line
+        if self._live is None:
+            self._print(line)
+            return
+        slot = event.get("slot")
+        if event["event"] == "slot" and isinstance(slot, int):
+            self._slots[slot] = event
+        elif event["event"] == "notice":
+            self._print(line)
+        else:
+            self._phase = Text(line, style="bold")
+        self._live.update(self._picture(), refresh=True)
+
+    def _print(self, line: str) -> None:
+        self._console.print(Text(line), soft_wrap=True)
+        # A pipe's reader sees each line when it happens.
+        self._console.file.flush()
+
+    def _picture(self) -> RenderableType:
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+        for _ in range(4):
+            table.add_column(no_wrap=True, overflow="ignore")
+        for slot, event in sorted(self._slots.items()):
+            state = one_line(str(event.get("state")))
+            mark, style = _MARKS.get(state, ("·", ""))
+            bar, left = _bar(event), _left(event) or ""
+            table.add_row(f"slot {slot}", Text(f"{mark} {state}", style=style), bar, left)
+        return Group(self._phase, table)
+
+
+def _bar(event: Document) -> Text:
+    """How much of a draining worker's connections are gone."""
+    active, total = event.get("active"), event.get("total")
+    if not isinstance(active, int) or not isinstance(total, int) or total <= 0:
+        return Text("")
+    gone = max(0, min(_BAR, _BAR * (total - active) // total))
+    return Text("━" * gone, style="green").append("━" * (_BAR - gone), style="dim")

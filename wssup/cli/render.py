@@ -1,0 +1,227 @@
+"""The status document as a page for people."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from typing import Final, NamedTuple
+
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from wssup.cli.documents import Slot, Status, Worker
+from wssup.cli.text import ago, count, one_line, safe
+
+__all__ = ["console", "page"]
+
+_STYLES: Final = {
+    "running": "green",
+    "ready": "green",
+    "starting": "cyan",
+    "reloading": "cyan",
+    "replacing": "cyan",
+    "draining": "yellow",
+    "stopping": "yellow",
+    "backoff": "yellow",
+    "stalled": "red",
+    "failed": "bold red",
+    "parked": "dim",
+    "empty": "dim",
+}
+_GAP: Final = 2
+_UNLIMITED: Final = 500
+_NARROWEST: Final = 24
+"""Cells that a slot and its count of connections need; what is narrower wraps by itself."""
+
+
+class _Column(NamedTuple):
+    """A column: its heading, whether it holds numbers, and when it goes if the terminal is narrow.
+
+    :ivar rank: the column with the highest rank goes first; 0 stays.
+    """
+
+    heading: str
+    number: bool
+    rank: int
+
+
+_COLUMNS: Final = (
+    _Column("slot", number=True, rank=0),
+    _Column("pid", number=True, rank=2),
+    _Column("gen", number=True, rank=3),
+    _Column("state", number=False, rank=1),
+    _Column("active", number=True, rank=0),
+    _Column("accepted", number=True, rank=4),
+    _Column("lag", number=True, rank=6),
+    _Column("age", number=True, rank=5),
+)
+
+
+def console() -> Console:
+    """The console for stdout: no markup is read in what it prints, and a pipe is never wrapped."""
+    out = Console(markup=False, highlight=False, emoji=False)
+    out.width = max(out.width, _NARROWEST) if sys.stdout.isatty() else _UNLIMITED
+    return out
+
+
+def page(status: Status, *, width: int, now: dt.datetime) -> RenderableType:
+    """The whole page: the instance, its slots, what went wrong, and what still drains.
+
+    :param width: cells in a line; columns are left out before a number is cut.
+    """
+    parts: list[RenderableType] = [*_head(status, now), Text(""), _table(status, width)]
+    tail = [*_errors(status), *_last_reload(status), *_draining(status)]
+    return Group(*parts, *([Text("")] if tail else []), *tail)
+
+
+def _head(status: Status, now: dt.datetime) -> list[Text]:
+    first = Text(one_line(status.name), style="bold")
+    first.append("  ").append(_state(status.state))
+    facts = [f"generation {status.generation}", f"up {ago(_uptime(status, now))}"]
+    if status.pid is not None:
+        facts.append(f"pid {status.pid}")
+    if status.version:
+        facts.append(f"wssup {one_line(status.version)}")
+    first.append("  " + "  ".join(facts), style="not bold")
+    addresses = Text("bind  " + "  ".join(one_line(address) for address in status.bind))
+    connections = status.connections
+    load = f"{count(connections.active)} active, {count(connections.open)} open"
+    if status.capacity:
+        used = 100 * connections.open / status.capacity
+        load += f", capacity {count(status.capacity)} ({used:.1f}% used)"
+    lines = [first, addresses, Text("connections  " + load)]
+    if status.mixed:
+        lines.append(
+            Text(
+                f"generation {status.generation} is mixed: files changed since it was loaded; "
+                "wssup reload makes it one",
+                style="yellow",
+            )
+        )
+    return lines
+
+
+def _uptime(status: Status, now: dt.datetime) -> float | None:
+    started = status.started_at
+    if isinstance(started, str):
+        try:
+            started = dt.datetime.fromisoformat(started).timestamp()
+        except ValueError:
+            return None
+    return None if started is None else now.timestamp() - started
+
+
+def _state(state: str, detail: str = "") -> Text:
+    style = next((_STYLES[word] for word in (detail, state) if word in _STYLES), "")
+    return Text(one_line(f"{state}, {detail}" if detail else state), style=style)
+
+
+def _table(status: Status, width: int) -> Table:
+    rows = [row for slot in status.slots for row in _rows(slot)]
+    kept = _fitting(
+        [
+            [column.heading, *(cell.plain for cell in cells)]
+            for column, cells in zip(_COLUMNS, zip(*rows, strict=True), strict=True)
+        ]
+        if rows
+        else [[column.heading] for column in _COLUMNS],
+        width,
+    )
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
+    for index in kept:
+        column = _COLUMNS[index]
+        # Cut nothing: a number without its last digits is another number.
+        table.add_column(
+            column.heading,
+            justify="right" if column.number else "left",
+            no_wrap=True,
+            overflow="ignore",
+        )
+    for row in rows:
+        table.add_row(*(row[index] for index in kept))
+    return table
+
+
+def _fitting(columns: list[list[str]], width: int) -> list[int]:
+    """The columns that fit into `width` together, in order; those of rank 0 always do."""
+    kept = list(range(len(columns)))
+    needs = [max(map(cell_len, cells)) + _GAP for cells in columns]
+    for index in sorted(kept, key=lambda index: -_COLUMNS[index].rank):
+        if _COLUMNS[index].rank == 0 or sum(needs[index] for index in kept) - _GAP <= width:
+            break
+        kept.remove(index)
+    return kept
+
+
+def _rows(slot: Slot) -> list[list[Text]]:
+    lent = "" if slot.lent_to is None else f"lent to {slot.lent_to}"
+    if not slot.workers:
+        dash = Text("-", style="dim")
+        state = _state(slot.state, lent)
+        return [[Text(str(slot.slot)), dash, dash, state, dash, dash, dash, dash]]
+    return [_row(slot, worker, lent, first=n == 0) for n, worker in enumerate(slot.workers)]
+
+
+def _row(slot: Slot, worker: Worker, lent: str, *, first: bool) -> list[Text]:
+    if worker.stalled:
+        detail = "stalled"
+    elif worker.stale:
+        # Its last good row is shown: it was stopped or killed while it wrote.
+        detail = "stale"
+    else:
+        detail = lent if first else ""
+    lag = "-" if worker.lag_ms is None else f"{worker.lag_ms:.1f}ms"
+    return [
+        Text(str(slot.slot) if first else ""),
+        Text(str(worker.pid)),
+        Text(str(worker.generation)),
+        _state(worker.state, detail),
+        Text(count(worker.active)),
+        Text(count(worker.accepted)),
+        Text(lag),
+        Text(ago(worker.age)),
+    ]
+
+
+def _errors(status: Status) -> list[Text]:
+    lines: list[Text] = []
+    for slot in status.slots:
+        if slot.error:
+            first, *more = safe(slot.error).strip("\n").split("\n")
+            lines.append(Text(f"slot {slot.slot} {one_line(slot.state)}: {first}", style="red"))
+            lines += [Text(f"  {line}") for line in more]
+    return lines
+
+
+def _last_reload(status: Status) -> list[Text]:
+    last = status.last_reload
+    if last is None or last.outcome is None:
+        return []
+    line = f"last reload  {one_line(last.outcome).replace('_', ' ')}"
+    if last.generation is not None:
+        line += f", generation {last.generation}"
+    if last.seconds is not None:
+        line += f", {last.seconds:.1f}s"
+    if last.reason:
+        line += f": {one_line(last.reason)}"
+    return [Text(line, style="" if last.outcome == "done" else "yellow")]
+
+
+def _draining(status: Status) -> list[Text]:
+    workers = [
+        worker for slot in status.slots for worker in slot.workers if worker.state == "draining"
+    ]
+    if not workers:
+        return []
+    generations = ", ".join(str(number) for number in sorted({w.generation for w in workers}))
+    left = sum(worker.active for worker in workers)
+    noun = "worker" if len(workers) == 1 else "workers"
+    return [
+        Text(
+            f"draining  {len(workers)} {noun} of generation {generations}, "
+            f"{count(left)} connections left",
+            style="yellow",
+        )
+    ]

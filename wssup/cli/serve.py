@@ -1,0 +1,48 @@
+"""``wssup serve``: run an instance in the foreground."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from wssup.cli.options import GroupedCommand, config_option, load_instance, setting_options
+from wssup.config.settings import SETTINGS
+
+__all__ = ["command"]
+
+_HELP = """\
+Serve the WebSocket application MODULE:ATTR until it is told to stop.
+
+MODULE is imported from the application directory; ATTR is its handler, such as
+`async def app(request)` written for trio_websocket.
+
+\b
+  wssup serve shop.chat:app
+  wssup serve shop.chat:app --bind 0.0.0.0:8000 --bind '[::]:8000' --workers 8
+  wssup serve --config /etc/wssup/shop.toml
+
+Order of strength: defaults < file < environment < options. Durations are seconds
+or text such as 500ms, 30s, 2m, 8h; sizes bytes or text such as 64KiB, 1MiB.
+Each option is also the environment variable WSSUP_OPTION (WSSUP_DRAIN_WINDOW,
+WSSUP_LIMITS_MESSAGE_BYTES).
+
+Signals: HUP reloads; TERM drains and stops; INT and QUIT stop fast; TTIN and
+TTOU run one worker more or less.
+
+Exit status: 0 stopped as told, 2 a mistake in the command, the configuration or
+the application, or another instance of this name runs; nothing was started.
+"""
+
+
+@click.command("serve", cls=GroupedCommand, help=_HELP, short_help="Serve an application.")
+@click.argument("app", metavar="[MODULE:ATTR]", required=False)
+@config_option
+@setting_options(key for key in SETTINGS if key != "app")
+def command(config_file: str | None, **given: Any) -> int:
+    """Load the settings and run the master."""
+    loaded = load_instance(given, config_file, required=("app",))
+    # The master is what only this command needs.
+    from wssup.supervisor.master import serve  # noqa: PLC0415
+
+    return serve(loaded)

@@ -1,0 +1,345 @@
+"""The kinds of values that settings have: how each is read, shown and described.
+
+A kind reads two spellings of a value: what TOML gives (numbers, lists, booleans), and text from an
+environment variable or the command line. It raises `BadValueError` for
+what it cannot use; who reads knows the key and the source, and adds them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final, NamedTuple
+
+from wssup.config.addresses import parse_bind
+from wssup.config.values import (
+    BadValueError,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
+
+__all__ = [
+    "MAX_BINDS",
+    "Binds",
+    "Choice",
+    "Directory",
+    "Duration",
+    "Flag",
+    "Given",
+    "Kind",
+    "Number",
+    "Permissions",
+    "Size",
+    "Text",
+]
+
+MAX_BINDS: Final = 64
+"""Addresses of one instance: each costs a listener per slot, held open for the master's life."""
+
+_TRUE: Final = frozenset({"true", "1", "yes", "on"})
+_FALSE: Final = frozenset({"false", "0", "no", "off"})
+_INTEGER: Final = re.compile("-?[0-9]{1,18}")
+_TOML_NAMES: Final[tuple[tuple[type, str], ...]] = (
+    (bool, "a boolean"),
+    (int, "an integer"),
+    (float, "a float"),
+    (str, "a string"),
+    (list, "an array"),
+    (dict, "a table"),
+    (dt.date, "a date"),
+    (dt.time, "a time"),
+)
+
+
+def _named(value: object) -> str:
+    """What TOML calls the type of `value`."""
+    return next((name for kind, name in _TOML_NAMES if isinstance(value, kind)), "something else")
+
+
+def _text(value: object, remedy: str) -> str:
+    """`value` as text that UTF-8 can carry: messages between processes and JSON are UTF-8."""
+    if not isinstance(value, str):
+        raise BadValueError(f"{_named(value)} where a string is expected", remedy)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadValueError("not UTF-8", remedy) from None
+    return value
+
+
+class Given(NamedTuple):
+    """How a value was given.
+
+    :ivar text: whether it comes from the environment or the command line, where all is text.
+    :ivar base: the absolute directory that relative paths start from.
+    """
+
+    text: bool
+    base: str
+
+
+class Kind(ABC):
+    """How a setting's value is read, shown and described."""
+
+    @property
+    def metavar(self) -> str:
+        """The placeholder in the help of the command line."""
+        return self._metavar()
+
+    @property
+    def description(self) -> str:
+        """The values that are allowed, for the reference."""
+        return self._description()
+
+    def read(self, value: object, given: Given) -> object:
+        """The value as a setting holds it.
+
+        :raises BadValueError: if the setting cannot have this value.
+        """
+        return self._read(value, given)
+
+    def show(self, value: object) -> str:
+        """`value` as TOML that `read` reads back."""
+        return self._show(value)
+
+    @abstractmethod
+    def _metavar(self) -> str: ...
+
+    @abstractmethod
+    def _description(self) -> str: ...
+
+    @abstractmethod
+    def _read(self, value: object, given: Given, /) -> object: ...
+
+    def _show(self, value: object) -> str:
+        # JSON's strings are TOML's, but TOML wants DEL escaped, and people what they cannot see.
+        return "".join(
+            char if char.isprintable() else f"\\U{ord(char):08x}"
+            for char in json.dumps(value, ensure_ascii=False)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Kind):
+    """Text of a given form."""
+
+    pattern: str
+    form: str
+    example: str
+    placeholder: str
+
+    def _metavar(self) -> str:
+        return self.placeholder
+
+    def _description(self) -> str:
+        return f"text: {self.form}"
+
+    def _read(self, value: object, _given: Given, /) -> str:
+        remedy = f'write {self.form}: "{self.example}"'
+        value = _text(value, remedy)
+        if re.fullmatch(self.pattern, value, re.DOTALL) is None:
+            raise BadValueError(f"not {self.form}", remedy)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Directory(Kind):
+    """A directory: made absolute, and never resolved, so that a symbolic link stays one."""
+
+    def _metavar(self) -> str:
+        return "DIR"
+
+    def _description(self) -> str:
+        return "directory"
+
+    def _read(self, value: object, given: Given, /) -> str:
+        value = _text(value, "write a path: /srv/app")
+        if not value or "\0" in value:
+            raise BadValueError("not a path", "write a path: /srv/app")
+        # PurePosixPath drops "." and doubled slashes, but not "..": its meaning depends on links.
+        return str(PurePosixPath(given.base, value))
+
+
+@dataclass(frozen=True, slots=True)
+class Binds(Kind):
+    """A list of addresses to listen on, in canonical form and without duplicates."""
+
+    def _metavar(self) -> str:
+        return "ADDRESS"
+
+    def _description(self) -> str:
+        return (
+            f"1 to {MAX_BINDS} addresses: `HOST:PORT`, `[IPV6]:PORT` or `unix:/path`; "
+            "in the environment separated by commas"
+        )
+
+    def _read(self, value: object, given: Given, /) -> tuple[str, ...]:
+        remedy = 'write ["127.0.0.1:8000"]'
+        if isinstance(value, str):
+            # A comma may stand in the path of a unix socket, so only a variable is split.
+            value = [part.strip() for part in value.split(",")] if given.text else [value]
+        if not isinstance(value, list | tuple):
+            raise BadValueError(f"{_named(value)} where an array of strings is expected", remedy)
+        if not 1 <= len(value) <= MAX_BINDS:
+            raise BadValueError(f"{len(value)} addresses; there must be 1 to {MAX_BINDS}", remedy)
+        addresses: list[str] = []
+        for item in value:
+            name = _text(item, remedy)
+            try:
+                address = str(parse_bind(name))
+            except BadValueError as error:
+                if len(value) == 1:
+                    raise
+                raise BadValueError(f"{name!r}: {error.problem}", error.remedy) from None
+            if address in addresses:
+                raise BadValueError(f"{address} is named twice", "name each address once")
+            addresses.append(address)
+        return tuple(addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Kind):
+    """A whole number in a range, or one word in its place."""
+
+    least: int
+    most: int | None = None
+    word: str | None = None
+
+    def _metavar(self) -> str:
+        return f"N|{self.word}" if self.word else "N"
+
+    @property
+    def _range(self) -> str:
+        end = f"{self.least} or more" if self.most is None else f"{self.least} to {self.most}"
+        return f'{end}, or "{self.word}"' if self.word else end
+
+    def _description(self) -> str:
+        return f"whole number: {self._range}"
+
+    def _read(self, value: object, given: Given, /) -> int | str:
+        remedy = f"write {self._range}"
+        if self.word is not None and value == self.word:
+            return self.word
+        if given.text and isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            problem = (
+                "not a whole number"
+                if given.text
+                else f"{_named(value)} where a number is expected"
+            )
+            raise BadValueError(problem, remedy)
+        if value < self.least or (self.most is not None and value > self.most):
+            raise BadValueError(f"not in the range {self._range}", remedy)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Flag(Kind):
+    """Yes or no."""
+
+    def _metavar(self) -> str:
+        return ""
+
+    def _description(self) -> str:
+        return "`true` or `false`; in the environment also 1, 0, yes, no, on, off"
+
+    def _read(self, value: object, given: Given, /) -> bool:
+        if isinstance(value, bool):
+            return value
+        word = value.strip().lower() if given.text and isinstance(value, str) else ""
+        if word in _TRUE or word in _FALSE:
+            return word in _TRUE
+        raise BadValueError("neither true nor false", "write true or false")
+
+
+@dataclass(frozen=True, slots=True)
+class Duration(Kind):
+    """A duration in seconds."""
+
+    zero: bool = True
+
+    def _metavar(self) -> str:
+        return "TIME"
+
+    def _description(self) -> str:
+        return "duration" if self.zero else "duration above 0"
+
+    def _read(self, value: object, _given: Given, /) -> float:
+        seconds = parse_duration(value)
+        if seconds == 0 and not self.zero:
+            raise BadValueError("must be longer than 0", "write for example 500ms or 2s")
+        return seconds
+
+    def _show(self, value: object) -> str:
+        assert isinstance(value, int | float)
+        assert math.isfinite(value)
+        return f'"{format_duration(value)}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Size(Kind):
+    """A number of bytes."""
+
+    least: int
+    most: int
+
+    def _metavar(self) -> str:
+        return "SIZE"
+
+    def _description(self) -> str:
+        return f"size: {format_size(self.least)} to {format_size(self.most)}"
+
+    def _read(self, value: object, _given: Given, /) -> int:
+        size = parse_size(value)
+        if not self.least <= size <= self.most:
+            span = f"{format_size(self.least)} to {format_size(self.most)}"
+            raise BadValueError(f"not in the range {span}", f"write {span}")
+        return size
+
+    def _show(self, value: object) -> str:
+        assert isinstance(value, int)
+        return f'"{format_size(value)}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Kind):
+    """One word of a few."""
+
+    words: tuple[str, ...]
+
+    def _metavar(self) -> str:
+        return "|".join(self.words)
+
+    def _description(self) -> str:
+        return "one of " + ", ".join(f'"{word}"' for word in self.words)
+
+    def _read(self, value: object, _given: Given, /) -> str:
+        if not isinstance(value, str) or value not in self.words:
+            words = ", ".join(self.words[:-1])
+            raise BadValueError("not one of its values", f"write {words} or {self.words[-1]}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions(Kind):
+    """The permissions of a file, as octal text of four digits."""
+
+    def _metavar(self) -> str:
+        return "MODE"
+
+    def _description(self) -> str:
+        return "octal text: 0000 to 0777"
+
+    def _read(self, value: object, _given: Given, /) -> str:
+        # An integer is refused: 660 in TOML would be octal 1224.
+        if not isinstance(value, str) or re.fullmatch("0?[0-7]{3}", value) is None:
+            raise BadValueError("not permissions as octal text", 'write "0660"')
+        return value.zfill(4)

@@ -1,0 +1,105 @@
+"""Log events: one name per fact, its details as fields; pretty on a terminal, JSON lines elsewhere.
+
+A line is written with one write(2), so lines of several processes do not mix. What the application
+and libraries log through :mod:`logging` comes out in the same form.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+__all__ = ["Log", "bind", "configure", "get", "is_pretty"]
+
+Log = structlog.typing.FilteringBoundLogger
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+def is_pretty(form: str) -> bool:
+    """Whether ``log_format`` means lines for people: ``auto`` asks whether stderr is a terminal."""
+    return form == "pretty" or (form == "auto" and sys.stderr.isatty())
+
+
+def configure(level: str, form: str) -> None:
+    """Set up logging for this process, to stderr."""
+    number = _LEVELS[level]
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if is_pretty(form):
+        shared[-1] = structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False)
+        shared.append(
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                pad_event_to=24,
+                sort_keys=False,
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        )
+    else:
+        shared += [
+            structlog.processors.format_exc_info,
+            structlog.processors.UnicodeDecoder(),
+            structlog.processors.JSONRenderer(default=str),
+        ]
+    structlog.configure(
+        processors=shared,
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_ToStructlog()]
+    root.setLevel(max(number, logging.INFO))
+    # Says every frame at debug and every client's fault above it; the engine counts and logs those
+    # itself.
+    logging.getLogger("trio-websocket").setLevel(logging.CRITICAL)
+
+
+def bind(**noun: object) -> None:
+    """Have every line of this process name a process noun, the application's own lines too."""
+    structlog.configure(processors=[_Noun(noun), *structlog.get_config()["processors"]])
+
+
+class _Noun:
+    """A processor that adds fields that are not there."""
+
+    def __init__(self, noun: dict[str, object]) -> None:
+        self._noun = noun
+
+    def __call__(
+        self, _logger: object, _method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        for key, value in self._noun.items():
+            event.setdefault(key, value)
+        return event
+
+
+def get(**noun: object) -> Log:
+    """A logger whose lines name a process noun: ``slot=0 gen=2 pid=4711``."""
+    log: Log = structlog.get_logger().bind(**noun)
+    return log
+
+
+class _ToStructlog(logging.Handler):
+    """Passes records of :mod:`logging` on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            structlog.get_logger().log(
+                record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info
+            )
+        except Exception:  # noqa: BLE001 - logging's own rule: a log line never raises into the application
+            self.handleError(record)

@@ -1,0 +1,209 @@
+"""The messages between master, zygote and workers, and their codec.
+
+Each message is one frozen struct and travels as one datagram of a ``SOCK_SEQPACKET`` pair,
+descriptors beside it (unix(7), SCM_RIGHTS). Counts are never messages: they stand in the
+scoreboard. A process says in its first message which :data:`PROTOCOL` it speaks, because a reload
+may start a newer wssup under an older master.
+
+====================  ===================================================================
+master → zygote       :class:`Load`, :class:`Fork`
+zygote → master       :class:`Loaded`, :class:`LoadFailed`, :class:`Forked`, :class:`ForkFailed`
+master → worker       :class:`Accept`, :class:`Listen`, :class:`Unlisten`, :class:`Drain`
+worker → master       :class:`Hello`, :class:`Ready`, :class:`Failed`, :class:`Leaving`
+====================  ===================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from wssup.errors import MessageError
+
+__all__ = [
+    "PROTOCOL",
+    "Accept",
+    "Drain",
+    "Failed",
+    "Fork",
+    "ForkFailed",
+    "Forked",
+    "Hello",
+    "Leaving",
+    "Listen",
+    "Load",
+    "LoadFailed",
+    "Loaded",
+    "Message",
+    "Ready",
+    "Unlisten",
+    "decode",
+    "encode",
+]
+
+#: The version of this vocabulary. A process that meets another one says so and ends.
+PROTOCOL = 1
+
+
+class _Message(msgspec.Struct, frozen=True, tag_field="type"):
+    """What all messages share: the codec tells them apart by the field ``type``."""
+
+
+class Load(_Message, frozen=True, tag="load"):
+    """To a zygote, first: which application to import, and for whom."""
+
+    protocol: int
+    instance: str
+    generation: int
+    application: str
+    app_dir: str
+    preload: bool
+    scoreboard: str
+    #: ``module:function`` of the worker's entry; the supervisor never imports the server.
+    entry: str
+    settings: dict[str, Any]
+
+
+class Loaded(_Message, frozen=True, tag="loaded"):
+    """From a zygote: the application is imported; workers can be forked."""
+
+    protocol: int
+    #: ``app_dir`` with its symbolic links resolved: what this generation's code is.
+    app_dir: str
+    #: A digest of the files of the imported modules; differs when they changed on disk.
+    digest: str
+    seconds: float
+    warnings: list[str]
+
+
+class LoadFailed(_Message, frozen=True, tag="load_failed"):
+    """From a zygote, last: the application cannot be imported."""
+
+    message: str
+    remedy: str
+    traceback: str
+
+
+class Fork(_Message, frozen=True, tag="fork"):
+    """To a zygote: fork a worker. Descriptors: its channel, then a listener per address."""
+
+    serial: int
+    slot: int
+    row: int
+    addresses: list[str]
+
+
+class Forked(_Message, frozen=True, tag="forked"):
+    """From a zygote: the worker runs, and is now the master's child."""
+
+    serial: int
+    pid: int
+
+
+class ForkFailed(_Message, frozen=True, tag="fork_failed"):
+    """From a zygote: the worker could not be forked."""
+
+    serial: int
+    message: str
+
+
+class Hello(_Message, frozen=True, tag="hello"):
+    """From a worker, first."""
+
+    protocol: int
+    pid: int
+
+
+class Ready(_Message, frozen=True, tag="ready"):
+    """From a worker: start-up is done, it accepts."""
+
+    seconds: float
+
+
+class Failed(_Message, frozen=True, tag="failed"):
+    """From a worker, last: it could not start, or its application ended it."""
+
+    message: str
+    traceback: str
+
+
+class Leaving(_Message, frozen=True, tag="leaving"):
+    """From a worker: it drains and ends although the master did not ask for it."""
+
+    reason: str
+
+
+class Accept(_Message, frozen=True, tag="accept"):
+    """To a worker: accept new connections, or no longer (it keeps those it has)."""
+
+    on: bool
+
+
+class Listen(_Message, frozen=True, tag="listen"):
+    """To a worker: accept from these listeners too. Descriptors: one per address.
+
+    The slot is another one's when its listeners are lent, the worker's own when an address was
+    added.
+    """
+
+    slot: int
+    addresses: list[str]
+
+
+class Unlisten(_Message, frozen=True, tag="unlisten"):
+    """To a worker: close its copies of these listeners."""
+
+    slot: int
+    addresses: list[str]
+
+
+class Drain(_Message, frozen=True, tag="drain"):
+    """To a worker: accept no more, close the connections, end. A later one replaces it."""
+
+    #: The WebSocket close code (RFC 6455 section 7.4.1) and reason that clients are told.
+    code: int
+    reason: str
+    #: Seconds over which the closes are spread.
+    window: float
+    #: Seconds after which what is left is cut off.
+    timeout: float
+    #: Leave connections alone until only the window is left of the timeout.
+    wait: bool = False
+
+
+Message: TypeAlias = (
+    Load
+    | Loaded
+    | LoadFailed
+    | Fork
+    | Forked
+    | ForkFailed
+    | Hello
+    | Ready
+    | Failed
+    | Leaving
+    | Accept
+    | Listen
+    | Unlisten
+    | Drain
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """One message as the bytes of one datagram (MessagePack)."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes) -> Message:
+    """The message in ``data``.
+
+    :raises MessageError: if it is none, or one that this version does not know.
+    """
+    try:
+        return _decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise MessageError(f"a message of {len(data)} bytes is not understood: {error}") from error

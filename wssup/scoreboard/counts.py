@@ -1,0 +1,231 @@
+"""The numbers of a block under their names. Pure functions and frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wssup.scoreboard.layout import (
+    ACCEPTED,
+    BYTES_IN,
+    BYTES_OUT,
+    CLOSED,
+    COUNTERS,
+    COUNTERS_END,
+    HANDLER_ERRORS,
+    HANDLER_RUNS,
+    HANDSHAKE_FAILED,
+    LIFETIME_BUCKETS,
+    LIFETIMES,
+    MESSAGES_IN,
+    MESSAGES_OUT,
+    PING_TIMEOUTS,
+    PINGS_SENT,
+    REFUSED,
+    ROUND_TRIP_BUCKETS,
+    ROUND_TRIPS,
+    UPGRADED,
+    ClosedReason,
+    HandshakeFailure,
+    Label,
+    RefusedReason,
+    WorkerState,
+)
+
+_CLOSED = slice(CLOSED, CLOSED + len(ClosedReason))
+_REFUSED = slice(REFUSED, REFUSED + len(RefusedReason))
+_HANDSHAKE_FAILED = slice(HANDSHAKE_FAILED, HANDSHAKE_FAILED + len(HandshakeFailure))
+
+
+def plausible(block: list[int]) -> list[int]:
+    """A copy of a block, taken while it was written, without its contradictions.
+
+    Cells copied at different moments may show an end whose beginning was copied too early. Each end
+    seen proves its beginning, so the beginnings are raised to what the ends prove. The result is
+    never above what the worker has really counted, hence a later good copy never goes backwards.
+    """
+    mended = list(block)
+    before_upgrade = sum(block[_REFUSED]) + sum(block[_HANDSHAKE_FAILED])
+    mended[UPGRADED] = max(block[UPGRADED], sum(block[_CLOSED]))
+    mended[ACCEPTED] = max(block[ACCEPTED], mended[UPGRADED] + before_upgrade)
+    return mended
+
+
+def ended(block: list[int]) -> list[int]:
+    """What a block counts once its worker is gone: what was open has ended as ``worker_died``."""
+    final = plausible(block)
+    counts = Counts.of(final)
+    final[CLOSED + ClosedReason.WORKER_DIED] += counts.active
+    final[HANDSHAKE_FAILED + HandshakeFailure.WORKER_DIED] += counts.open - counts.active
+    return final
+
+
+def _by_label(labels: type[Label], numbers: tuple[int, ...]) -> dict[str, int]:
+    return {member.label: numbers[member] for member in labels}
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What was counted: by one worker, by all that are gone, or altogether.
+
+    :ivar cells: the counters in the order of the layout.
+    """
+
+    cells: tuple[int, ...]
+
+    @classmethod
+    def of(cls, block: list[int]) -> Counts:
+        """The counters of a copied block."""
+        return cls(tuple(block[COUNTERS:COUNTERS_END]))
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(tuple(a + b for a, b in zip(self.cells, other.cells, strict=True)))
+
+    def _part(self, start: int, length: int) -> tuple[int, ...]:
+        return self.cells[start - COUNTERS : start - COUNTERS + length]
+
+    @property
+    def open(self) -> int:
+        """Sockets accepted and not yet ended."""
+        return self.accepted - self.closed - self.refused - self.handshake_failures
+
+    @property
+    def active(self) -> int:
+        """WebSockets upgraded and not yet ended."""
+        return self.upgraded - self.closed
+
+    @property
+    def accepted(self) -> int:
+        """Sockets accepted."""
+        return self.cells[ACCEPTED - COUNTERS]
+
+    @property
+    def upgraded(self) -> int:
+        """Sockets that became WebSockets."""
+        return self.cells[UPGRADED - COUNTERS]
+
+    @property
+    def closed(self) -> int:
+        """WebSockets ended, for whatever reason."""
+        return sum(self._part(CLOSED, len(ClosedReason)))
+
+    @property
+    def refused(self) -> int:
+        """Sockets turned away before their handshake, for whatever reason."""
+        return sum(self._part(REFUSED, len(RefusedReason)))
+
+    @property
+    def handshake_failures(self) -> int:
+        """Sockets that ended without becoming a WebSocket, for whatever reason."""
+        return sum(self._part(HANDSHAKE_FAILED, len(HandshakeFailure)))
+
+    @property
+    def closed_by_reason(self) -> dict[str, int]:
+        """:attr:`closed`, divided by the labels of :class:`ClosedReason`."""
+        return _by_label(ClosedReason, self._part(CLOSED, len(ClosedReason)))
+
+    @property
+    def refused_by_reason(self) -> dict[str, int]:
+        """:attr:`refused`, divided by the labels of :class:`RefusedReason`."""
+        return _by_label(RefusedReason, self._part(REFUSED, len(RefusedReason)))
+
+    @property
+    def handshake_failures_by_reason(self) -> dict[str, int]:
+        """:attr:`handshake_failures`, divided by the labels of :class:`HandshakeFailure`."""
+        return _by_label(HandshakeFailure, self._part(HANDSHAKE_FAILED, len(HandshakeFailure)))
+
+    @property
+    def messages_in(self) -> int:
+        """Messages received."""
+        return self.cells[MESSAGES_IN - COUNTERS]
+
+    @property
+    def messages_out(self) -> int:
+        """Messages sent."""
+        return self.cells[MESSAGES_OUT - COUNTERS]
+
+    @property
+    def bytes_in(self) -> int:
+        """Payload bytes received."""
+        return self.cells[BYTES_IN - COUNTERS]
+
+    @property
+    def bytes_out(self) -> int:
+        """Payload bytes sent."""
+        return self.cells[BYTES_OUT - COUNTERS]
+
+    @property
+    def pings_sent(self) -> int:
+        """Keepalive pings sent."""
+        return self.cells[PINGS_SENT - COUNTERS]
+
+    @property
+    def ping_timeouts(self) -> int:
+        """Keepalive pings not answered in time."""
+        return self.cells[PING_TIMEOUTS - COUNTERS]
+
+    @property
+    def handler_runs(self) -> int:
+        """Calls of the application's handler."""
+        return self.cells[HANDLER_RUNS - COUNTERS]
+
+    @property
+    def handler_errors(self) -> int:
+        """Calls of the application's handler that raised."""
+        return self.cells[HANDLER_ERRORS - COUNTERS]
+
+    @property
+    def lifetimes(self) -> tuple[int, ...]:
+        """Ended WebSockets by age: a bucket for each of LIFETIME_BOUNDS_S and one above."""
+        return self._part(LIFETIMES, LIFETIME_BUCKETS)
+
+    @property
+    def round_trips(self) -> tuple[int, ...]:
+        """Answered pings by time: a bucket for each of ROUND_TRIP_BOUNDS_US and one above."""
+        return self._part(ROUND_TRIPS, ROUND_TRIP_BUCKETS)
+
+
+@dataclass(frozen=True, slots=True)
+class RowView:
+    """One worker as its row showed it.
+
+    :ivar row: the row's index in the pool.
+    :ivar serial: the worker's number, never used twice in one instance.
+    :ivar pid: 0 until the master knows it.
+    :ivar started_ns: when the row was allocated, in ns of CLOCK_MONOTONIC.
+    :ivar heartbeat_ns: when the event loop last ran, in ns of CLOCK_MONOTONIC; 0: not yet.
+    :ivar lag_last_ns: the last lag of the event loop, in ns; ``lag_max_ns`` the greatest.
+    :ivar send_queue_bytes: what waits to be sent to clients.
+    :ivar stale: no good copy could be taken; gauges and counts are older, or from within a write.
+    """
+
+    row: int
+    serial: int
+    pid: int
+    slot: int
+    generation: int
+    state: WorkerState
+    started_ns: int
+    heartbeat_ns: int
+    lag_last_ns: int
+    lag_max_ns: int
+    accepting: bool
+    send_queue_bytes: int
+    counts: Counts
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All rows and the retired totals at one moment.
+
+    :ivar rows: the living workers, in the order of the pool.
+    :ivar retired: what workers counted that are gone.
+    :ivar total: ``retired`` and all rows together; no counter in it ever goes backwards.
+    :ivar stale: the retired totals could not be read consistently with the rows, because the master
+        died or is stopped while it folds a row.
+    """
+
+    rows: tuple[RowView, ...]
+    retired: Counts
+    total: Counts
+    stale: bool

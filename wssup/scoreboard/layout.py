@@ -1,0 +1,178 @@
+"""What stands in which cell of the segment. Tables only; nothing here touches memory.
+
+::
+
+    header          16 cells   written by the master
+    retired totals  88 cells   a worker block, written by the master
+    row 0            8 cells   identity: written by the master
+                    88 cells   worker block: written by the worker
+    row 1 …
+
+Every part is a multiple of 64 bytes, the cache line of x86-64 and of nearly every arm64, so that no
+two writers share a line. A block of zeros is a valid one: nothing counted, not being written, and
+its checksum fits.
+
+Whoever changes a table here raises :data:`LAYOUT_VERSION`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+LAYOUT_VERSION: Final = 1
+MAGIC: Final = int.from_bytes(b"wssup-sb", "little")
+
+CELL: Final = 8  # bytes
+LINE: Final = 8  # cells in a cache line of 64 bytes
+MASK: Final = (1 << 64) - 1
+
+
+class Label(IntEnum):
+    """A small number in a cell that has a name in JSON, metrics and logs."""
+
+    @property
+    def label(self) -> str:
+        """The name in lower_snake_case."""
+        return self.name.lower()
+
+
+class ClosedReason(Label):
+    """Why a WebSocket ended. The value is the offset of its counter."""
+
+    CLIENT = 0  # the client closed it
+    SERVER = 1  # the application closed it
+    DRAIN = 2  # its worker was drained (1012)
+    STOP = 3  # the instance stopped (1001)
+    ERROR = 4  # the application raised (1011)
+    PROTOCOL = 5  # the client broke RFC 6455 (1002, 1003, 1007)
+    TOO_BIG = 6  # a message over the limit (1009)
+    LOST = 7  # the connection broke without a closing handshake (1006)
+    TIMEOUT = 8  # no answer to a ping
+    SLOW_CLIENT = 9  # its send queue was full for too long
+    MOVED = 10  # handed over to another worker, where it lives on
+    DEADLINE = 11  # still open when the drain's deadline came
+    WORKER_DIED = 12  # its worker ended without closing it; counted by the master
+
+
+class RefusedReason(Label):
+    """Why an accepted socket was turned away before its handshake. The value is an offset."""
+
+    DRAINING = 0
+    LIMIT = 1
+    RATE = 2
+    ADDRESS = 3
+    ORIGIN = 4
+    DESCRIPTORS = 5
+
+
+class HandshakeFailure(Label):
+    """Why an accepted socket never became a WebSocket. The value is an offset."""
+
+    BAD_REQUEST = 0
+    TIMEOUT = 1
+    DISCONNECTED = 2
+    REJECTED = 3  # by the application
+    ERROR = 4  # the application raised before it accepted
+    DRAINING = 5
+    WORKER_DIED = 6  # its worker ended meanwhile; counted by the master
+
+
+class WorkerState(Label):
+    """What a worker is doing."""
+
+    STARTING = 0
+    READY = 1
+    HOLDING = 2  # accepts no more, keeps its connections
+    DRAINING = 3
+    STOPPING = 4
+
+
+class InstanceState(Label):
+    """What the instance as a whole is doing."""
+
+    STARTING = 0
+    RUNNING = 1
+    RELOADING = 2
+    DRAINING = 3
+    STOPPING = 4
+
+
+# The upper bounds (exclusive) of the histograms' buckets. One more bucket takes what lies above.
+LIFETIME_BOUNDS_S: Final = tuple(1 << n for n in range(18))  # 1 s … 131 072 s, a day and a half
+ROUND_TRIP_BOUNDS_US: Final = tuple(1 << n for n in range(24))  # 1 µs … 8.4 s
+LIFETIME_BUCKETS: Final = len(LIFETIME_BOUNDS_S) + 1
+ROUND_TRIP_BUCKETS: Final = len(ROUND_TRIP_BOUNDS_US) + 1
+
+
+def bucket(value: float, buckets: int) -> int:
+    """The bucket of ``value``: 0 below 1, then one for each power of two; the last has no end."""
+    return min(int(max(value, 0)).bit_length(), buckets - 1)
+
+
+# The header.
+H_MAGIC: Final = 0
+H_LAYOUT: Final = 1
+H_HEADER_CELLS: Final = 2
+H_ROW_CELLS: Final = 3
+H_ROWS: Final = 4
+H_SLOTS: Final = 5
+H_MASTER_PID: Final = 6
+H_STARTED_AT: Final = 7  # ns since the epoch
+H_GENERATION: Final = 8
+H_STATE: Final = 9
+H_FOLD_SEQUENCE: Final = 10  # odd while a row moves into the retired totals
+H_FOLDING: Final = 11  # the serial of that row, or of the last one
+HEADER_CELLS: Final = 2 * LINE
+
+# The identity of a row: whose it is.
+SERIAL: Final = 0  # the worker's number, never used twice; 0: the row is free
+PID: Final = 1
+SLOT: Final = 2
+GENERATION: Final = 3
+STATE: Final = 4
+STARTED: Final = 5  # ns, CLOCK_MONOTONIC
+IDENTITY_CELLS: Final = LINE
+
+# A worker block: sequence and checksum, gauges, then counters.
+SEQUENCE: Final = 0
+CHECKSUM: Final = 1
+HEARTBEAT: Final = 2  # ns, CLOCK_MONOTONIC
+LAG_LAST: Final = 3  # ns
+LAG_MAX: Final = 4  # ns
+SEND_QUEUE_BYTES: Final = 5
+ACCEPTING: Final = 6  # 0 or 1
+COUNTERS: Final = LINE  # the first counter
+ACCEPTED: Final = COUNTERS
+UPGRADED: Final = ACCEPTED + 1
+CLOSED: Final = UPGRADED + 1
+REFUSED: Final = CLOSED + len(ClosedReason)
+HANDSHAKE_FAILED: Final = REFUSED + len(RefusedReason)
+MESSAGES_IN: Final = HANDSHAKE_FAILED + len(HandshakeFailure)
+MESSAGES_OUT: Final = MESSAGES_IN + 1
+BYTES_IN: Final = MESSAGES_OUT + 1
+BYTES_OUT: Final = BYTES_IN + 1
+PINGS_SENT: Final = BYTES_OUT + 1
+PING_TIMEOUTS: Final = PINGS_SENT + 1
+HANDLER_RUNS: Final = PING_TIMEOUTS + 1
+HANDLER_ERRORS: Final = HANDLER_RUNS + 1
+LIFETIMES: Final = HANDLER_ERRORS + 1
+ROUND_TRIPS: Final = LIFETIMES + LIFETIME_BUCKETS
+COUNTERS_END: Final = ROUND_TRIPS + ROUND_TRIP_BUCKETS
+BLOCK_CELLS: Final = -(-COUNTERS_END // LINE) * LINE
+
+ROW_CELLS: Final = IDENTITY_CELLS + BLOCK_CELLS
+RETIRED: Final = HEADER_CELLS  # where the retired totals begin
+POOL: Final = RETIRED + BLOCK_CELLS  # where the rows begin
+
+# The checksum's weights, one for each cell of a block: powers of an odd number modulo 2**64. They
+# are odd, so a change of one cell always shows, and look random, so several do not cancel out.
+WEIGHTS: Final = tuple(
+    0 if cell in (SEQUENCE, CHECKSUM) else pow(0x9E3779B97F4A7C15, cell, 1 << 64)
+    for cell in range(BLOCK_CELLS)
+)
+
+
+def segment_size(rows: int) -> int:
+    """The bytes that a segment with ``rows`` rows takes."""
+    return (POOL + rows * ROW_CELLS) * CELL

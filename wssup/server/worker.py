@@ -1,0 +1,251 @@
+"""The worker process: runs the application's lifespan and the engine, obeys the master, and lets go
+in order.
+
+Order of the end: accept no more, close the connections over the window, leave the lifespan, exit.
+When the master dies (end of file on the channel: nobody but it has the other end) the listeners go
+first, so that a new master can have the addresses at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import trio
+
+from wssup import application, identity, logs
+from wssup.application import Application, own_traceback
+from wssup.channel import Channel, ChannelFull, Received
+from wssup.config.settings import Settings
+from wssup.errors import ApplicationError, MessageError
+from wssup.messages import (
+    PROTOCOL,
+    Accept,
+    Drain,
+    Failed,
+    Hello,
+    Leaving,
+    Listen,
+    Message,
+    Ready,
+    Unlisten,
+)
+from wssup.scoreboard import ClosedReason
+from wssup.server.accepting import Accepting
+from wssup.server.engine import Engine
+from wssup.start import WorkerStart
+
+__all__ = ["main"]
+
+#: RFC 6455 section 7.4.1 and its registry: "internal error", "service restart".
+_INTERNAL_ERROR = 1011
+_SERVICE_RESTART = 1012
+#: Seconds over which clients are told when the master died, and after which the worker ends
+#: whatever is left.
+_ORPHAN_WINDOW = 5.0
+_ORPHAN_TIMEOUT = 10.0
+#: What clients are told when the lifespan fails under them: all at once, the process ends.
+_FAREWELL = Drain(_INTERNAL_ERROR, "internal error", window=0.0, timeout=2.0)
+#: Seconds between two heartbeats; a stall is noticed after ``stall_after``, so there must be
+#: several in it.
+_HEARTBEAT = 0.5
+#: What a close code of an order is counted as: "going away" means that the service ends.
+_REASONS = {1001: ClosedReason.STOP, _INTERNAL_ERROR: ClosedReason.ERROR}
+
+
+def main(start: WorkerStart) -> int:
+    """Run a worker; returns the exit status of the process."""
+    settings = msgspec.convert(start.load.settings, Settings)
+    logs.configure(settings.log_level, settings.log_format)
+    info = identity.WorkerInfo(
+        start.load.instance, start.fork.slot, start.load.generation, os.getpid()
+    )
+    identity.set_current_worker(info)
+    logs.bind(slot=info.slot, gen=info.generation, pid=info.pid)
+    return trio.run(_Worker(start, settings).run)
+
+
+class _Worker:
+    def __init__(self, start: WorkerStart, settings: Settings) -> None:
+        self._start = start
+        self._settings = settings
+        self._channel = Channel(start.channel)
+        self._row = start.scoreboard.writer(start.fork.row)
+        limit = os.sysconf("SC_OPEN_MAX") - settings.reserve_fds
+        self._accepting = Accepting(
+            limit=max(1, limit), accepted=self._row.accepted, gauge=self._row.accepting
+        )
+        self._engine: Engine | None = None
+        self._log = logs.get()
+        self._order: Drain | None = None
+        self._draining: trio.CancelScope | None = None
+        self._starting = trio.CancelScope()
+        self._drained = trio.Event()
+        self._status = 0
+
+    async def run(self) -> int:
+        """Serve until drained; returns the exit status."""
+        began = time.monotonic()
+        for address, descriptor in self._start.listeners.items():
+            self._accepting.add((self._start.fork.slot, address), descriptor)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            with trio.open_signal_receiver(signal.SIGTERM) as signals:
+                nursery.start_soon(self._take_signals, signals)
+                self._post(Hello(PROTOCOL, os.getpid()))
+                nursery.start_soon(self._obey_master)
+                nursery.start_soon(self._beat)
+                await nursery.start(self._accepting.run)
+                await self._live(began)
+                nursery.cancel_scope.cancel()
+        return self._status
+
+    async def _live(self, began: float) -> None:
+        """From start-up to the end of the last connection."""
+        try:
+            with self._starting:
+                app = self._start.application or application.load(
+                    self._start.load.application, self._start.app_dir
+                )
+                async with _lifespan(app):
+                    try:
+                        await self._serve(app, began)
+                    except trio.Cancelled:
+                        # A task of the lifespan failed, which is about to be told; first to the
+                        # clients.
+                        with trio.CancelScope(shield=True):
+                            self._drain(_FAREWELL)
+                            await self._drained.wait()
+                        raise
+        except ApplicationError as error:
+            self._fail(error.message, error.traceback)
+        except Exception as error:  # noqa: BLE001 - the application's start-up or shutdown; told to the master
+            self._fail(f"its lifespan raised {type(error).__name__}: {error}", own_traceback(error))
+
+    async def _serve(self, app: Application, began: float) -> None:
+        engine = self._engine = Engine(
+            app.handler, limits=self._settings.limits, row=self._row, accepting=self._accepting
+        )
+        await self._nursery.start(engine.run)
+        if self._order is None:
+            self._row.heartbeat(time.monotonic_ns(), 0)
+            self._accepting.switch(on=True)
+            self._post(Ready(time.monotonic() - began))
+        else:
+            self._drain(self._order)
+        await self._drained.wait()
+
+    async def _beat(self) -> None:
+        """Say that the loop turns, and by how much it is late."""
+        pause = min(_HEARTBEAT, self._settings.stall_after / 4)
+        due = trio.current_time()
+        while True:
+            due += pause
+            await trio.sleep_until(due)
+            lag = trio.current_time() - due
+            self._row.heartbeat(time.monotonic_ns(), int(lag * 1e9))
+            if self._engine is not None:
+                self._engine.flush()
+            # After a stall the beats that were missed are not made up for.
+            due = max(due, trio.current_time() - pause)
+
+    async def _take_signals(self, signals: AsyncIterator[int]) -> None:
+        async for _ in signals:
+            if self._order is None:
+                self._post(Leaving("SIGTERM"))
+                self._drain(self._own_order())
+
+    async def _obey_master(self) -> None:
+        while True:
+            try:
+                received = await self._channel.receive()
+            except MessageError as error:
+                self._log.error("message_lost", error=str(error))
+                continue
+            if received is None:
+                break
+            self._obey(received)
+        self._accepting.close_listeners()
+        self._log.warning("master_gone", hint="closing listeners, then connections")
+        window = min(_ORPHAN_WINDOW, self._settings.drain_window)
+        self._drain(Drain(_SERVICE_RESTART, "service restart", window, _ORPHAN_TIMEOUT))
+
+    def _obey(self, received: Received) -> None:
+        match received.message:
+            case Accept(on=on):
+                if self._order is None:
+                    self._accepting.switch(on=on)
+            case Listen(slot=slot, addresses=addresses):
+                for address, descriptor in zip(addresses, received.descriptors, strict=True):
+                    if self._order is None:
+                        self._accepting.add((slot, address), descriptor)
+                    else:
+                        os.close(descriptor)
+            case Unlisten(slot=slot, addresses=addresses):
+                for address in addresses:
+                    self._accepting.remove((slot, address))
+            case Drain() as order:
+                self._drain(order)
+            case other:
+                self._log.error("unexpected_message", kind=type(other).__name__)
+
+    def _own_order(self) -> Drain:
+        settings = self._settings
+        return Drain(
+            _SERVICE_RESTART, "service restart", settings.drain_window, settings.drain_timeout
+        )
+
+    def _drain(self, order: Drain) -> None:
+        """Begin to drain; a later order replaces an earlier one."""
+        self._order = order
+        self._accepting.close_listeners()
+        if self._engine is None:
+            # Still starting up, with nobody to say goodbye to.
+            self._starting.cancel()
+            return
+        if self._draining is not None:
+            self._draining.cancel()
+        self._draining = trio.CancelScope()
+        self._nursery.start_soon(self._let_go, order, self._engine, self._draining)
+
+    async def _let_go(self, order: Drain, engine: Engine, scope: trio.CancelScope) -> None:
+        reason = _REASONS.get(order.code, ClosedReason.DRAIN)
+        deadline = trio.current_time() + order.timeout
+        self._log.info("draining", open=engine.count, window=order.window, timeout=order.timeout)
+        with scope:
+            with trio.move_on_at(deadline):
+                if order.wait:
+                    with trio.move_on_at(deadline - order.window):
+                        await engine.wait_empty()
+                await engine.close_all(order.code, order.reason, reason, order.window)
+                await engine.wait_empty()
+            if engine.count:
+                self._log.warning("drain_deadline", left=engine.count)
+                engine.abort_all(ClosedReason.DEADLINE)
+                await engine.wait_empty()
+            engine.flush()
+            self._drained.set()
+
+    def _fail(self, message: str, traceback: str) -> None:
+        self._status = 1
+        self._log.error("application_failed", error=message, traceback=traceback or None)
+        self._post(Failed(message, traceback))
+
+    def _post(self, message: Message) -> None:
+        try:
+            self._channel.post(message)
+        except ChannelFull:
+            self._log.error("master_does_not_read", message=type(message).__name__)
+
+
+@asynccontextmanager
+async def _lifespan(app: Application) -> AsyncIterator[None]:
+    if app.lifespan is None:
+        yield
+        return
+    async with app.lifespan():
+        yield

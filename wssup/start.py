@@ -1,0 +1,34 @@
+"""What a zygote gives a newborn worker."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from wssup.application import Application
+from wssup.messages import Fork, Load
+from wssup.scoreboard import Scoreboard
+
+__all__ = ["WorkerStart"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStart:
+    """All that a worker begins with; it owns the descriptors.
+
+    :ivar load: the generation: instance, application, settings.
+    :ivar fork: the worker: slot, serial number, scoreboard row.
+    :ivar channel: to the master.
+    :ivar listeners: descriptor by address.
+    :ivar scoreboard: attached before the fork.
+    :ivar application: imported before the fork; ``None`` with ``preload = false``.
+    :ivar app_dir: resolved directory of the application.
+    """
+
+    load: Load
+    fork: Fork
+    channel: socket.socket
+    listeners: dict[str, int]
+    scoreboard: Scoreboard
+    application: Application | None
+    app_dir: str

@@ -1,0 +1,113 @@
+"""The master's handles of slots and workers. Bookkeeping only; fleet.py acts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum, auto
+from typing import TYPE_CHECKING
+
+import trio
+
+from wssup.channel import Channel
+from wssup.scoreboard import WorkerState
+from wssup.supervisor.backoff import Backoff
+from wssup.supervisor.slots import SERVED, State
+
+if TYPE_CHECKING:
+    from wssup.supervisor.generation import Generation
+
+__all__ = ["Role", "Slot", "Worker"]
+
+
+class Role(StrEnum):
+    """What a worker is to its slot (slots.py)."""
+
+    CURRENT = auto()
+    SUCCESSOR = auto()
+    RETIRED = auto()
+
+
+@dataclass(eq=False, slots=True)
+class Worker:
+    """A worker as the master sees it.
+
+    :ivar serial: counts all workers of this master from 1.
+    :ivar row: its row of the scoreboard.
+    :ivar pid: ``None`` until its zygote, or it itself, has said.
+    :ivar spawned_at: seconds, monotonic.
+    :ivar asked_for: its zygote was asked to fork it.
+    :ivar named: its pid is known, or that it has none.
+    :ivar leaving: it was told to end, or said that it will.
+    :ivar stalled: its loop has not turned for ``stall_after``.
+    :ivar failure: why it will end, when that is known before it does.
+    """
+
+    serial: int
+    slot: int
+    generation: Generation
+    row: int
+    channel: Channel
+    role: Role
+    spawned_at: float
+    pid: int | None = None
+    ready: bool = False
+    leaving: bool = False
+    stalled: bool = False
+    aborted: bool = False
+    failure: str = ""
+    traceback: str = ""
+    asked_for: bool = False
+    boot: trio.CancelScope = field(default_factory=trio.CancelScope)
+    named: trio.Event = field(default_factory=trio.Event)
+    booted: trio.Event = field(default_factory=trio.Event)
+    gone: trio.Event = field(default_factory=trio.Event)
+    state: WorkerState = WorkerState.STARTING
+
+    @property
+    def noun(self) -> dict[str, object]:
+        """The fields by which log lines name it."""
+        return {"slot": self.slot, "gen": self.generation.number, "pid": self.pid}
+
+    def __str__(self) -> str:
+        return f"slot={self.slot} gen={self.generation.number} pid={self.pid}"
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """A slot: its state (slots.py decides) and its workers.
+
+    :ivar error: why it is in backoff or failed, in words; empty when it serves.
+    :ivar delay: seconds until the next try; ``None`` when there is none.
+    :ivar borrower: who accepts from its listeners while nobody of its own does.
+    """
+
+    index: int
+    backoff: Backoff
+    state: State = State.EMPTY
+    current: Worker | None = None
+    successor: Worker | None = None
+    retired: set[Worker] = field(default_factory=set)
+    error: str = ""
+    delay: float | None = None
+    retry: trio.CancelScope | None = None
+    borrower: Worker | None = None
+
+    @property
+    def acceptor(self) -> Worker | None:
+        """Its own worker that accepts and turns."""
+        if self.state not in SERVED:
+            return None
+        successor = self.state in (State.SETTLING, State.ALONE)
+        worker = self.successor if successor else self.current
+        return None if worker is None or worker.stalled else worker
+
+    @property
+    def workers(self) -> list[Worker]:
+        """All its workers, the one to look at first, first."""
+        found = [w for w in (self.current, self.successor) if w is not None]
+        return found + sorted(self.retired, key=lambda w: w.serial)
+
+    @property
+    def in_service(self) -> bool:
+        """Whether it should have a worker."""
+        return self.state not in (State.EMPTY, State.PARKED)

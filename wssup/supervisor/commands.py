@@ -1,0 +1,139 @@
+"""What the commands of the control socket do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from wssup.config.values import BadValueError, parse_duration
+from wssup.errors import CommandError
+from wssup.supervisor.status import document
+
+if TYPE_CHECKING:
+    from wssup.supervisor.master import Master
+
+__all__ = ["COMMANDS", "Reply"]
+
+#: Seconds between two reports of what is left.
+_REPORT_EVERY = 0.5
+
+Arguments = dict[str, Any]
+Result = dict[str, Any]
+
+
+class Reply:
+    """The way back to a client, before the result."""
+
+    def __init__(self, say: Callable[[Mapping[str, object]], Awaitable[None]]) -> None:
+        self._say = say
+
+    async def event(self, name: str, **fields: object) -> None:
+        """Send an event."""
+        await self._say({"event": name, **fields})
+
+    async def forward(self, event: Mapping[str, object]) -> None:
+        """Send an event as it was told by somebody else."""
+        await self._say(event)
+
+
+async def _status(master: Master, _reply: Reply, arguments: Arguments) -> Result:
+    _none_left(arguments)
+    return document(master)
+
+
+async def _config(master: Master, _reply: Reply, arguments: Arguments) -> Result:
+    _none_left(arguments)
+    return {"settings": master.loaded.rows(), "file": master.loaded.file}
+
+
+async def _reload(master: Master, reply: Reply, arguments: Arguments) -> Result:
+    wait = _take(arguments, "wait", bool, default=True)
+    _none_left(arguments)
+    with master.events.follow() as events:
+        reload = master.reload()
+        if not wait:
+            return {"outcome": "started", "generation": reload.number}
+        async for event in events:
+            if event["event"] == "result":
+                return {key: value for key, value in event.items() if key != "event"}
+            await reply.forward(event)
+    raise CommandError("ended", "the reload went on unseen: too many events were not read")
+
+
+async def _scale(master: Master, reply: Reply, arguments: Arguments) -> Result:
+    workers = _take(arguments, "workers", int)
+    _none_left(arguments)
+    fleet = master.fleet
+    was = fleet.count
+    master.scale(workers)
+    told: dict[int, str] = {}
+    while not fleet.stopping:
+        for slot in list(fleet.slots.values()):
+            if told.get(slot.index) != slot.state:
+                told[slot.index] = slot.state
+                await reply.event("slot", slot=slot.index, state=slot.state.value)
+        if fleet.settled:
+            return {"workers": fleet.count, "was": was}
+        with trio.move_on_after(_REPORT_EVERY):
+            await fleet.wait_changed()
+    raise CommandError("ended", "the instance stops")
+
+
+async def _drain(master: Master, reply: Reply, arguments: Arguments) -> Result:
+    over = arguments.pop("over", master.settings.drain_window)
+    _none_left(arguments)
+    try:
+        seconds = parse_duration(over)
+    except BadValueError as error:
+        raise CommandError(
+            "bad_argument", f"over = {over!r}: {error.problem}", error.remedy
+        ) from None
+    deadline = master.drain(seconds)
+    await _report(master, reply, deadline)
+    return {"outcome": "drained"}
+
+
+async def _stop(master: Master, reply: Reply, arguments: Arguments) -> Result:
+    fast = _take(arguments, "fast", bool, default=False)
+    _none_left(arguments)
+    deadline = master.stop(fast=fast)
+    await _report(master, reply, deadline)
+    return {"outcome": "stopping"}
+
+
+async def _report(master: Master, reply: Reply, deadline: float) -> None:
+    """Tell how many connections are left until there are none."""
+    ends = trio.current_time() + deadline
+    while master.fleet.workers:
+        active = master.scoreboard.snapshot().total.active
+        left = max(0.0, ends - trio.current_time())
+        await reply.event("remaining", active=active, deadline=round(left, 1))
+        with trio.move_on_after(_REPORT_EVERY):
+            await master.fleet.wait_changed()
+
+
+def _take(arguments: Arguments, key: str, kind: type, *, default: Any = None) -> Any:
+    value = arguments.pop(key, default)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise CommandError("bad_argument", f"{key} = {value!r} is not {kind.__name__}")
+    return value
+
+
+def _none_left(arguments: Arguments) -> None:
+    if arguments:
+        raise CommandError("bad_argument", f"unknown argument {next(iter(arguments))!r}")
+
+
+Command = Callable[["Master", Reply, Arguments], Awaitable[Result]]
+
+#: Every command by its name.
+COMMANDS: dict[str, Command] = {
+    "status": _status,
+    "config": _config,
+    "reload": _reload,
+    "scale": _scale,
+    "drain": _drain,
+    "stop": _stop,
+}

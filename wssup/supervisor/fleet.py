@@ -1,0 +1,532 @@
+"""Acts on the slots: turns facts about workers into events for the table, and performs what it
+answers.
+
+Decisions stand elsewhere: slots.py (what follows), backoff.py (when to try again), lending.py and
+steering.py (who accepts for whom), rollout.py (whether a new generation stays).
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+
+import trio
+
+from wssup import logs
+from wssup.channel import Channel, ChannelFull, Received, pair
+from wssup.config.settings import Settings
+from wssup.errors import MessageError, ScoreboardError
+from wssup.messages import (
+    PROTOCOL,
+    Accept,
+    Drain,
+    Failed,
+    Fork,
+    Hello,
+    Leaving,
+    Message,
+    Ready,
+)
+from wssup.scoreboard import Scoreboard, WorkerState
+from wssup.supervisor.backoff import Backoff
+from wssup.supervisor.children import Role, Slot, Worker
+from wssup.supervisor.generation import Generation
+from wssup.supervisor.listeners import Listeners
+from wssup.supervisor.process import Processes
+from wssup.supervisor.sharing import Sharing
+from wssup.supervisor.slots import Action, Event, State, step
+
+__all__ = ["Fleet"]
+
+#: RFC 6455 section 7.4.1 and its registry: "service restart" and "going away".
+SERVICE_RESTART = 1012
+GOING_AWAY = 1001
+#: Seconds that a worker gets beyond its own deadline before it is killed.
+_GRACE = 5.0
+#: Seconds between SIGABRT, which has it dump its stacks, and SIGKILL.
+_DUMP_GRACE = 1.0
+
+_STILL = frozenset({State.READY, State.FAILED, State.DRAINING})
+_LEAVING = {
+    Role.CURRENT: Event.CURRENT_LEAVING,
+    Role.SUCCESSOR: Event.SUCCESSOR_LEAVING,
+}
+
+
+class Fleet:
+    """All slots and workers of the instance.
+
+    :ivar serving: the generation that new workers of a slot belong to.
+    :ivar next: the generation being rolled out, if any.
+    :ivar on_successor: told ``(slot, "ready" | "lost" | "stalled", reason)`` during a rollout.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        settings: Settings,
+        *,
+        processes: Processes,
+        scoreboard: Scoreboard,
+        listeners: Listeners,
+    ) -> None:
+        self.settings = settings
+        self.slots: dict[int, Slot] = {}
+        self.workers: dict[int, Worker] = {}
+        self.serving: Generation | None = None
+        self.next: Generation | None = None
+        self.on_successor: Callable[[int, str, str], None] | None = None
+        self.stopping = False
+        self.restarts = 0
+        self._nursery = nursery
+        self._processes = processes
+        self._scoreboard = scoreboard
+        self._listeners = listeners
+        self._serial = 0
+        self._changed = trio.Event()
+        self.sharing = Sharing(self.slots, listeners, post=self.post, active=self._open_by_slot)
+        nursery.start_soon(self.sharing.steer_when_due)
+
+    # What others ask for.
+
+    def generation(self, number: int, settings: Settings) -> Generation:
+        """A new generation, not loaded yet."""
+        return Generation(
+            number,
+            settings,
+            processes=self._processes,
+            scoreboard=self._scoreboard.name,
+            forked=self._forked,
+            fork_failed=self._fork_failed,
+        )
+
+    def adopt_settings(self, settings: Settings) -> None:
+        """Use other limits and windows from now on."""
+        self.settings = settings
+        for slot in self.slots.values():
+            slot.backoff = self._backoff()
+
+    def event(self, slot: Slot, event: Event) -> None:
+        """Something happened to a slot."""
+        if self.stopping:
+            return
+        before = slot.state
+        slot.state, actions = step(slot.state, event)
+        if slot.state is not before:
+            logs.get(slot=slot.index).debug(
+                "slot", state=slot.state.value, was=before.value, on=event.value
+            )
+        if slot.acceptor is not None:
+            slot.error = ""
+        for action in actions:
+            self._actions[action](self, slot)
+        self.sharing.update()
+        self.changed()
+
+    def scale(self, count: int) -> None:
+        """Have ``count`` slots in service: further ones start, the last ones are parked."""
+        self._listeners.extend(count)
+        for index in range(len(self.slots), count):
+            self.slots[index] = Slot(index, self._backoff())
+        for index, slot in self.slots.items():
+            if index < count and not slot.in_service:
+                slot.backoff.reset()
+                self.event(slot, Event.START)
+            elif index >= count and slot.in_service:
+                self.event(slot, Event.PARK)
+
+    @property
+    def count(self) -> int:
+        """How many slots are in service."""
+        return sum(s.in_service for s in self.slots.values())
+
+    @property
+    def settled(self) -> bool:
+        """Whether no slot in service is on its way to something."""
+        return all(s.state in _STILL for s in self.slots.values() if s.in_service)
+
+    def changed(self) -> None:
+        """Wake whoever waits for the fleet to change."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def wait_changed(self) -> None:
+        """Wait until a slot or worker changes."""
+        await self._changed.wait()
+
+    def post(self, worker: Worker, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send a message; a worker that reads none is killed."""
+        try:
+            worker.channel.post(message, descriptors)
+        except ChannelFull:
+            worker.failure = "it does not read the master's messages"
+            self.kill(worker)
+
+    def kill(self, worker: Worker) -> None:
+        """End a worker now, with its stacks in the log."""
+        if not worker.aborted and worker.pid is not None:
+            worker.aborted = True
+            self._nursery.start_soon(self._abort, worker, worker.pid)
+
+    def drain(self, worker: Worker, order: Drain) -> None:
+        """Have a worker let go of its connections and end; killed if it does not."""
+        worker.leaving = True
+        if not worker.asked_for:
+            self._gone(worker, "it was not needed any more")
+            return
+        self._set_state(worker, WorkerState.DRAINING)
+        self.post(worker, order)
+        self._nursery.start_soon(self._enforce, worker, order.timeout + _GRACE)
+
+    def stop(self, order: Drain) -> None:
+        """Drain everybody; nothing is started any more. A later call replaces the order."""
+        self.stopping = True
+        for slot in self.slots.values():
+            self._disarm(slot)
+        for worker in list(self.workers.values()):
+            self.drain(worker, order)
+        self.changed()
+
+    def restart_order(self, *, may_wait: bool) -> Drain:
+        """The order for workers that others replace."""
+        settings = self.settings
+        return Drain(
+            code=SERVICE_RESTART,
+            reason="service restart",
+            window=settings.drain_window,
+            timeout=settings.drain_timeout,
+            wait=may_wait and settings.on_reload == "wait",
+        )
+
+    def stall(self, worker: Worker, *, stalled: bool) -> None:
+        """A worker's loop stands still, or turns again."""
+        worker.stalled = stalled
+        if stalled and worker.role is Role.SUCCESSOR:
+            self._tell(
+                worker, "stalled", f"its loop did not turn for {self.settings.stall_after:g} s"
+            )
+        self.sharing.update()
+        self.changed()
+
+    # Facts from workers and zygotes.
+
+    def _forked(self, serial: int, pid: int) -> None:
+        worker = self.workers.get(serial)
+        if worker is not None:
+            self._identify(worker, pid)
+
+    def _fork_failed(self, serial: int, reason: str) -> None:
+        # The end of file on its channel says that nobody was born; see _listen().
+        worker = self.workers.get(serial)
+        if worker is not None:
+            worker.failure = worker.failure or reason
+            worker.named.set()
+
+    def _identify(self, worker: Worker, pid: int) -> None:
+        if worker.pid is None:
+            worker.pid = pid
+            self._processes.adopt(pid)
+            self._scoreboard.identify(worker.row, pid=pid)
+            self._nursery.start_soon(self._await_exit, worker, pid)
+            worker.named.set()
+
+    def _hear(self, worker: Worker, received: Received) -> None:
+        match received.message:
+            case Hello(protocol=protocol, pid=pid):
+                if protocol != PROTOCOL:
+                    worker.failure = f"it speaks protocol {protocol}, this master {PROTOCOL}"
+                self._identify(worker, pid)
+                if worker.failure:
+                    self.kill(worker)
+            case Ready(seconds=seconds):
+                self._ready(worker, seconds)
+            case Failed(message=message, traceback=traceback):
+                worker.failure, worker.traceback = message, traceback
+            case Leaving(reason=reason):
+                if not worker.leaving:
+                    logs.get(**worker.noun).info("worker_leaving", reason=reason)
+                    worker.leaving = True
+                    worker.failure = worker.failure or f"it left by itself ({reason})"
+                    self._set_state(worker, WorkerState.DRAINING)
+                    worker.booted.set()
+                    self._leaving(worker)
+            case other:
+                logs.get(**worker.noun).error("unexpected_message", kind=type(other).__name__)
+
+    def _ready(self, worker: Worker, seconds: float) -> None:
+        worker.ready = True
+        worker.booted.set()
+        if worker.leaving:
+            return
+        self._set_state(worker, WorkerState.READY)
+        logs.get(**worker.noun).info("worker_ready", seconds=round(seconds, 3))
+        slot = self.slots[worker.slot]
+        if worker.role is Role.SUCCESSOR:
+            self.event(slot, Event.SUCCESSOR_READY)
+            self._tell(worker, "ready", "")
+        elif worker.role is Role.CURRENT:
+            self.event(slot, Event.CURRENT_READY)
+
+    def _leaving(self, worker: Worker) -> None:
+        slot = self.slots[worker.slot]
+        role = worker.role
+        if role in _LEAVING:
+            slot.delay = slot.backoff.shortest
+            self.event(slot, _LEAVING[role])
+            if role is Role.SUCCESSOR:
+                self._tell(worker, "lost", worker.failure)
+
+    async def _await_exit(self, worker: Worker, pid: int) -> None:
+        ended = await self._processes.wait(pid)
+        # Its last words may still be in the channel: why it failed.
+        while True:
+            try:
+                received = worker.channel.receive_nowait()
+            except (MessageError, OSError):
+                break
+            if received is None:
+                break
+            self._hear(worker, received)
+        self._gone(worker, worker.failure or str(ended))
+
+    def _gone(self, worker: Worker, reason: str) -> None:
+        if worker.gone.is_set():
+            return
+        worker.gone.set()
+        worker.boot.cancel()
+        worker.channel.close()
+        final = self._scoreboard.fold(worker.row)
+        del self.workers[worker.serial]
+        slot = self.slots[worker.slot]
+        expected = worker.leaving or self.stopping
+        log = logs.get(**worker.noun)
+        if expected:
+            log.info("worker_ended", accepted=final.accepted)
+        else:
+            log.error(
+                "worker_lost",
+                reason=reason,
+                lost=final.closed_by_reason["worker_died"],
+                traceback=worker.traceback or None,
+            )
+            self.restarts += 1
+        if worker.role is Role.RETIRED:
+            slot.retired.discard(worker)
+            if not slot.retired:
+                self.event(slot, Event.RETIRED_GONE)
+            self.changed()
+            return
+        now = trio.current_time()
+        at_boot = not worker.ready
+        slot.delay = slot.backoff.lost(now, at_boot=at_boot, lived=now - worker.spawned_at)
+        slot.error = reason
+        if worker.role is Role.SUCCESSOR:
+            slot.successor = None
+            slot.delay = slot.delay or slot.backoff.longest
+            self.event(slot, Event.SUCCESSOR_LOST)
+            self._tell(worker, "lost", reason)
+        else:
+            slot.current = None
+            spent = slot.delay is None and slot.state is State.STARTING
+            slot.delay = slot.delay or slot.backoff.longest
+            if spent:
+                log.error("slot_failed", budget=self.settings.failure_budget, reason=reason)
+            self.event(slot, Event.BUDGET_SPENT if spent else Event.CURRENT_LOST)
+        self.changed()
+
+    # The table's actions.
+
+    def _spawn(self, slot: Slot) -> None:
+        assert self.serving is not None
+        slot.current = self._start(slot, self.serving, Role.CURRENT)
+
+    def _spawn_successor(self, slot: Slot) -> None:
+        assert self.next is not None
+        slot.successor = self._start(slot, self.next, Role.SUCCESSOR)
+
+    def _start(self, slot: Slot, generation: Generation, role: Role) -> Worker | None:
+        self._serial += 1
+        try:
+            row = self._scoreboard.allocate(self._serial, slot.index, generation.number)
+        except ScoreboardError as error:
+            # Old workers that take long to drain hold their rows: a later try will find one.
+            self._nursery.start_soon(self._not_started, slot, role, str(error))
+            return None
+        ours, theirs = pair()
+        worker = Worker(
+            serial=self._serial,
+            slot=slot.index,
+            generation=generation,
+            row=row,
+            channel=Channel(ours),
+            role=role,
+            spawned_at=trio.current_time(),
+        )
+        self.workers[worker.serial] = worker
+        self._nursery.start_soon(self._boot, worker, Channel(theirs))
+        return worker
+
+    def _arm(self, slot: Slot) -> None:
+        assert slot.delay is not None
+        slot.retry = trio.CancelScope()
+        self._nursery.start_soon(self._retry, slot, slot.retry, slot.delay)
+
+    def _disarm(self, slot: Slot) -> None:
+        if slot.retry is not None:
+            slot.retry.cancel()
+            slot.retry = None
+
+    def _hold(self, slot: Slot) -> None:
+        if slot.current is not None:
+            self._set_state(slot.current, WorkerState.HOLDING)
+            self.post(slot.current, Accept(on=False))
+
+    def _release(self, slot: Slot) -> None:
+        if slot.current is not None:
+            self._set_state(slot.current, WorkerState.READY)
+            self.post(slot.current, Accept(on=True))
+
+    def _retire_current(self, slot: Slot) -> None:
+        if slot.current is not None:
+            self._retire(slot, slot.current)
+            slot.current = None
+
+    def _retire_successor(self, slot: Slot) -> None:
+        if slot.successor is not None:
+            self._retire(slot, slot.successor)
+            slot.successor = None
+
+    def _retire(self, slot: Slot, worker: Worker) -> None:
+        worker.role = Role.RETIRED
+        slot.retired.add(worker)
+
+    def _promote(self, slot: Slot) -> None:
+        self._retire_current(slot)
+        slot.current, slot.successor = slot.successor, None
+        if slot.current is not None:
+            slot.current.role = Role.CURRENT
+        slot.backoff.reset()
+
+    def _drain_retired(self, slot: Slot) -> None:
+        may_wait = slot.state is State.DRAINING
+        for worker in slot.retired:
+            if not worker.leaving:
+                self.drain(worker, self.restart_order(may_wait=may_wait))
+
+    _actions = {  # noqa: RUF012 - a table of methods, never changed
+        Action.SPAWN: _spawn,
+        Action.SPAWN_SUCCESSOR: _spawn_successor,
+        Action.ARM_RETRY: _arm,
+        Action.DISARM_RETRY: _disarm,
+        Action.HOLD_CURRENT: _hold,
+        Action.RELEASE_CURRENT: _release,
+        Action.RETIRE_CURRENT: _retire_current,
+        Action.RETIRE_SUCCESSOR: _retire_successor,
+        Action.PROMOTE: _promote,
+        Action.DRAIN_RETIRED: _drain_retired,
+    }
+
+    # Tasks.
+
+    async def _boot(self, worker: Worker, theirs: Channel) -> None:
+        """Have a worker forked and see that it gets ready in time."""
+        self._nursery.start_soon(self._listen, worker)
+        settings = worker.generation.settings
+        try:
+            with worker.boot:
+                with trio.move_on_after(settings.ready_timeout):
+                    await worker.generation.available()
+                    texts, listeners = self._listeners.of(worker.slot)
+                    fork = Fork(worker.serial, worker.slot, worker.row, texts)
+                    worker.asked_for = worker.generation.fork(fork, [theirs.fileno(), *listeners])
+                    theirs.close()
+                    await worker.booted.wait()
+                    return
+        finally:
+            theirs.close()
+        if worker.gone.is_set():
+            return
+        worker.failure = f"it was not ready within ready_timeout ({settings.ready_timeout:g} s)"
+        if worker.generation.error:
+            worker.failure = f"its zygote cannot start: {worker.generation.error}"
+        if not worker.asked_for:
+            self._gone(worker, worker.failure)
+        elif worker.pid is None:
+            # Its row may not be given away while somebody could still be born to it.
+            worker.generation.kill()
+        else:
+            self.kill(worker)
+
+    async def _not_started(self, slot: Slot, role: Role, reason: str) -> None:
+        await trio.lowlevel.checkpoint()
+        slot.error = reason
+        slot.delay = slot.backoff.longest
+        logs.get(slot=slot.index).error("worker_not_started", reason=reason)
+        if role is Role.CURRENT:
+            self.event(slot, Event.CURRENT_LOST)
+        else:
+            self.event(slot, Event.SUCCESSOR_LOST)
+            if self.on_successor is not None:
+                self.on_successor(slot.index, "lost", reason)
+
+    async def _listen(self, worker: Worker) -> None:
+        while True:
+            try:
+                received = await worker.channel.receive()
+            except MessageError as error:
+                logs.get(**worker.noun).error("message_lost", error=str(error))
+                continue
+            except trio.ClosedResourceError:
+                return
+            if received is None:
+                # Not a death notice: that is its exit. But without a pid there is no exit to wait
+                # for.
+                if worker.asked_for:
+                    with trio.move_on_after(_GRACE):
+                        await worker.named.wait()
+                if worker.pid is None:
+                    self._gone(worker, worker.failure or "it ended before it said its name")
+                return
+            self._hear(worker, received)
+
+    async def _retry(self, slot: Slot, scope: trio.CancelScope, delay: float) -> None:
+        with scope:
+            await trio.sleep(delay)
+            slot.retry = None
+            self.event(slot, Event.RETRY)
+
+    async def _enforce(self, worker: Worker, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await worker.gone.wait()
+            return
+        logs.get(**worker.noun).error("worker_overdue", seconds=seconds)
+        self.kill(worker)
+
+    async def _abort(self, worker: Worker, pid: int) -> None:
+        self._processes.signal(pid, signal.SIGABRT)
+        with trio.move_on_after(_DUMP_GRACE):
+            await worker.gone.wait()
+            return
+        self._processes.signal(pid, signal.SIGKILL)
+
+    # Small things.
+
+    def _tell(self, worker: Worker, what: str, reason: str) -> None:
+        if self.on_successor is not None and worker.generation is self.next:
+            self.on_successor(worker.slot, what, reason)
+
+    def _set_state(self, worker: Worker, state: WorkerState) -> None:
+        worker.state = state
+        self._scoreboard.identify(worker.row, state=state)
+
+    def _backoff(self) -> Backoff:
+        s = self.settings
+        return Backoff(s.backoff_min, s.backoff_max, s.failure_budget, s.failure_window)
+
+    def _open_by_slot(self) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for worker in self.workers.values():
+            view = self._scoreboard.read(worker.row)
+            if view is not None:
+                found[worker.slot] = found.get(worker.slot, 0) + view.counts.open
+        return found

@@ -1,0 +1,246 @@
+"""A generation as the master sees it: its settings, its code, and the zygote that forks its
+workers.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import trio
+
+import wssup
+from wssup import logs
+from wssup.channel import Channel, ChannelFull, pair
+from wssup.config.settings import Settings
+from wssup.errors import ApplicationError, MessageError
+from wssup.messages import PROTOCOL, Fork, Forked, ForkFailed, Load, Loaded, LoadFailed
+from wssup.supervisor.process import Processes
+from wssup.supervisor.zygote import CHANNEL
+
+__all__ = ["Generation"]
+
+#: The worker's entry. A name, not an import: the supervisor never imports the server.
+ENTRY = "wssup.server.worker:main"
+#: Seconds between end of file and SIGKILL for a zygote that does not end.
+_END_GRACE = 5.0
+#: The master's wssup is put at the end of the zygote's path: it is found when it is run from a
+#: folder that is not installed, and an installed one wins. -P keeps the current directory off the
+#: path.
+_BOOT = "import sys; sys.path.append(sys.argv[1]); from wssup.supervisor.zygote import main; main()"
+
+
+class Generation:
+    """One generation.
+
+    :ivar number: counts rollouts from 1.
+    :ivar mixed: a restarted zygote found other code on disk than the generation's first workers
+        run.
+    :param forked: called with a worker's serial number and pid.
+    :param fork_failed: called with a worker's serial number and the reason.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        settings: Settings,
+        *,
+        processes: Processes,
+        scoreboard: str,
+        forked: Callable[[int, int], None],
+        fork_failed: Callable[[int, str], None],
+    ) -> None:
+        self.number = number
+        self.settings = settings
+        self.mixed = False
+        self.loaded: Loaded | None = None
+        self.pid: int | None = None
+        self.ending = False
+        self.error = ""
+        self._processes = processes
+        self._scoreboard = scoreboard
+        self._forked = forked
+        self._fork_failed = fork_failed
+        self._channel: Channel | None = None
+        self._available = trio.Event()
+        self._ended = trio.Event()
+        self._log = logs.get(gen=number)
+
+    async def load(self) -> None:
+        """Start the zygote and wait until the application is imported.
+
+        :raises ApplicationError: if that fails or takes longer than ``ready_timeout``.
+        """
+        settings = self.settings
+        ours, theirs = pair()
+        channel = Channel(ours)
+        try:
+            self.pid = self._processes.spawn(
+                [sys.executable, "-P", "-c", _BOOT, str(Path(wssup.__file__).parents[1])],
+                descriptors={CHANNEL: theirs.fileno()},
+            )
+        except OSError as error:
+            channel.close()
+            raise ApplicationError(
+                f"{sys.executable} cannot be started: {error.strerror}"
+            ) from error
+        finally:
+            theirs.close()
+        pid = self.pid
+        # A restarted zygote must load the code of its generation, wherever a symbolic link points
+        # by now.
+        app_dir = self.loaded.app_dir if self.loaded is not None else settings.app_dir
+        load = Load(
+            protocol=PROTOCOL,
+            instance=settings.name,
+            generation=self.number,
+            application=settings.app,
+            app_dir=app_dir,
+            preload=settings.preload,
+            scoreboard=self._scoreboard,
+            entry=ENTRY,
+            settings=msgspec.to_builtins(settings),
+        )
+        answer: object = None
+        with trio.move_on_after(settings.ready_timeout) as patience:
+            channel.post(load)
+            try:
+                received = await channel.receive()
+                answer = received.message if received is not None else None
+            except MessageError as error:
+                answer = LoadFailed(
+                    f"the zygote does not speak our language: {error}", "restart the service", ""
+                )
+        if isinstance(answer, Loaded) and answer.protocol == PROTOCOL:
+            self._take(answer, channel)
+            return
+        channel.close()
+        if patience.cancelled_caught:
+            await self._abort(pid)
+            raise ApplicationError(
+                f"importing {settings.app} took longer than ready_timeout "
+                f"({settings.ready_timeout:g} s); "
+                "its stack is in the log",
+                "import less, or raise ready_timeout",
+            )
+        with trio.move_on_after(_END_GRACE):
+            ended = str(await self._processes.wait(pid))
+            self.pid = None
+            if isinstance(answer, LoadFailed):
+                raise ApplicationError(answer.message, answer.remedy, answer.traceback)
+            raise ApplicationError(
+                f"the process that imports {settings.app} {ended}", "see the log"
+            )
+        await self._abort(pid)
+        raise ApplicationError(
+            f"the process that imports {settings.app} closed its channel", "see the log"
+        )
+
+    async def attend(self) -> None:
+        """Listen to the zygote until it ends; a zygote that is killed is started again."""
+        delay = self.settings.backoff_min
+        while not self.ending:
+            if self.pid is None:
+                await trio.sleep(delay)
+                delay = min(self.settings.backoff_max, delay * 2)
+                try:
+                    await self.load()
+                except ApplicationError as error:
+                    self.error = str(error)
+                    self._log.error(
+                        "zygote_restart_failed",
+                        error=error.message,
+                        traceback=error.traceback or None,
+                    )
+                    continue
+                self._log.info("zygote_restarted", pid=self.pid)
+                delay = self.settings.backoff_min
+            await self._listen()
+            assert self.pid is not None
+            self._unavailable()
+            ended = await self._processes.wait(self.pid)
+            if not self.ending:
+                self._log.warning("zygote_lost", pid=self.pid, ended=str(ended))
+            self.pid = None
+        self._ended.set()
+
+    async def available(self) -> None:
+        """Wait until there is a zygote to ask for workers."""
+        await self._available.wait()
+
+    def fork(self, fork: Fork, descriptors: list[int]) -> bool:
+        """Ask for a worker; whether the zygote could be asked."""
+        assert self._channel is not None
+        try:
+            return self._channel.post(fork, descriptors)
+        except ChannelFull:
+            self.kill()
+            return False
+
+    def kill(self) -> None:
+        """End a zygote that does not do its work; it is started again."""
+        if self.pid is not None:
+            self._log.error("zygote_stuck", pid=self.pid)
+            self._processes.signal(self.pid, signal.SIGKILL)
+
+    async def end(self) -> None:
+        """Let the zygote go; its workers stay."""
+        self.ending = True
+        if self._channel is not None:
+            self._channel.close()
+        if self.pid is not None:
+            with trio.move_on_after(_END_GRACE):
+                await self._ended.wait()
+                return
+            self._processes.signal(self.pid, signal.SIGKILL)
+
+    def _unavailable(self) -> None:
+        if self._available.is_set():
+            self._available = trio.Event()
+
+    def _take(self, loaded: Loaded, channel: Channel) -> None:
+        for warning in loaded.warnings:
+            self._log.warning("application_warning", warning=warning)
+        if self.loaded is not None and loaded.digest != self.loaded.digest:
+            self.mixed = True
+            self._log.warning(
+                "generation_mixed",
+                hint="files changed since this generation was loaded; reload to have one code",
+            )
+        else:
+            self.loaded = loaded
+        self.error = ""
+        self._channel = channel
+        self._available.set()
+
+    async def _listen(self) -> None:
+        assert self._channel is not None
+        while True:
+            try:
+                received = await self._channel.receive()
+            except MessageError as error:
+                self._log.error("zygote_message_lost", error=str(error))
+                continue
+            except trio.ClosedResourceError:
+                return
+            if received is None:
+                self._channel.close()
+                return
+            if isinstance(received.message, Forked):
+                self._forked(received.message.serial, received.message.pid)
+            elif isinstance(received.message, ForkFailed):
+                self._fork_failed(received.message.serial, received.message.message)
+
+    async def _abort(self, pid: int) -> None:
+        """Have the process say in the log where it is, then end it."""
+        self._processes.signal(pid, signal.SIGABRT)
+        with trio.move_on_after(1):
+            await self._processes.wait(pid)
+            self.pid = None
+            return
+        self._processes.signal(pid, signal.SIGKILL)
+        await self._processes.wait(pid)
+        self.pid = None

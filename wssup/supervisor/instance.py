@@ -1,0 +1,113 @@
+"""The runtime directory of an instance: one lock, one control socket, and what a dead one left
+behind.
+
+The lock (flock(2)) decides who is the instance: the kernel lets go of it when its holder dies,
+however it dies, so whatever else lies in the directory while the lock can be had is left over and
+may be removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from wssup.errors import InstanceError
+from wssup.scoreboard import Scoreboard
+
+__all__ = ["Instance"]
+
+#: sun_path has 108 bytes, one of them for the final zero (unix(7)).
+LONGEST_SOCKET_PATH = 107
+
+
+class Instance:
+    """The locked runtime directory ``<runtime_dir>/<name>``; a context manager.
+
+    :raises InstanceError: on entering, if the directory cannot be used or another master holds it.
+    """
+
+    def __init__(self, runtime_dir: str, name: str) -> None:
+        self.runtime_dir = runtime_dir
+        self.name = name
+        self.path = Path(runtime_dir) / name
+        self.control = self.path / "control.sock"
+        #: Whether a dead instance of this name was found: its workers may still be letting go of
+        #: its addresses.
+        self.succeeded_a_dead_one = False
+        self._segment = self.path / "segment"
+        self._lock = -1
+
+    def __enter__(self) -> Self:
+        if len(os.fsencode(self.control)) > LONGEST_SOCKET_PATH:
+            raise InstanceError(
+                f"the path of the control socket is too long for unix(7): {self.control}",
+                f"name a shorter --runtime-dir ({LONGEST_SOCKET_PATH} bytes in all)",
+            )
+        try:
+            self._make_directory()
+            # The lock file is never removed: a second process could lock the removed one.
+            self._lock = os.open(
+                self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
+            )
+        except OSError as error:
+            raise InstanceError(
+                f"the runtime directory {self.path} cannot be used: {error.strerror}",
+                "name another one with --runtime-dir or WSSUP_RUNTIME_DIR",
+            ) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._lock)
+            raise InstanceError(
+                f"an instance named {self.name!r} runs already (pid {holder}, in {self.path})",
+                "reload it with 'wssup reload', or start another one with --name",
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        self._clear_leftovers()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.control.unlink(missing_ok=True)
+        self._segment.unlink(missing_ok=True)
+        os.ftruncate(self._lock, 0)
+        os.close(self._lock)
+
+    def record_segment(self, name: str) -> None:
+        """Note the scoreboard's name, so that a successor can remove it if we cannot."""
+        fresh = self._segment.with_suffix(".new")
+        fresh.write_text(name + "\n")
+        fresh.replace(self._segment)
+
+    def _make_directory(self) -> None:
+        top = Path(self.runtime_dir)
+        if not top.is_dir():
+            top.mkdir(mode=0o755, parents=True, exist_ok=True)
+        elif top.parent == Path("/tmp") and top.stat().st_uid != os.geteuid():  # noqa: S108
+            # Anybody may make a directory there, and would then own our sockets' names.
+            raise InstanceError(
+                f"the runtime directory {top} belongs to another user",
+                "name another one with --runtime-dir or WSSUP_RUNTIME_DIR",
+            )
+        self.path.mkdir(mode=0o755, exist_ok=True)
+
+    def _clear_leftovers(self) -> None:
+        if self.control.exists():
+            self.succeeded_a_dead_one = True
+            self.control.unlink()
+        try:
+            stale = self._segment.read_text().strip()
+        except FileNotFoundError:
+            return
+        self.succeeded_a_dead_one = True
+        Scoreboard.remove_stale(stale)
+        self._segment.unlink()

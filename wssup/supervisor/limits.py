@@ -1,0 +1,95 @@
+"""What the machine allows: descriptors, processors, and the capacity that follows."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Nofile", "available_cpus", "capacity", "raise_nofile", "somaxconn"]
+
+
+class Nofile(NamedTuple):
+    """RLIMIT_NOFILE (getrlimit(2)): the soft limit as found, and both as they are now."""
+
+    found: int
+    soft: int
+    hard: int
+
+
+def raise_nofile() -> Nofile:
+    """Raise the soft limit of open files to the hard one; children inherit it.
+
+    The low soft limit of 1024 protects programs that call select(2); nothing here does.
+    """
+    found, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard
+    if hard == resource.RLIM_INFINITY:
+        # Not settable as such: the kernel's ceiling for one process is fs.nr_open (proc_sys_fs(5)).
+        wanted = int(Path("/proc/sys/fs/nr_open").read_text())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return Nofile(found, wanted, wanted)
+
+
+def capacity(workers: int, nofile: int, reserve: int) -> int:
+    """How many connections fit: each costs one descriptor, and each worker keeps a reserve for
+    other things.
+    """
+    return workers * max(0, nofile - reserve)
+
+
+def somaxconn() -> int:
+    """What the kernel cuts a listen backlog to (listen(2))."""
+    return int(Path("/proc/sys/net/core/somaxconn").read_text())
+
+
+def available_cpus(
+    proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """The processors this process may use: its affinity mask, and the quota of its control groups,
+    rounded up.
+
+    Source: sched_getaffinity(2); Documentation/admin-guide/cgroup-v2.rst, ``cpu.max``; and for
+    version 1 Documentation/scheduler/sched-bwc.rst.
+    """
+    cpus = float(len(os.sched_getaffinity(0)))
+    for quota in _quotas(proc, root):
+        cpus = min(cpus, quota)
+    return max(1, math.ceil(cpus))
+
+
+def _quotas(proc: Path, root: Path) -> list[float]:
+    found = []
+    try:
+        lines = proc.read_text().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root if not controllers else root / "cpu"
+        # A quota binds at every level above, too.
+        group = top / path.lstrip("/")
+        while True:
+            found += _quota(group)
+            if group == top or top not in group.parents:
+                break
+            group = group.parent
+    return found
+
+
+def _quota(group: Path) -> list[float]:
+    try:
+        limit, period = (group / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            limit = (group / "cpu.cfs_quota_us").read_text().strip()
+            period = (group / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return []
+    if limit in {"max", "-1"}:
+        return []
+    return [int(limit) / int(period)]

@@ -1,0 +1,312 @@
+"""The listening sockets: one per address and slot, made by the master and kept for its life.
+
+Closing a listener resets the handshakes in flight towards it, even when its accept queue is empty,
+so none is closed before the end, but for those of an address that was removed, after a linger. The
+kernel numbers the members of a SO_REUSEPORT group in the order of listen(2), so slots get theirs in
+order and the number is the slot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import socket
+import stat
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from wssup.config.addresses import TcpAddress, UnixAddress, parse_bind
+from wssup.errors import ListenError
+from wssup.procinfo import describe_listener
+from wssup.supervisor.steering import Instruction, program
+
+__all__ = ["Address", "Listeners"]
+
+#: <asm-generic/socket.h>; the socket module lacks them.
+_SO_ATTACH_FILTER = 26
+_SO_ATTACH_REUSEPORT_CBPF = 51
+#: Drops segments that open a connection (SYN without ACK, in byte 13 of the TCP header) and passes
+#: all others.
+_NO_NEW = (
+    Instruction(0x30, 0, 0, 13),
+    Instruction(0x54, 0, 0, 0x12),
+    Instruction(0x15, 0, 1, 0x02),
+    Instruction(0x06, 0, 0, 0),
+    Instruction(0x06, 0, 0, 0xFFFFFFFF),
+)
+#: A peer that vanished is noticed by keepalive after 60 s + 4 × 15 s, and as soon by unacknowledged
+#: data (tcp(7)).
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 120_000),
+)
+
+
+def _attach(sock: socket.socket, option: int, code: Sequence[Instruction]) -> None:
+    """Attach a classic BPF program (``struct sock_fprog``, socket(7))."""
+    filters = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *i) for i in code))
+    sock.setsockopt(
+        socket.SOL_SOCKET, option, struct.pack("@HP", len(code), ctypes.addressof(filters))
+    )
+
+
+class Address:
+    """One bind address and its listeners.
+
+    :ivar text: as configured; what the address is known by.
+    :ivar shared: one listener serves all slots (unix sockets have no SO_REUSEPORT groups).
+    :ivar retiring: removed by a reload; served until its linger is over.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.where = parse_bind(text)
+        self.shared = isinstance(self.where, UnixAddress)
+        self.retiring = False
+        self.listening = 0
+        self._sockets: list[socket.socket] = []
+        self._inode: tuple[int, int] | None = None
+        self._family = socket.AF_UNIX
+        self._target: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        """The effective address: with the port the kernel chose for port 0."""
+        if not self._sockets or isinstance(self.where, UnixAddress):
+            return self.text
+        return str(TcpAddress(self.where.host, self._sockets[0].getsockname()[1]))
+
+    def bind(self, slots: int, *, mode: int, v6_alone: bool) -> None:
+        """Make and bind the first ``slots`` sockets, without listening yet.
+
+        :param mode: permissions of a unix socket's file.
+        :param v6_alone: an IPv4 address of the same port is bound too, so ``[::]`` must not include
+            it.
+        :raises ListenError: naming the address, the reason, and who holds it if that can be seen.
+        """
+        if isinstance(self.where, UnixAddress):
+            self._bind_unix(self.where.path, mode)
+            return
+        self._resolve(self.where)
+        for _ in range(slots):
+            self._bind_tcp(v6_alone=v6_alone)
+
+    def extend(self, slots: int, backlog: int) -> None:
+        """Have listeners for ``slots`` slots, listening."""
+        while not self.shared and len(self._sockets) < slots:
+            self._bind_tcp(v6_alone=bool(self._v6_only()))
+        for sock in self._sockets[self.listening :]:
+            sock.listen(backlog)
+            self.listening += 1
+
+    def fileno(self, slot: int) -> int:
+        """The listener of a slot."""
+        return self._sockets[0 if self.shared else slot].fileno()
+
+    def steer(self, shares: Sequence[int]) -> None:
+        """Give new connections to slots in proportion to ``shares``.
+
+        :raises OSError: if the kernel has no SO_ATTACH_REUSEPORT_CBPF (before 4.5).
+        """
+        if not self.shared:
+            _attach(self._sockets[0], _SO_ATTACH_REUSEPORT_CBPF, program(shares[: self.listening]))
+
+    def refuse_new(self) -> None:
+        """Let no further handshake begin; those in flight still finish."""
+        for sock in self._sockets:
+            if not self.shared:
+                _attach(sock, _SO_ATTACH_FILTER, _NO_NEW)
+
+    def close(self) -> None:
+        """Close the master's copies, and remove a unix socket's file if it is still ours."""
+        for sock in self._sockets:
+            sock.close()
+        if isinstance(self.where, UnixAddress) and self._inode is not None:
+            with contextlib.suppress(FileNotFoundError):
+                found = Path(self.where.path).lstat()
+                if (found.st_dev, found.st_ino) == self._inode:
+                    Path(self.where.path).unlink()
+
+    def _resolve(self, where: TcpAddress) -> None:
+        try:
+            found = socket.getaddrinfo(
+                where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+        except socket.gaierror as error:
+            raise ListenError(
+                f"bind address {self.text}: {where.host!r} cannot be resolved ({error.strerror})",
+                "write an IP address, or [::] for all",
+            ) from None
+        # A name may stand for several addresses; one bind is one address.
+        self._family, _, _, _, self._target = min(found, key=lambda f: f[0] != socket.AF_INET)
+
+    def _v6_only(self) -> int:
+        if self._family != socket.AF_INET6:
+            return 0
+        return self._sockets[0].getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+    def _bind_tcp(self, *, v6_alone: bool) -> None:
+        first = not self._sockets
+        target = self._target
+        if not first:
+            target = (target[0], self._sockets[0].getsockname()[1], *target[2:])
+        try:
+            sock = socket.socket(self._family, socket.SOCK_STREAM)
+        except OSError as error:
+            raise ListenError(f"bind address {self.text}: {error.strerror}") from None
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for level, option, value in _KEEPALIVE:
+                sock.setsockopt(level, option, value)
+            if self._family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6_alone))
+            if not first:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            # The first bind is exclusive: with SO_REUSEPORT it would silently share the port with a
+            # second instance, or an orphan, of the same user.
+            sock.bind(target)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        except OSError as error:
+            sock.close()
+            raise self._refused(error) from error
+        self._sockets.append(sock)
+
+    def _bind_unix(self, path: str, mode: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+                raise ListenError(
+                    f"bind address {self.text}: something that is no socket is there",
+                    "remove it, or name another path",
+                )
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.setblocking(False)
+                try:
+                    probe.connect(path)
+                except ConnectionRefusedError:
+                    Path(path).unlink()
+                except OSError as error:
+                    raise self._refused(error) from error
+                else:
+                    raise ListenError(
+                        f"bind address {self.text} is in use: somebody listens there",
+                        "end that process, or name another path",
+                    )
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            # The file appears with the permissions of the umask; nobody can connect before
+            # listen().
+            sock.bind(path)
+            Path(path).chmod(mode)
+        except OSError as error:
+            sock.close()
+            raise self._refused(error) from error
+        found = Path(path).lstat()
+        self._inode = (found.st_dev, found.st_ino)
+        self._sockets.append(sock)
+
+    def _refused(self, error: OSError) -> ListenError:
+        remedy = ""
+        if error.errno == errno.EADDRINUSE and isinstance(self.where, TcpAddress):
+            holder = describe_listener(self.where.port)
+            return ListenError(
+                f"bind address {self.text} is in use" + (f" by {holder}" if holder else ""),
+                "end that process, or bind another port",
+            )
+        if error.errno == errno.EACCES:
+            remedy = (
+                "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE; "
+                "a unix socket needs a directory that can be written to"
+            )
+        elif error.errno == errno.EADDRNOTAVAIL:
+            remedy = "this machine has no such address; see 'ip address'"
+        return ListenError(f"bind address {self.text}: {error.strerror}", remedy)
+
+
+class Listeners:
+    """All addresses of the instance, in the order they were configured.
+
+    :param backlog: the accept queue asked for (listen(2)); the kernel cuts it to
+        net.core.somaxconn.
+    :param mode: permissions of unix sockets.
+    """
+
+    def __init__(self, *, backlog: int, mode: int) -> None:
+        self.addresses: dict[str, Address] = {}
+        self.slots = 0
+        self.shares: tuple[int, ...] = ()
+        self._backlog = backlog
+        self._mode = mode
+
+    def bind(self, texts: Iterable[str]) -> list[Address]:
+        """Bind addresses for the slots there are, all or none, without listening yet.
+
+        :raises ListenError: see :meth:`Address.bind`.
+        """
+        texts = list(texts)
+        made: list[Address] = []
+        v4 = {
+            a.where.port
+            for a in [*self.addresses.values(), *map(Address, texts)]
+            if isinstance(a.where, TcpAddress) and ":" not in a.where.host and a.where.port
+        }
+        try:
+            for text in texts:
+                address = Address(text)
+                made.append(address)
+                alone = isinstance(address.where, TcpAddress) and address.where.port in v4
+                address.bind(self.slots, mode=self._mode, v6_alone=alone)
+        except ListenError:
+            for address in made:
+                address.close()
+            raise
+        return made
+
+    def add(self, made: Iterable[Address]) -> None:
+        """Listen on bound addresses; from now on they take connections."""
+        for address in made:
+            address.extend(self.slots, self._backlog)
+            self.addresses[address.text] = address
+            if self.shares:
+                address.steer(self.shares)
+
+    def extend(self, slots: int) -> None:
+        """Have listeners for at least ``slots`` slots.
+
+        :raises ListenError: if the kernel has no more.
+        """
+        self.slots = max(self.slots, slots)
+        for address in self.addresses.values():
+            address.extend(self.slots, self._backlog)
+
+    def of(self, slot: int, *, lent: bool = False) -> tuple[list[str], list[int]]:
+        """Names and descriptors of a slot's listeners; when lent, without those that everybody has
+        anyway.
+        """
+        chosen = [a for a in self.addresses.values() if not (lent and a.shared)]
+        return [a.text for a in chosen], [a.fileno(slot) for a in chosen]
+
+    def steer(self, shares: Sequence[int], unsupported: Callable[[OSError], None]) -> None:
+        """Steer every address; ``unsupported`` is told once per call if the kernel cannot."""
+        self.shares = tuple(shares)
+        try:
+            for address in self.addresses.values():
+                address.steer(self.shares)
+        except OSError as error:
+            unsupported(error)
+
+    def close(self, text: str) -> None:
+        """Close an address for good."""
+        self.addresses.pop(text).close()
+
+    def close_all(self) -> None:
+        """Close everything."""
+        for text in list(self.addresses):
+            self.close(text)

@@ -1,0 +1,381 @@
+"""The master: owns everything long-lived, starts it, and takes signals until it is told to stop.
+
+It never imports application code, and nothing in it waits for a worker without a deadline.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+
+import setproctitle
+import trio
+
+from wssup import logs
+from wssup.config.loading import Loaded
+from wssup.config.settings import Settings
+from wssup.errors import ApplicationError, CommandError, ListenError
+from wssup.messages import Drain
+from wssup.scoreboard import InstanceState, Scoreboard
+from wssup.supervisor import limits
+from wssup.supervisor.banner import started
+from wssup.supervisor.control import Control
+from wssup.supervisor.events import Events
+from wssup.supervisor.fleet import GOING_AWAY, SERVICE_RESTART, Fleet
+from wssup.supervisor.instance import Instance
+from wssup.supervisor.listeners import Address, Listeners
+from wssup.supervisor.process import Processes, become_subreaper
+from wssup.supervisor.reload import Reload, Result
+from wssup.supervisor.slots import State
+from wssup.supervisor.watch import Watch
+
+__all__ = ["Master", "serve"]
+
+#: Rows per slot: a current worker, its successor, and two generations that still drain.
+_ROWS_PER_SLOT = 4
+#: Seconds for which connections are shed, and workers may live on, in a fast stop.
+_FAST_WINDOW = 0.0
+_FAST_TIMEOUT = 2.0
+#: Seconds during which a removed address takes no new handshakes any more before it is closed.
+_CLOSING = 1.0
+#: Seconds that the workers of a dead predecessor get to let go of its addresses.
+_PREDECESSOR_GRACE = 3.0
+#: Seconds for the last lines to clients of the control socket.
+_FAREWELL = 1.0
+
+_SIGNALS = (
+    signal.SIGHUP,
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+
+
+def serve(loaded: Loaded) -> int:
+    """Run an instance until it is stopped.
+
+    :returns: the exit status: 0 after a stop, 1 if the application cannot be started.
+    :raises UserError: if the instance cannot be set up; nothing has been started then.
+    """
+    settings = loaded.settings
+    logs.configure(settings.log_level, settings.log_format)
+    setproctitle.setproctitle(f"wssup: master {settings.name}")
+    with Instance(settings.runtime_dir, settings.name) as instance:
+        nofile = limits.raise_nofile()
+        become_subreaper()
+        scoreboard = Scoreboard.create(
+            settings.name,
+            settings.runtime_dir,
+            _ROWS_PER_SLOT * settings.max_workers,
+            settings.max_workers,
+        )
+        try:
+            instance.record_segment(scoreboard.name)
+            listeners = Listeners(backlog=settings.backlog, mode=int(settings.unix_mode, 8))
+            try:
+                master = Master(loaded, instance, scoreboard, listeners, nofile)
+                return trio.run(master.run)
+            finally:
+                listeners.close_all()
+        finally:
+            scoreboard.close()
+            scoreboard.unlink()
+
+
+class Master:
+    """One running instance.
+
+    :ivar loaded: the configuration in force.
+    :ivar last_reload: how the last reload ended.
+    :ivar reloading: the reload under way, if any.
+    """
+
+    fleet: Fleet
+    watch: Watch
+    nursery: trio.Nursery
+    _control: Control
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        instance: Instance,
+        scoreboard: Scoreboard,
+        listeners: Listeners,
+        nofile: limits.Nofile,
+    ) -> None:
+        self.loaded = loaded
+        self.instance = instance
+        self.scoreboard = scoreboard
+        self.listeners = listeners
+        self.nofile = nofile
+        self.events = Events()
+        self.started_at = time.time()
+        self.reloading: Reload | None = None
+        self.last_reload: Result | None = None
+        self._processes = Processes()
+        self._generations = 0
+        self._log = logs.get()
+        self._status = 0
+        self._finished = trio.Event()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self.loaded.settings
+
+    @property
+    def state(self) -> InstanceState:
+        """What the instance is doing."""
+        return self.scoreboard.state
+
+    @state.setter
+    def state(self, state: InstanceState) -> None:
+        self.scoreboard.state = state
+
+    async def run(self) -> int:
+        """Serve until stopped; returns the exit status."""
+        with trio.open_signal_receiver(*_SIGNALS) as signals:
+            await self._listen()
+            async with trio.open_nursery() as nursery:
+                self.nursery = nursery
+                nursery.start_soon(self._processes.reap)
+                self.fleet = Fleet(
+                    nursery,
+                    self.settings,
+                    processes=self._processes,
+                    scoreboard=self.scoreboard,
+                    listeners=self.listeners,
+                )
+                self.watch = Watch(self.fleet, self.scoreboard)
+                nursery.start_soon(self._take_signals, signals)
+                self._control = Control(self)
+                await nursery.start(self._control.run)
+                nursery.start_soon(self._boot)
+                await self._finished.wait()
+                nursery.cancel_scope.cancel()
+        self._log.info("stopped", status=self._status)
+        return self._status
+
+    # What commands and signals ask for.
+
+    def worker_count(self, settings: Settings) -> int:
+        """How many workers a configuration means."""
+        if settings.workers == "auto":
+            return min(limits.available_cpus(), settings.max_workers)
+        return int(settings.workers)
+
+    def capacity(self) -> int:
+        """How many connections fit into the workers in service."""
+        return limits.capacity(self.fleet.count, self.nofile.soft, self.settings.reserve_fds)
+
+    def reload(self) -> Reload:
+        """Start a reload; its progress goes to :attr:`events`, its end to :attr:`last_reload`.
+
+        :raises CommandError: if there is a reason not to.
+        """
+        self._check_free("reload")
+        self._generations += 1
+        self.reloading = Reload(self, self._generations)
+        self.state = InstanceState.RELOADING
+        self.nursery.start_soon(self._reload, self.reloading)
+        return self.reloading
+
+    def scale(self, workers: int) -> None:
+        """Have another number of workers.
+
+        :raises CommandError: if there is a reason not to.
+        """
+        self._check_free("scale")
+        most = self.settings.max_workers
+        if not 1 <= workers <= most:
+            raise CommandError(
+                "bad_argument",
+                f"{workers} workers: it must be 1 to {most}",
+                "max_workers sets the upper end",
+            )
+        try:
+            self.fleet.scale(workers)
+        except ListenError as error:
+            raise CommandError("refused", error.message, error.remedy) from error
+        self._log.info("scaled", workers=workers, capacity=self.capacity())
+
+    def stop(self, *, fast: bool) -> float:
+        """Close every connection with 1001 and end; returns the deadline in seconds."""
+        settings = self.settings
+        if fast:
+            order = Drain(GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT)
+        else:
+            order = Drain(GOING_AWAY, "server stops", settings.drain_window, settings.drain_timeout)
+        self._end(order, InstanceState.STOPPING, how="fast" if fast else "graceful")
+        return order.timeout
+
+    def drain(self, over: float) -> float:
+        """Shed the connections over ``over`` seconds with 1012, then end; returns the deadline in
+        seconds.
+        """
+        timeout = over + max(1.0, self.settings.drain_timeout - self.settings.drain_window)
+        order = Drain(SERVICE_RESTART, "server drains", over, timeout)
+        self._end(order, InstanceState.DRAINING, how="drain")
+        return timeout
+
+    def retire_address(self, address: Address) -> None:
+        """Serve an address on for its linger, then close it."""
+        address.retiring = True
+        self._log.info("address_retiring", bind=str(address), seconds=self.settings.address_linger)
+        self.nursery.start_soon(self._retire, address)
+
+    # Tasks.
+
+    async def _listen(self) -> None:
+        """Listen on the addresses; connections wait in the kernel until there are workers."""
+        self.listeners.slots = self.worker_count(self.settings)
+        patience = trio.current_time() + (
+            _PREDECESSOR_GRACE if self.instance.succeeded_a_dead_one else 0.0
+        )
+        while True:
+            try:
+                made = self.listeners.bind(self.settings.bind)
+                break
+            except ListenError:
+                # A master that was killed leaves workers that close their listeners as soon as they
+                # notice.
+                if trio.current_time() >= patience:
+                    raise
+                await trio.sleep(0.05)
+        self.listeners.add(made)
+
+    async def _boot(self) -> None:
+        fleet, settings = self.fleet, self.settings
+        self._generations += 1
+        generation = fleet.generation(self._generations, settings)
+        self._log.info(
+            "starting",
+            app=settings.app,
+            app_dir=settings.app_dir,
+            workers=self.listeners.slots,
+            bind=[str(a) for a in self.listeners.addresses.values()],
+            pid=os.getpid(),
+        )
+        self._log.info(
+            "limits",
+            nofile_was=self.nofile.found,
+            nofile=self.nofile.soft,
+            backlog=min(settings.backlog, limits.somaxconn()),
+        )
+        try:
+            await generation.load()
+        except ApplicationError as error:
+            if not fleet.stopping:
+                self._fail(str(error), error.traceback)
+            return
+        self.nursery.start_soon(generation.attend)
+        fleet.serving = generation
+        self.scoreboard.generation = generation.number
+        fleet.scale(self.listeners.slots)
+        self.nursery.start_soon(self.watch.run)
+        while not fleet.settled:
+            if fleet.stopping:
+                return
+            await fleet.wait_changed()
+        failed = [s for s in fleet.slots.values() if s.state is State.FAILED]
+        if len(failed) == len(fleet.slots):
+            self._fail(f"no worker could be started: {failed[0].error}", "")
+            return
+        self.state = InstanceState.RUNNING
+        self._log.info(
+            "running",
+            workers=fleet.count - len(failed),
+            capacity=self.capacity(),
+            formula=f"{fleet.count} × ({self.nofile.soft} - {settings.reserve_fds})",
+        )
+        if logs.is_pretty(settings.log_format):
+            print(started(self), file=sys.stderr, flush=True)  # noqa: T201 - for the person at the terminal
+
+    async def _reload(self, reload: Reload) -> None:
+        try:
+            self.last_reload = await reload.run()
+        finally:
+            self.reloading = None
+        if self.state is InstanceState.RELOADING:
+            self.state = InstanceState.RUNNING
+        self.events.tell(
+            "result", **{f: getattr(self.last_reload, f) for f in Result.__struct_fields__}
+        )
+
+    async def _take_signals(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            self._log.info("signal", name=signal.Signals(number).name)
+            try:
+                self._obey(number)
+            except CommandError as error:
+                self._log.warning("signal_refused", reason=error.message)
+
+    def _obey(self, number: int) -> None:
+        match number:
+            case signal.SIGHUP:
+                self.reload()
+            case signal.SIGTTIN:
+                self.scale(self.fleet.count + 1)
+            case signal.SIGTTOU:
+                self.scale(self.fleet.count - 1)
+            case signal.SIGTERM:
+                self.stop(fast=False)
+            case _:
+                self.stop(fast=True)
+
+    async def _retire(self, address: Address) -> None:
+        await trio.sleep(self.settings.address_linger)
+        if address.retiring:
+            address.refuse_new()
+            await trio.sleep(_CLOSING)
+            self.fleet.sharing.removed(address.text)
+            self.listeners.close(address.text)
+            self._log.info("address_closed", bind=address.text)
+
+    def _end(self, order: Drain, state: InstanceState, *, how: str) -> None:
+        first = not self.fleet.stopping
+        self.state = state
+        self._log.info("stopping", how=how, seconds=order.timeout, active=self._active())
+        self.fleet.stop(order)
+        if first:
+            self.nursery.start_soon(self._finish)
+
+    async def _finish(self) -> None:
+        fleet = self.fleet
+        while fleet.workers:
+            await fleet.wait_changed()
+        for generation in {fleet.serving, fleet.next} - {None}:
+            assert generation is not None
+            await generation.end()
+        self.events.end()
+        await self._control.settle(_FAREWELL)
+        self._finished.set()
+
+    def _fail(self, reason: str, traceback: str) -> None:
+        self._log.error("cannot_start", reason=reason, traceback=traceback or None)
+        self._status = 1
+        self._end(
+            Drain(GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT),
+            InstanceState.STOPPING,
+            how="failed",
+        )
+
+    def _check_free(self, what: str) -> None:
+        if self.fleet.stopping:
+            raise CommandError("busy", f"no {what} now: the instance is stopping")
+        if self.reloading is not None:
+            raise CommandError(
+                "busy",
+                f"no {what} now: a reload is under way (generation {self.reloading.number})",
+                "wait for it; 'wssup status' shows how far it is",
+            )
+        if self.state is InstanceState.STARTING:
+            raise CommandError("busy", f"no {what} now: the instance is still starting")
+
+    def _active(self) -> int:
+        return self.scoreboard.snapshot().total.active

@@ -1,0 +1,158 @@
+"""The only place that spawns, signals and reaps processes.
+
+One waitid(2) loop takes every status there is and hands it out by process id. Nobody else may wait:
+a second waiter would find ECHILD and, like :mod:`subprocess`, take that for exit status 0. The
+master is a subreaper (PR_SET_CHILD_SUBREAPER, prctl(2)), so workers whose intermediate parent is
+gone become its children, and so does whatever they leave behind; as PID 1 of a container it is that
+anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import trio
+
+__all__ = ["Exit", "Processes", "become_subreaper"]
+
+_PR_SET_CHILD_SUBREAPER = 36
+#: Statuses of processes that nobody asked for yet: a worker can die before its pid is reported.
+_UNCLAIMED = 256
+#: Descriptors are moved above the numbers a child is given, so that laying them out overwrites
+#: none.
+_ABOVE = 100
+
+
+class Exit(NamedTuple):
+    """How a process ended: its exit status, or the signal that killed it."""
+
+    status: int | None
+    signal: int | None
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"killed by {signal.Signals(self.signal).name}"
+        return f"exited with status {self.status}"
+
+    @property
+    def clean(self) -> bool:
+        """Whether it ended of its own will, with status 0."""
+        return self.status == 0
+
+
+def become_subreaper() -> None:
+    """Make orphaned descendants our children.
+
+    :raises OSError: if prctl(2) refuses.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+class Processes:
+    """The children of this process."""
+
+    def __init__(self) -> None:
+        self._claimed: dict[int, trio.Event] = {}
+        self._ended: OrderedDict[int, Exit] = OrderedDict()
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        descriptors: Mapping[int, int],
+        environ: Mapping[str, str] | None = None,
+    ) -> int:
+        """Start a program in a session of its own, without a terminal's signals, stdin from
+        /dev/null.
+
+        :param descriptors: number in the child → descriptor here. Standard output and error are
+            ours.
+        :returns: the process id.
+        :raises OSError: if it cannot be started.
+        """
+        moved: list[int] = []
+        try:
+            actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+            ]
+            for number, descriptor in descriptors.items():
+                moved.append(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _ABOVE))
+                actions.append((os.POSIX_SPAWN_DUP2, moved[-1], number))
+            pid = os.posix_spawn(
+                argv[0],
+                list(argv),
+                dict(os.environ if environ is None else environ),
+                file_actions=actions,
+                setsid=True,
+                setsigmask=(),
+                # Python ignores these two, and what is ignored stays ignored over exec.
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+            )
+        finally:
+            for descriptor in moved:
+                os.close(descriptor)
+        self._claim(pid)
+        return pid
+
+    def adopt(self, pid: int) -> None:
+        """A process that somebody else forked for us is, or was, our child."""
+        if pid not in self._claimed:
+            self._claim(pid)
+
+    async def wait(self, pid: int) -> Exit:
+        """How the process ended, once it has. Asked once per process."""
+        await self._claimed[pid].wait()
+        del self._claimed[pid]
+        return self._ended.pop(pid)
+
+    def alive(self, pid: int) -> bool:
+        """Whether it is ours and not reaped yet; until then its number is not given to another
+        process.
+        """
+        return pid in self._claimed and pid not in self._ended
+
+    def signal(self, pid: int, number: int) -> None:
+        """Send a signal; nothing happens if the process is gone."""
+        if self.alive(pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    async def reap(self) -> None:
+        """Take every child's status, for ever. Needs to run before the first wait."""
+        with trio.open_signal_receiver(signal.SIGCHLD) as signals:
+            self._take()
+            async for _ in signals:
+                self._take()
+
+    def _claim(self, pid: int) -> None:
+        event = self._claimed[pid] = trio.Event()
+        if pid in self._ended:
+            event.set()
+
+    def _take(self) -> None:
+        # Signals of one kind merge while they are pending: one SIGCHLD may stand for many children.
+        while True:
+            try:
+                info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
+            except ChildProcessError:
+                return
+            if info is None:
+                return
+            exited = info.si_code == os.CLD_EXITED
+            self._ended[info.si_pid] = Exit(
+                info.si_status if exited else None, None if exited else info.si_status
+            )
+            if info.si_pid in self._claimed:
+                self._claimed[info.si_pid].set()
+            while len(self._ended) > _UNCLAIMED and next(iter(self._ended)) not in self._claimed:
+                self._ended.popitem(last=False)

@@ -1,0 +1,90 @@
+"""Looks at the scoreboard: who stalls, who hangs. The one poll there is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import trio
+
+from wssup import logs
+from wssup.scoreboard import Scoreboard, Snapshot
+from wssup.supervisor.children import Worker
+from wssup.supervisor.fleet import Fleet
+
+__all__ = ["Watch", "hung"]
+
+#: Seconds between two looks while connections arrive, and when nothing moves.
+_BUSY = 0.1
+_IDLE = 1.0
+
+
+def hung(ages: Mapping[int, float], *, stall_after: float, hang_after: float) -> int | None:
+    """The worker to end because its loop has not turned for ``hang_after``, if any.
+
+    One at a time, and none while several, at least half of them, stall: then the machine is the
+    problem, and ending workers would add to it.
+
+    :param ages: seconds since each ready worker's loop turned, by serial number.
+    """
+    stalled = [age for age in ages.values() if age > stall_after]
+    if not ages or (len(stalled) > 1 and 2 * len(stalled) >= len(ages)):
+        return None
+    oldest = max(ages, key=lambda serial: ages[serial])
+    return oldest if ages[oldest] > hang_after else None
+
+
+class Watch:
+    """The sampler.
+
+    :ivar snapshot: the last look.
+    :ivar on_sample: called with each look; a rollout that settles wants to know.
+    """
+
+    def __init__(self, fleet: Fleet, scoreboard: Scoreboard) -> None:
+        self.snapshot: Snapshot = scoreboard.snapshot()
+        self.on_sample: Callable[[Snapshot], None] | None = None
+        self._fleet = fleet
+        self._scoreboard = scoreboard
+        self._log = logs.get()
+
+    async def run(self) -> None:
+        """Look, for ever."""
+        accepted = 0
+        while True:
+            self.snapshot = self._scoreboard.snapshot()
+            self._judge(self.snapshot)
+            if self.on_sample is not None:
+                self.on_sample(self.snapshot)
+            moves = self.snapshot.total.accepted != accepted
+            accepted = self.snapshot.total.accepted
+            busy = moves or self.on_sample is not None
+            await trio.sleep(_BUSY if busy else min(_IDLE, self._fleet.settings.stall_after / 2))
+
+    def _judge(self, snapshot: Snapshot) -> None:
+        fleet = self._fleet
+        settings = fleet.settings
+        now = time.monotonic_ns()
+        ages: dict[int, float] = {}
+        for view in snapshot.rows:
+            worker = fleet.workers.get(view.serial)
+            if worker is None or not worker.ready or worker.leaving or worker.aborted:
+                continue
+            age = (now - view.heartbeat_ns) / 1e9
+            ages[view.serial] = age
+            if (age > settings.stall_after) is not worker.stalled:
+                self._mark(worker, age)
+        victim = hung(ages, stall_after=settings.stall_after, hang_after=settings.hang_after)
+        if victim is not None:
+            worker = fleet.workers[victim]
+            worker.failure = f"its loop did not turn for {ages[victim]:.1f} s (hang_after)"
+            logs.get(**worker.noun).error("worker_hung", seconds=round(ages[victim], 1))
+            fleet.kill(worker)
+
+    def _mark(self, worker: Worker, age: float) -> None:
+        log = logs.get(**worker.noun)
+        if worker.stalled:
+            log.info("worker_recovered")
+        else:
+            log.warning("worker_stalled", seconds=round(age, 1))
+        self._fleet.stall(worker, stalled=not worker.stalled)
