@@ -16,7 +16,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from scoreboard_replay import (
+
+from tests.property.scoreboard_replay import (
     ROWS,
     Cells,
     Killed,
@@ -24,7 +25,6 @@ from scoreboard_replay import (
     empty_memory,
     never_less,
 )
-
 from wssup.scoreboard import (
     ClosedReason,
     Counts,

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scoreboard_replay import (
+
+from tests.property.scoreboard_replay import (
     OPERATIONS,
     ROWS,
     Cells,
@@ -24,7 +25,6 @@ from scoreboard_replay import (
     record_states,
     writer_on,
 )
-
 from wssup.scoreboard import (
     ClosedReason,
     Counts,

@@ -17,6 +17,9 @@ from wssup.config.values import format_duration
 __all__ = ["Progress", "sentence"]
 
 _BAR: Final = 20
+_WORDS: Final = " connections left"
+_WIDE: Final = 80
+"""Cells that a slot's line needs with its bar and seven-digit counts."""
 _MARKS: Final = {
     "starting": ("◌", "cyan"),
     "ready": ("●", "green"),
@@ -63,7 +66,7 @@ def _left(event: Document) -> str | None:
     if not isinstance(active, int):
         return None
     of = f" of {count(total)}" if isinstance(total, int) else ""
-    return f"{count(active)}{of} connections left"
+    return f"{count(active)}{of}{_WORDS}"
 
 
 class Progress:
@@ -117,8 +120,14 @@ class Progress:
         for slot, event in sorted(self._slots.items()):
             state = one_line(str(event.get("state")))
             mark, style = _MARKS.get(state, ("·", ""))
-            bar, left = _bar(event), _left(event) or ""
-            table.add_row(f"slot {slot}", Text(f"{mark} {state}", style=style), bar, left)
+            cells = [Text(f"slot {slot}"), Text(f"{mark} {state}", style=style)]
+            left = _left(event) or ""
+            if self._console.width < _WIDE:
+                # The figures matter more than the bar and the words.
+                cells.append(Text(left.removesuffix(_WORDS)))
+            else:
+                cells += [_bar(event), Text(left)]
+            table.add_row(*cells)
         return Group(self._phase, table)
 
 

@@ -132,13 +132,8 @@ def _table(status: Status, width: int) -> Table:
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
     for index in kept:
         column = _COLUMNS[index]
-        # Cut nothing: a number without its last digits is another number.
-        table.add_column(
-            column.heading,
-            justify="right" if column.number else "left",
-            no_wrap=True,
-            overflow="ignore",
-        )
+        # What is kept fits, so nothing is cut: a number without its last digits is another number.
+        table.add_column(column.heading, justify="right" if column.number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(row[index] for index in kept))
     return table

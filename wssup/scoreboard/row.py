@@ -7,7 +7,6 @@ none are needed; elsewhere the checksum tells a copy that mixes two states.
 
 from __future__ import annotations
 
-import os
 from operator import mul
 from typing import Final, Protocol, Self, overload
 
@@ -45,9 +44,10 @@ from wssup.scoreboard.layout import (
     bucket,
 )
 
-# A worker writes for about a microsecond at a time, and between two tries the reader offers it the
-# processor. More tries would only spin on a worker that is dead or stopped.
-COPY_TRIES: Final = 32
+# A worker writes for about a microsecond at a time; these tries outlast several transactions.
+# A worker that is dead, stopped or without a processor is not waited for: sched_yield(2) on a busy
+# machine costs the reader milliseconds each time, and the last good copy is at hand.
+COPY_TRIES: Final = 64
 
 
 class Cells(Protocol):
@@ -103,9 +103,7 @@ def copy_committed(block: Cells) -> list[int] | None:
         the middle of a transaction, or writes without pause. Takes well under a millisecond of
         processor time.
     """
-    for attempt in range(COPY_TRIES):
-        if attempt:
-            os.sched_yield()
+    for _ in range(COPY_TRIES):
         before = block[SEQUENCE]
         if before & 1:
             continue

@@ -442,11 +442,14 @@ def test_the_end_is_waited_for(
     peer: Peer, capsys: pytest.CaptureFixture[str], command: list[str], request_: dict[str, Any]
 ) -> None:
     """Stop and drain return only after the connection has ended and the lock is free."""
-    freed: list[float] = []
+    freed = threading.Event()
+
+    def free() -> None:
+        freed.set()
+        peer.unlock()
 
     def free_late() -> None:
-        timer = threading.Timer(0.2, lambda: (freed.append(1), peer.unlock()))
-        timer.start()
+        threading.Timer(0.2, free).start()
         peer.stop_listening()
 
     script = [
@@ -457,7 +460,7 @@ def test_the_end_is_waited_for(
     ]
     running(peer, stop=script, drain=script)
     assert main(command) == 0
-    assert freed == [1]
+    assert freed.is_set()
     out = capsys.readouterr().out.splitlines()
     assert out[:2] == ["1,200 connections left", "0 connections left"]
     assert "stopped default" in out[2]

@@ -64,6 +64,20 @@ def test_no_number_is_cut_or_wrapped(rows: tuple[Slot, ...], width: int) -> None
             assert "accepted" not in kept or count(worker.accepted) in line.split()
 
 
+def test_numbers_are_aligned_by_their_last_digit() -> None:
+    """The counts of a column end below one another, and below its heading."""
+    rows = tuple(
+        Slot(slot=n, state="ready", workers=(Worker(pid=n, generation=1, state="ready", active=a),))
+        for n, a in enumerate((7, 123456, 42))
+    )
+    lines = drawn(Status(name="x", state="running", generation=1, slots=rows), 100).splitlines()
+    heading = next(number for number, line in enumerate(lines) if line.startswith("slot"))
+    table = lines[heading : heading + 4]
+    place = table[2].index("123,456") + len("123,456")
+    assert [line[place - 7 : place].strip() for line in table] == ["active", "7", "123,456", "42"]
+    assert all(line[place - 1] != " " for line in table)
+
+
 def test_columns_go_in_their_order() -> None:
     """As the terminal narrows lag goes first, then age, accepted, generation, pid and state."""
     worker = Worker(pid=12345, generation=7, state="ready", active=1000, accepted=9, lag_ms=1.0)
@@ -92,7 +106,7 @@ def test_columns_go_in_their_order() -> None:
 
 def test_uptime_is_read_from_either_form() -> None:
     """started_at may be unix time or ISO 8601; what is neither costs only the uptime."""
-    for started in (NOW.timestamp() - 3661, "2023-12-31T22:58:59Z", "2023-12-31T22:58:59+00:00"):
+    for started in (NOW.timestamp() - 3661, "2024-01-01T22:58:59Z", "2024-01-01T22:58:59+00:00"):
         status = Status(name="x", state="running", generation=1, started_at=started)
         assert "up 1h 01m" in drawn(status, 80)
     status = Status(name="x", state="running", generation=1, started_at="soon")

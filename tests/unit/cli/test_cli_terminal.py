@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from control_peer import DEADLINE, Peer
+from control_peer import DEADLINE, Peer, Step
 from test_cli_commands import status
 
 
@@ -121,8 +121,7 @@ def test_watch_refreshes_until_ctrl_c(peer: Peer) -> None:
     """--watch shows new figures, survives an instance that goes away, and Ctrl-C ends it with 0."""
     first = {"open": 7, "active": 7, "accepted": 7}
     second = {"open": 8, "active": 8, "accepted": 8}
-    script = [{"result": status(connections=first)}]
-    peer.script = {"status": script}
+    peer.script = {"status": [{"result": status(connections=first)}]}
     peer.lock().listen()
     with terminal(peer, "status", "--watch") as watching:
         watching.read_until("7 active, 7 open")
@@ -157,6 +156,17 @@ def test_a_reload_on_a_terminal_shows_a_line_per_slot(peer: Peer) -> None:
     assert "reloaded: generation 8 serves in 2.0s" in text
 
 
+def test_a_reload_on_a_narrow_terminal_keeps_its_figures(peer: Peer) -> None:
+    """On a narrow terminal the bar goes before a figure is cut."""
+    draining = {"event": "slot", "slot": 1, "state": "draining", "active": 15000, "total": 30000}
+    peer.script = {"reload": [draining, {"result": {"outcome": "done", "generation": 8}}]}
+    peer.lock().listen()
+    with terminal(peer, "reload", width=40) as live:
+        assert live.finish() == 0
+        text = "\n".join(plain(live.text))
+    assert re.search(r"slot 1 +◐ draining +15,000 of 30,000 *\n", text)
+
+
 def test_ctrl_c_leaves_the_reload_running(peer: Peer) -> None:
     """Ctrl-C while waiting exits 130, says that the reload goes on, and sends nothing more."""
     released = threading.Event()
@@ -184,7 +194,7 @@ def test_ctrl_c_leaves_the_reload_running(peer: Peer) -> None:
 def test_ctrl_c_while_others_wait(peer: Peer, command: list[str]) -> None:
     """Ctrl-C during stop, drain and scale exits 130 and says that the master goes on."""
     released = threading.Event()
-    steps = [{"event": "remaining", "active": 5}, lambda: released.wait(DEADLINE)]
+    steps: list[Step] = [{"event": "remaining", "active": 5}, lambda: released.wait(DEADLINE)]
     peer.script = {command[0]: steps}
     peer.lock().listen()
     try:

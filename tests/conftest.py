@@ -1,0 +1,41 @@
+"""Fixtures for all tests. What a test starts is ended by its id, also when the test fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import processes
+from tests.harness.instance import Instance
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _orphans_come_here() -> None:
+    """Workers whose master was killed become children of the test process, which can end them."""
+    processes.become_subreaper()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running() -> Iterator[None]:
+    """A test that leaves a process behind fails, after the process was ended."""
+    before = processes.descendants()
+    yield
+    left = processes.end(processes.descendants() - before)
+    assert not left, f"the test left processes behind: {left}"
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Instance]]:
+    """Start instances of wssup; whatever they still run is killed at the end of the test."""
+    started: list[Instance] = []
+
+    def starting(application: str = "", **settings: object) -> Instance:
+        instance = Instance(tmp_path, application, settings)
+        started.append(instance)
+        return instance
+
+    yield starting
+    for instance in started:
+        instance.end()
