@@ -7,27 +7,17 @@ steering.py (who accepts for whom), rollout.py (whether a new generation stays).
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import trio
 
 from wssup import logs
-from wssup.channel import Channel, ChannelFull, Received, pair
+from wssup.channel import Channel, pair
 from wssup.config.settings import Settings
-from wssup.errors import MessageError, ScoreboardError
-from wssup.messages import (
-    PROTOCOL,
-    Accept,
-    Drain,
-    Failed,
-    Fork,
-    Hello,
-    Leaving,
-    Message,
-    Ready,
-)
+from wssup.errors import ScoreboardError
+from wssup.messages import Accept, Drain, Failed, Leaving, Message, Ready
 from wssup.scoreboard import Scoreboard, WorkerState
+from wssup.supervisor.attendant import Attendant
 from wssup.supervisor.backoff import Backoff
 from wssup.supervisor.children import Role, Slot, Worker
 from wssup.supervisor.generation import Generation
@@ -43,8 +33,6 @@ SERVICE_RESTART = 1012
 GOING_AWAY = 1001
 #: Seconds that a worker gets beyond its own deadline before it is killed.
 _GRACE = 5.0
-#: Seconds between SIGABRT, which has it dump its stacks, and SIGKILL.
-_DUMP_GRACE = 1.0
 
 _STILL = frozenset({State.READY, State.FAILED, State.DRAINING})
 _LEAVING = {
@@ -57,6 +45,8 @@ class Fleet:
     """All slots and workers of the instance.
 
     :ivar serving: the generation that new workers of a slot belong to.
+    :ivar workers: every worker there is, by serial number.
+    :ivar kill: ends a worker now, with its stacks in the log.
     :ivar next: the generation being rolled out, if any.
     :ivar on_successor: told ``(slot, "ready" | "lost" | "stalled", reason)`` during a rollout.
     """
@@ -72,7 +62,6 @@ class Fleet:
     ) -> None:
         self.settings = settings
         self.slots: dict[int, Slot] = {}
-        self.workers: dict[int, Worker] = {}
         self.serving: Generation | None = None
         self.next: Generation | None = None
         self.on_successor: Callable[[int, str, str], None] | None = None
@@ -84,7 +73,19 @@ class Fleet:
         self._listeners = listeners
         self._serial = 0
         self._changed = trio.Event()
-        self.sharing = Sharing(self.slots, listeners, post=self.post, active=self._open_by_slot)
+        self._attendant = Attendant(
+            nursery,
+            processes=processes,
+            scoreboard=scoreboard,
+            listeners=listeners,
+            hear=self._hear,
+            gone=self._gone,
+        )
+        self.workers = self._attendant.workers
+        self.kill = self._attendant.kill
+        self.sharing = Sharing(
+            self.slots, listeners, post=self._attendant.post, active=self._open_by_slot
+        )
         nursery.start_soon(self.sharing.steer_when_due)
 
     # What others ask for.
@@ -96,8 +97,8 @@ class Fleet:
             settings,
             processes=self._processes,
             scoreboard=self._scoreboard.name,
-            forked=self._forked,
-            fork_failed=self._fork_failed,
+            forked=self._attendant.forked,
+            fork_failed=self._attendant.fork_failed,
         )
 
     def adopt_settings(self, settings: Settings) -> None:
@@ -154,29 +155,15 @@ class Fleet:
         """Wait until a slot or worker changes."""
         await self._changed.wait()
 
-    def post(self, worker: Worker, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send a message; a worker that reads none is killed."""
-        try:
-            worker.channel.post(message, descriptors)
-        except ChannelFull:
-            worker.failure = "it does not read the master's messages"
-            self.kill(worker)
-
-    def kill(self, worker: Worker) -> None:
-        """End a worker now, with its stacks in the log."""
-        if not worker.aborted and worker.pid is not None:
-            worker.aborted = True
-            self._nursery.start_soon(self._abort, worker, worker.pid)
-
     def drain(self, worker: Worker, order: Drain) -> None:
         """Have a worker let go of its connections and end; killed if it does not."""
         worker.leaving = True
         if not worker.asked_for:
-            self._gone(worker, "it was not needed any more")
+            self._attendant.give_up(worker, "it was not needed any more")
             return
         self._set_state(worker, WorkerState.DRAINING)
-        self.post(worker, order)
-        self._nursery.start_soon(self._enforce, worker, order.timeout + _GRACE)
+        self._attendant.post(worker, order)
+        self._attendant.end_within(worker, order.timeout + _GRACE)
 
     def stop(self, order: Drain) -> None:
         """Drain everybody; nothing is started any more. A later call replaces the order."""
@@ -210,46 +197,14 @@ class Fleet:
 
     # Facts from workers and zygotes.
 
-    def _forked(self, serial: int, pid: int) -> None:
-        worker = self.workers.get(serial)
-        if worker is not None:
-            self._identify(worker, pid)
-
-    def _fork_failed(self, serial: int, reason: str) -> None:
-        # The end of file on its channel says that nobody was born; see _listen().
-        worker = self.workers.get(serial)
-        if worker is not None:
-            worker.failure = worker.failure or reason
-            worker.named.set()
-
-    def _identify(self, worker: Worker, pid: int) -> None:
-        if worker.pid is None:
-            worker.pid = pid
-            self._processes.adopt(pid)
-            self._scoreboard.identify(worker.row, pid=pid)
-            self._nursery.start_soon(self._await_exit, worker, pid)
-            worker.named.set()
-
-    def _hear(self, worker: Worker, received: Received) -> None:
-        match received.message:
-            case Hello(protocol=protocol, pid=pid):
-                if protocol != PROTOCOL:
-                    worker.failure = f"it speaks protocol {protocol}, this master {PROTOCOL}"
-                self._identify(worker, pid)
-                if worker.failure:
-                    self.kill(worker)
+    def _hear(self, worker: Worker, message: Message) -> None:
+        match message:
             case Ready(seconds=seconds):
                 self._ready(worker, seconds)
-            case Failed(message=message, traceback=traceback):
-                worker.failure, worker.traceback = message, traceback
-            case Leaving(reason=reason):
-                if not worker.leaving:
-                    logs.get(**worker.noun).info("worker_leaving", reason=reason)
-                    worker.leaving = True
-                    worker.failure = worker.failure or f"it left by itself ({reason})"
-                    self._set_state(worker, WorkerState.DRAINING)
-                    worker.booted.set()
-                    self._leaving(worker)
+            case Failed(message=why, traceback=traceback):
+                worker.failure, worker.traceback = why, traceback
+            case Leaving(reason=why):
+                self._leaving(worker, why)
             case other:
                 logs.get(**worker.noun).error("unexpected_message", kind=type(other).__name__)
 
@@ -267,7 +222,14 @@ class Fleet:
         elif worker.role is Role.CURRENT:
             self.event(slot, Event.CURRENT_READY)
 
-    def _leaving(self, worker: Worker) -> None:
+    def _leaving(self, worker: Worker, why: str) -> None:
+        if worker.leaving:
+            return
+        logs.get(**worker.noun).info("worker_leaving", reason=why)
+        worker.leaving = True
+        worker.failure = worker.failure or f"it left by itself ({why})"
+        worker.booted.set()
+        self._set_state(worker, WorkerState.DRAINING)
         slot = self.slots[worker.slot]
         role = worker.role
         if role in _LEAVING:
@@ -276,27 +238,8 @@ class Fleet:
             if role is Role.SUCCESSOR:
                 self._tell(worker, "lost", worker.failure)
 
-    async def _await_exit(self, worker: Worker, pid: int) -> None:
-        ended = await self._processes.wait(pid)
-        # Its last words may still be in the channel: why it failed.
-        while True:
-            try:
-                received = worker.channel.receive_nowait()
-            except (MessageError, OSError):
-                break
-            if received is None:
-                break
-            self._hear(worker, received)
-        self._gone(worker, worker.failure or str(ended))
-
     def _gone(self, worker: Worker, reason: str) -> None:
-        if worker.gone.is_set():
-            return
-        worker.gone.set()
-        worker.boot.cancel()
-        worker.channel.close()
         final = self._scoreboard.fold(worker.row)
-        del self.workers[worker.serial]
         slot = self.slots[worker.slot]
         expected = worker.leaving or self.stopping
         log = logs.get(**worker.noun)
@@ -362,8 +305,7 @@ class Fleet:
             role=role,
             spawned_at=trio.current_time(),
         )
-        self.workers[worker.serial] = worker
-        self._nursery.start_soon(self._boot, worker, Channel(theirs))
+        self._attendant.begin(worker, Channel(theirs))
         return worker
 
     def _arm(self, slot: Slot) -> None:
@@ -379,12 +321,12 @@ class Fleet:
     def _hold(self, slot: Slot) -> None:
         if slot.current is not None:
             self._set_state(slot.current, WorkerState.HOLDING)
-            self.post(slot.current, Accept(on=False))
+            self._attendant.post(slot.current, Accept(on=False))
 
     def _release(self, slot: Slot) -> None:
         if slot.current is not None:
             self._set_state(slot.current, WorkerState.READY)
-            self.post(slot.current, Accept(on=True))
+            self._attendant.post(slot.current, Accept(on=True))
 
     def _retire_current(self, slot: Slot) -> None:
         if slot.current is not None:
@@ -409,7 +351,7 @@ class Fleet:
 
     def _drain_retired(self, slot: Slot) -> None:
         may_wait = slot.state is State.DRAINING
-        for worker in slot.retired:
+        for worker in list(slot.retired):
             if not worker.leaving:
                 self.drain(worker, self.restart_order(may_wait=may_wait))
 
@@ -428,35 +370,6 @@ class Fleet:
 
     # Tasks.
 
-    async def _boot(self, worker: Worker, theirs: Channel) -> None:
-        """Have a worker forked and see that it gets ready in time."""
-        self._nursery.start_soon(self._listen, worker)
-        settings = worker.generation.settings
-        try:
-            with worker.boot:
-                with trio.move_on_after(settings.ready_timeout):
-                    await worker.generation.available()
-                    texts, listeners = self._listeners.of(worker.slot)
-                    fork = Fork(worker.serial, worker.slot, worker.row, texts)
-                    worker.asked_for = worker.generation.fork(fork, [theirs.fileno(), *listeners])
-                    theirs.close()
-                    await worker.booted.wait()
-                    return
-        finally:
-            theirs.close()
-        if worker.gone.is_set():
-            return
-        worker.failure = f"it was not ready within ready_timeout ({settings.ready_timeout:g} s)"
-        if worker.generation.error:
-            worker.failure = f"its zygote cannot start: {worker.generation.error}"
-        if not worker.asked_for:
-            self._gone(worker, worker.failure)
-        elif worker.pid is None:
-            # Its row may not be given away while somebody could still be born to it.
-            worker.generation.kill()
-        else:
-            self.kill(worker)
-
     async def _not_started(self, slot: Slot, role: Role, reason: str) -> None:
         await trio.lowlevel.checkpoint()
         slot.error = reason
@@ -469,45 +382,11 @@ class Fleet:
             if self.on_successor is not None:
                 self.on_successor(slot.index, "lost", reason)
 
-    async def _listen(self, worker: Worker) -> None:
-        while True:
-            try:
-                received = await worker.channel.receive()
-            except MessageError as error:
-                logs.get(**worker.noun).error("message_lost", error=str(error))
-                continue
-            except trio.ClosedResourceError:
-                return
-            if received is None:
-                # Not a death notice: that is its exit. But without a pid there is no exit to wait
-                # for.
-                if worker.asked_for:
-                    with trio.move_on_after(_GRACE):
-                        await worker.named.wait()
-                if worker.pid is None:
-                    self._gone(worker, worker.failure or "it ended before it said its name")
-                return
-            self._hear(worker, received)
-
     async def _retry(self, slot: Slot, scope: trio.CancelScope, delay: float) -> None:
         with scope:
             await trio.sleep(delay)
             slot.retry = None
             self.event(slot, Event.RETRY)
-
-    async def _enforce(self, worker: Worker, seconds: float) -> None:
-        with trio.move_on_after(seconds):
-            await worker.gone.wait()
-            return
-        logs.get(**worker.noun).error("worker_overdue", seconds=seconds)
-        self.kill(worker)
-
-    async def _abort(self, worker: Worker, pid: int) -> None:
-        self._processes.signal(pid, signal.SIGABRT)
-        with trio.move_on_after(_DUMP_GRACE):
-            await worker.gone.wait()
-            return
-        self._processes.signal(pid, signal.SIGKILL)
 
     # Small things.
 

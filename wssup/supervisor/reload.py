@@ -15,7 +15,7 @@ from wssup import logs
 from wssup.config.loading import Loaded, apply, changes
 from wssup.errors import ApplicationError, CommandError, UserError
 from wssup.scoreboard import InstanceState, Snapshot
-from wssup.supervisor.children import Role, Worker
+from wssup.supervisor.children import Worker
 from wssup.supervisor.rollout import (
     Commit,
     Decision,
@@ -227,30 +227,29 @@ class Reload:
         await self._gone(w for w in fleet.workers.values() if w.generation.number <= old)
 
     async def _gone(self, workers: Iterable[Worker]) -> None:
+        """Wait until these workers are gone, telling how many connections they have left."""
         waited = list(workers)
         total = {w.serial: self._active(w) for w in waited}
-        while left := [w for w in waited if not w.gone.is_set()]:
+        told: dict[int, int] = {}
+        left = waited
+        while left:
             for worker in left:
-                self._events.tell(
-                    "slot",
-                    slot=worker.slot,
-                    state="draining",
-                    pid=worker.pid,
-                    active=self._active(worker),
-                    total=total[worker.serial],
-                )
+                active = self._active(worker)
+                if told.get(worker.serial) != active:
+                    told[worker.serial] = active
+                    self._tell_worker(worker, "draining", active, total[worker.serial])
             with trio.move_on_after(_REPORT_EVERY):
                 for worker in left:
                     await worker.gone.wait()
-        for worker in waited:
-            self._events.tell(
-                "slot",
-                slot=worker.slot,
-                state="done",
-                pid=worker.pid,
-                active=0,
-                total=total[worker.serial],
-            )
+            for worker in left:
+                if worker.gone.is_set():
+                    self._tell_worker(worker, "done", 0, total[worker.serial])
+            left = [w for w in left if not w.gone.is_set()]
+
+    def _tell_worker(self, worker: Worker, state: str, active: int, total: int) -> None:
+        self._events.tell(
+            "slot", slot=worker.slot, state=state, pid=worker.pid, active=active, total=total
+        )
 
     def _active(self, worker: Worker) -> int:
         if worker.gone.is_set():
@@ -271,7 +270,6 @@ class Reload:
             self._master.state = InstanceState.RELOADING
 
     def _tell_slot(self, index: int, state: str) -> None:
-        slot = self._fleet.slots[index]
-        worker = slot.successor if slot.successor is not None else slot.current
-        pid = worker.pid if worker is not None and worker.role is not Role.RETIRED else None
+        successor = self._fleet.slots[index].successor
+        pid = successor.pid if successor is not None else None
         self._events.tell("slot", slot=index, state=state, pid=pid)

@@ -196,8 +196,9 @@ def _check_threads(name: str) -> list[str]:
     if native:
         return [
             (
-                f"importing {name} started {native} native threads (a library's pool?), which forked"
-                " workers do not have, while locks they hold stay held; --no-preload avoids that"
+                f"importing {name} started {native} native threads (a library's pool?), which"
+                " forked workers do not have, while locks they hold stay held; --no-preload"
+                " avoids that"
             )
         ]
     return []

@@ -1,0 +1,195 @@
+"""Accompanies each worker from its fork to its exit: asks for it, hears it, ends it, sees it gone.
+
+What a worker's messages and its end mean for its slot is decided by its owner (fleet.py).
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+
+import trio
+
+from wssup import logs
+from wssup.channel import Channel, ChannelFull
+from wssup.errors import MessageError
+from wssup.messages import PROTOCOL, Fork, Hello, Message
+from wssup.scoreboard import Scoreboard
+from wssup.supervisor.children import Worker
+from wssup.supervisor.listeners import Listeners
+from wssup.supervisor.process import Processes
+
+__all__ = ["Attendant"]
+
+#: Seconds between the end of a worker's channel and the report of its pid.
+_NAME_GRACE = 5.0
+#: Seconds between SIGABRT, which has a process dump its stacks, and SIGKILL.
+_DUMP_GRACE = 1.0
+
+
+class Attendant:
+    """All workers there are.
+
+    :ivar workers: by serial number.
+    :param hear: told of each message from a worker but the first, which only says its pid.
+    :param gone: told of each worker's end with the reason in words, once, when it is over.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        processes: Processes,
+        scoreboard: Scoreboard,
+        listeners: Listeners,
+        hear: Callable[[Worker, Message], None],
+        gone: Callable[[Worker, str], None],
+    ) -> None:
+        self.workers: dict[int, Worker] = {}
+        self._nursery = nursery
+        self._processes = processes
+        self._scoreboard = scoreboard
+        self._listeners = listeners
+        self._hear = hear
+        self._on_gone = gone
+
+    def begin(self, worker: Worker, theirs: Channel) -> None:
+        """Have a worker forked; ``theirs`` is its end of the channel."""
+        self.workers[worker.serial] = worker
+        self._nursery.start_soon(self._boot, worker, theirs)
+        self._nursery.start_soon(self._listen, worker)
+
+    def post(self, worker: Worker, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send a message; a worker that reads none is killed."""
+        try:
+            worker.channel.post(message, descriptors)
+        except ChannelFull:
+            worker.failure = "it does not read the master's messages"
+            self.kill(worker)
+
+    def kill(self, worker: Worker) -> None:
+        """End a worker now, with its stacks in the log."""
+        if not worker.aborted and worker.pid is not None:
+            worker.aborted = True
+            self._nursery.start_soon(self._abort, worker, worker.pid)
+
+    def end_within(self, worker: Worker, seconds: float) -> None:
+        """Kill a worker that has not ended by itself by then."""
+        self._nursery.start_soon(self._enforce, worker, seconds)
+
+    def give_up(self, worker: Worker, reason: str) -> None:
+        """A worker that its zygote was not asked for yet is not wanted any more."""
+        assert not worker.asked_for
+        self._gone(worker, reason)
+
+    def forked(self, serial: int, pid: int) -> None:
+        """A zygote says that a worker was born."""
+        worker = self.workers.get(serial)
+        if worker is not None:
+            self._identify(worker, pid)
+
+    def fork_failed(self, serial: int, reason: str) -> None:
+        """A zygote says that a worker was not born; the end of its channel confirms it."""
+        worker = self.workers.get(serial)
+        if worker is not None:
+            worker.failure = worker.failure or reason
+            worker.named.set()
+
+    async def _boot(self, worker: Worker, theirs: Channel) -> None:
+        settings = worker.generation.settings
+        try:
+            with worker.boot, trio.move_on_after(settings.ready_timeout):
+                while not worker.asked_for:
+                    await worker.generation.available()
+                    texts, listeners = self._listeners.of(worker.slot)
+                    fork = Fork(worker.serial, worker.slot, worker.row, texts)
+                    worker.asked_for = worker.generation.fork(fork, [theirs.fileno(), *listeners])
+                theirs.close()
+                await worker.booted.wait()
+                return
+        finally:
+            theirs.close()
+        if worker.gone.is_set():
+            return
+        worker.failure = f"it was not ready within ready_timeout ({settings.ready_timeout:g} s)"
+        if worker.generation.error:
+            worker.failure = f"its zygote cannot start: {worker.generation.error}"
+        if not worker.asked_for:
+            self._gone(worker, worker.failure)
+        elif worker.pid is None:
+            # Its row may not be given away while somebody could still be born to it.
+            worker.generation.kill()
+        else:
+            self.kill(worker)
+
+    async def _listen(self, worker: Worker) -> None:
+        while True:
+            try:
+                received = await worker.channel.receive()
+            except MessageError as error:
+                logs.get(**worker.noun).error("message_lost", error=str(error))
+                continue
+            except trio.ClosedResourceError:
+                return
+            if received is None:
+                break
+            self._take(worker, received.message)
+        # Not a death notice: that is its exit. But without a pid there is no exit to wait for.
+        if worker.asked_for:
+            with trio.move_on_after(_NAME_GRACE):
+                await worker.named.wait()
+        if worker.pid is None:
+            self._gone(worker, worker.failure or "it ended before it said its name")
+
+    def _take(self, worker: Worker, message: Message) -> None:
+        if not isinstance(message, Hello):
+            self._hear(worker, message)
+            return
+        self._identify(worker, message.pid)
+        if message.protocol != PROTOCOL:
+            worker.failure = f"it speaks protocol {message.protocol}, this master {PROTOCOL}"
+            self.kill(worker)
+
+    def _identify(self, worker: Worker, pid: int) -> None:
+        if worker.pid is None:
+            worker.pid = pid
+            self._processes.adopt(pid)
+            self._scoreboard.identify(worker.row, pid=pid)
+            self._nursery.start_soon(self._await_exit, worker, pid)
+            worker.named.set()
+
+    async def _await_exit(self, worker: Worker, pid: int) -> None:
+        ended = await self._processes.wait(pid)
+        # Its last words may still be in the channel: why it failed.
+        while True:
+            try:
+                received = worker.channel.receive_nowait()
+            except (MessageError, OSError):
+                break
+            if received is None:
+                break
+            self._take(worker, received.message)
+        self._gone(worker, worker.failure or str(ended))
+
+    def _gone(self, worker: Worker, reason: str) -> None:
+        if worker.gone.is_set():
+            return
+        worker.gone.set()
+        worker.boot.cancel()
+        worker.channel.close()
+        del self.workers[worker.serial]
+        self._on_gone(worker, reason)
+
+    async def _enforce(self, worker: Worker, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await worker.gone.wait()
+            return
+        logs.get(**worker.noun).error("worker_overdue", seconds=seconds)
+        self.kill(worker)
+
+    async def _abort(self, worker: Worker, pid: int) -> None:
+        self._processes.signal(pid, signal.SIGABRT)
+        with trio.move_on_after(_DUMP_GRACE):
+            await worker.gone.wait()
+            return
+        self._processes.signal(pid, signal.SIGKILL)
