@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
 
-.PHONY: help run test lint format docs clean
+.PHONY: help run test lint bench format clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
@@ -32,6 +32,9 @@ lint: $(STAMP) ## format check, lint, types, direction of imports
 format: $(STAMP) ## format the code and mend what can be mended
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+
+bench: $(STAMP) ## measure the main job; takes about two minutes
+	@$(BIN)/python -m benchmarks.main_job
 
 clean: ## remove what was set up
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

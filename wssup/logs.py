@@ -35,6 +35,7 @@ def configure(level: str, form: str) -> None:
     number = _LEVELS[level]
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _without_nothing,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -52,6 +53,7 @@ def configure(level: str, form: str) -> None:
         shared += [
             structlog.processors.format_exc_info,
             structlog.processors.UnicodeDecoder(),
+            _event_first,
             structlog.processors.JSONRenderer(default=str),
         ]
     structlog.configure(
@@ -71,6 +73,23 @@ def configure(level: str, form: str) -> None:
 def bind(**noun: object) -> None:
     """Have every line of this process name a process noun, the application's own lines too."""
     structlog.configure(processors=[_Noun(noun), *structlog.get_config()["processors"]])
+
+
+def _without_nothing(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """A processor that drops an ``exception`` (a traceback as text) that there is none of."""
+    if event.get("exception", "") is None:
+        del event["exception"]
+    return event
+
+
+def _event_first(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """A processor that orders a line for those who read it without a tool."""
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    return {**first, **event}
 
 
 class _Noun:

@@ -30,8 +30,9 @@ WSSUP_LIMITS_MESSAGE_BYTES).
 Signals: HUP reloads; TERM drains and stops; INT and QUIT stop fast; TTIN and
 TTOU run one worker more or less.
 
-Exit status: 0 stopped as told, 2 a mistake in the command, the configuration or
-the application, or another instance of this name runs; nothing was started.
+Exit status: 0 stopped as told; 1 the application cannot be imported or no worker
+can be started; 2 a mistake in the command or the configuration, an address in
+use, or another instance of this name: nothing was started.
 """
 
 

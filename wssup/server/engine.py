@@ -287,7 +287,7 @@ class Engine:
         self._log.error(
             "handler_failed",
             error=f"{type(error).__name__}: {error}",
-            traceback=own_traceback(error),
+            exception=own_traceback(error),
         )
         with trio.move_on_after(_CLOSE_HANDSHAKE):
             if connection.ws is not None:

@@ -232,7 +232,7 @@ class _Worker:
 
     def _fail(self, message: str, traceback: str) -> None:
         self._status = 1
-        self._log.error("application_failed", error=message, traceback=traceback or None)
+        self._log.error("application_failed", error=message, exception=traceback or None)
         self._post(Failed(message, traceback))
 
     def _post(self, message: Message) -> None:

@@ -250,7 +250,7 @@ class Fleet:
                 "worker_lost",
                 reason=reason,
                 lost=final.closed_by_reason["worker_died"],
-                traceback=worker.traceback or None,
+                exception=worker.traceback or None,
             )
             self.restarts += 1
         if worker.role is Role.RETIRED:

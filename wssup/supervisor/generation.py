@@ -153,7 +153,7 @@ class Generation:
                     self._log.error(
                         "zygote_restart_failed",
                         error=error.message,
-                        traceback=error.traceback or None,
+                        exception=error.traceback or None,
                     )
                     continue
                 self._log.info("zygote_restarted", pid=self.pid)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +22,9 @@ __all__ = ["Instance"]
 
 #: sun_path has 108 bytes, one of them for the final zero (unix(7)).
 LONGEST_SOCKET_PATH = 107
+#: How often, and after how many seconds, the lock is asked for again.
+_LOCK_TRIES = 10
+_LOCK_PAUSE = 0.03
 
 
 class Instance:
@@ -57,9 +61,7 @@ class Instance:
                 f"the runtime directory {self.path} cannot be used: {error.strerror}",
                 "name another one with --runtime-dir or WSSUP_RUNTIME_DIR",
             ) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._take_lock():
             holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._lock)
             raise InstanceError(
@@ -87,6 +89,19 @@ class Instance:
         fresh = self._segment.with_suffix(".new")
         fresh.write_text(name + "\n")
         fresh.replace(self._segment)
+
+    def _take_lock(self) -> bool:
+        # A command that asks whether an instance runs holds the lock for an instant, shared: to
+        # tell it from a master, which keeps it, is a matter of asking again.
+        for attempt in range(_LOCK_TRIES):
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if attempt + 1 < _LOCK_TRIES:
+                    time.sleep(_LOCK_PAUSE)
+            else:
+                return True
+        return False
 
     def _make_directory(self) -> None:
         top = Path(self.runtime_dir)

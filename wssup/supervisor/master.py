@@ -357,7 +357,7 @@ class Master:
         self._finished.set()
 
     def _fail(self, reason: str, traceback: str) -> None:
-        self._log.error("cannot_start", reason=reason, traceback=traceback or None)
+        self._log.error("cannot_start", reason=reason, exception=traceback or None)
         self._status = 1
         self._end(
             Drain(GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT),

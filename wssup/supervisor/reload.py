@@ -86,7 +86,7 @@ class Reload:
         if outcome == "done":
             self._log.info("reload_done", seconds=result.seconds)
         else:
-            self._log.error(f"reload_{outcome}", reason=reason, traceback=traceback)
+            self._log.error(f"reload_{outcome}", reason=reason, exception=traceback)
         return result
 
     async def _run(self) -> None:
