@@ -40,7 +40,11 @@ def main() -> None:
         figures: dict[str, list[float]] = {}
         for _ in range(RUNS):
             home = Path(tempfile.mkdtemp(prefix="wssup-bench-"))
-            instance = Instance(home, "", {"settle": 5, "drain_window": 10, "log_level": "info"})
+            instance = Instance(
+                home,
+                "",
+                {"settle": 5, "drain_window": 10, "drain_timeout": 30, "log_level": "info"},
+            )
             try:
                 instance.running()
                 for key, value in trio.run(measure, instance).items():
@@ -87,7 +91,10 @@ async def worker_killed(instance: Instance) -> dict[str, float]:
         for line in instance.events("worker_ready")[2:]:
             if line["slot"] == 0:
                 successor = time.monotonic() - began
-    return {"ms to the next connect answered": answered * 1e3, "ms to the successor": successor * 1e3}
+    return {
+        "ms to the next connect answered": answered * 1e3,
+        "ms to the successor": successor * 1e3,
+    }
 
 
 async def at_rest(instance: Instance) -> dict[str, float]:
@@ -107,8 +114,10 @@ def print_table(rows: list[tuple[str, str, list[float]]]) -> None:
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     ).stdout.strip()
-    print(f"\ncommit {commit}, Python {platform.python_version()}, Linux {platform.release()}, "
-          f"{os.cpu_count()} processors, {RUNS} runs\n")
+    print(
+        f"\ncommit {commit}, Python {platform.python_version()}, Linux {platform.release()}, "
+        f"{os.cpu_count()} processors, {RUNS} runs\n"
+    )
     print("| what | figure | median | min | max |\n|---|---|---|---|---|")
     for what, figure, values in rows:
         numbers = " | ".join(

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, connect_websocket_url
+from trio_websocket import (
+    ConnectionClosed,
+    WebSocketConnection,
+    connect_websocket_url,
+    wrap_client_stream,
+)
 
 #: Seconds for one exchange of a prober: ten times what a busy machine needs.
 PATIENCE = 20.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call something that blocks in a thread, so that the clients live on meanwhile."""
+    return await trio.to_thread.run_sync(partial(function, *args, **kwargs))
+
+
+async def connect(nursery: trio.Nursery, url: str) -> WebSocketConnection:
+    """Connect to ``ws://…`` or to ``unix:/path``."""
+    if not url.startswith("unix:"):
+        return await connect_websocket_url(nursery, url)
+    stream = await trio.open_unix_socket(url.removeprefix("unix:"))
+    return await wrap_client_stream(nursery, stream, "localhost", "/")
 
 
 async def ask(url: str, message: str = "hello") -> str:
     """Connect, say one thing, get the answer, close."""
     async with trio.open_nursery() as nursery:
         with trio.fail_after(PATIENCE):
-            ws = await connect_websocket_url(nursery, url)
+            ws = await connect(nursery, url)
             async with ws:
                 await ws.send_message(message)
                 answer = await ws.get_message()
@@ -34,6 +57,7 @@ class Crowd:
     :ivar live: those that are open.
     :ivar closed: how often each connection's successive WebSockets were closed, by number of the client.
     :ivar codes: close codes and how often.
+    :ivar closed_at: when each close was seen (``trio.current_time()``).
     """
 
     url: str
@@ -41,6 +65,7 @@ class Crowd:
     live: dict[int, WebSocketConnection] = field(default_factory=dict)
     closed: Counter[int] = field(default_factory=Counter)
     codes: Counter[int] = field(default_factory=Counter)
+    closed_at: list[float] = field(default_factory=list)
     changed: trio.Event = field(default_factory=trio.Event)
 
     async def wait(self, fact: object, what: str, seconds: float = 60) -> None:
@@ -54,7 +79,7 @@ class Crowd:
     async def stay(self, number: int, nursery: trio.Nursery) -> None:
         """Be one client: connect, stay, note the end; connect again if asked to."""
         while True:
-            ws = await connect_websocket_url(nursery, self.url)
+            ws = await connect(nursery, self.url)
             self.live[number] = ws
             self._change()
             try:
@@ -63,6 +88,7 @@ class Crowd:
             except ConnectionClosed as closed:
                 del self.live[number]
                 self.closed[number] += 1
+                self.closed_at.append(trio.current_time())
                 self.codes[closed.reason.code if closed.reason else 0] += 1
                 self._change()
             if not self.reconnect:

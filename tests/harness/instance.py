@@ -194,15 +194,14 @@ class Instance:
         """The log so far."""
         return self.log.read_text()
 
+    def entries(self) -> list[dict[str, Any]]:
+        """The log lines of all events so far, without one that is still being written."""
+        lines = self.logged().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
+
     def events(self, name: str) -> list[dict[str, Any]]:
         """The log lines of one event."""
-        found = []
-        for line in self.logged().splitlines():
-            if line.startswith("{"):
-                entry = json.loads(line)
-                if entry.get("event") == name:
-                    found.append(entry)
-        return found
+        return [entry for entry in self.entries() if entry["event"] == name]
 
     def wait_logged(self, event: str, count: int = 1, seconds: float = 60) -> list[dict[str, Any]]:
         """Wait until an event was logged so often."""

@@ -8,6 +8,7 @@ on the next port (8766), from the lifespan. Open it, run ``wssup reload``, and w
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ import wssup
 PAGE = ("127.0.0.1", int(os.environ.get("PAGE_PORT", "8766")))
 _HTML = Path(__file__).with_suffix(".html")
 _HEAD_LIMIT = 8192
+_log = logging.getLogger("page")
 _PATIENCE = 5.0
 
 
@@ -52,8 +54,10 @@ async def lifespan() -> AsyncIterator[None]:
         try:
             listener = _listen()
         except OSError as error:
-            print(f"page.py: no page on {PAGE}: {error.strerror}; open {_HTML} instead")  # noqa: T201
+            _log.warning("no page on %s:%d (%s); open %s", *PAGE, error.strerror, _HTML)
         else:
+            if wssup.current_worker()[1:3] == (0, 1):
+                _log.info("the page is on http://%s:%d/", *PAGE)
             nursery.start_soon(trio.serve_listeners, _answer, [listener])
         yield
         nursery.cancel_scope.cancel()

@@ -345,8 +345,12 @@ class Engine:
         if connection.ws.closed is None:
             connection.reason = connection.reason or reason
         with trio.move_on_after(_CLOSE_HANDSHAKE):
-            await connection.ws.aclose(code, why)
-            return
+            try:
+                await connection.ws.aclose(code, why)
+            except Exception as error:  # noqa: BLE001 - the boundary: one connection may not end a drain
+                self._log.warning("close_failed", exc_info=error)
+            else:
+                return
         connection.scope.cancel()
 
 

@@ -53,6 +53,8 @@ _FAREWELL = Drain(_INTERNAL_ERROR, "internal error", window=0.0, timeout=2.0)
 #: Seconds between two heartbeats; a stall is noticed after ``stall_after``, so there must be
 #: several in it.
 _HEARTBEAT = 0.5
+#: The part of a drain's timeout within which the last close is begun.
+_SPREAD_SHARE = 0.9
 #: What a close code of an order is counted as: "going away" means that the service ends.
 _REASONS = {1001: ClosedReason.STOP, _INTERNAL_ERROR: ClosedReason.ERROR}
 
@@ -215,13 +217,15 @@ class _Worker:
     async def _let_go(self, order: Drain, engine: Engine, scope: trio.CancelScope) -> None:
         reason = _REASONS.get(order.code, ClosedReason.DRAIN)
         deadline = trio.current_time() + order.timeout
+        # The last clients need time to answer, too.
+        window = min(order.window, _SPREAD_SHARE * order.timeout)
         self._log.info("draining", open=engine.count, window=order.window, timeout=order.timeout)
         with scope:
             with trio.move_on_at(deadline):
                 if order.wait:
-                    with trio.move_on_at(deadline - order.window):
+                    with trio.move_on_at(deadline - order.timeout * (1 - _SPREAD_SHARE) - window):
                         await engine.wait_empty()
-                await engine.close_all(order.code, order.reason, reason, order.window)
+                await engine.close_all(order.code, order.reason, reason, window)
                 await engine.wait_empty()
             if engine.count:
                 self._log.warning("drain_deadline", left=engine.count)
