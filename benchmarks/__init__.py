@@ -1,0 +1,1 @@
+"""What wssup costs and how long it takes, measured with real processes."""

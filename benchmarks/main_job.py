@@ -1,7 +1,7 @@
 """The figures of the main job: a reload under load, a worker's death, memory at rest.
 
-Real instances, real clients, three runs of each, medians. The load comes from this process over loopback and ends by
-itself. ``make bench`` prints the table.
+Real instances, real clients, three runs of each, medians. The load comes from this process over
+loopback and ends by itself. ``make bench`` prints the table.
 """
 
 from __future__ import annotations

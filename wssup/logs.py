@@ -6,6 +6,7 @@ and libraries log through :mod:`logging` comes out in the same form.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -59,7 +60,7 @@ def configure(level: str, form: str) -> None:
     structlog.configure(
         processors=shared,
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_Lossy()),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -73,6 +74,18 @@ def configure(level: str, form: str) -> None:
 def bind(**noun: object) -> None:
     """Have every line of this process name a process noun, the application's own lines too."""
     structlog.configure(processors=[_Noun(noun), *structlog.get_config()["processors"]])
+
+
+class _Lossy:
+    """stderr, for those who must go on when nobody reads it any more or the disk is full."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def _without_nothing(

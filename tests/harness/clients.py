@@ -1,4 +1,4 @@
-"""Clients: many live connections that watch for their end, and a prober that connects without pause."""
+"""Clients: live connections that watch for their end, and a prober that connects without pause."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import trio
-from trio_websocket import (
-    ConnectionClosed,
-    WebSocketConnection,
-    connect_websocket_url,
-    wrap_client_stream,
-)
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 #: Seconds for one exchange of a prober: ten times what a busy machine needs.
 PATIENCE = 20.0
@@ -29,23 +25,28 @@ async def aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     return await trio.to_thread.run_sync(partial(function, *args, **kwargs))
 
 
-async def connect(nursery: trio.Nursery, url: str) -> WebSocketConnection:
-    """Connect to ``ws://…`` or to ``unix:/path``."""
-    if not url.startswith("unix:"):
-        return await connect_websocket_url(nursery, url)
-    stream = await trio.open_unix_socket(url.removeprefix("unix:"))
-    return await wrap_client_stream(nursery, stream, "localhost", "/")
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[WebSocketConnection]:
+    """A connection to ``ws://host:port/`` or ``unix:/path``; its socket is closed at the end."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        stream = await trio.open_unix_socket(parts.path)
+    else:
+        assert parts.hostname is not None
+        assert parts.port is not None
+        stream = await trio.open_tcp_stream(parts.hostname, parts.port)
+    async with stream, trio.open_nursery() as nursery:
+        yield await wrap_client_stream(nursery, stream, parts.netloc or "localhost", "/")
+        nursery.cancel_scope.cancel()
 
 
 async def ask(url: str, message: str = "hello") -> str:
     """Connect, say one thing, get the answer, close."""
-    async with trio.open_nursery() as nursery:
-        with trio.fail_after(PATIENCE):
-            ws = await connect(nursery, url)
-            async with ws:
-                await ws.send_message(message)
-                answer = await ws.get_message()
-        nursery.cancel_scope.cancel()
+    with trio.fail_after(PATIENCE):
+        async with connected(url) as ws:
+            await ws.send_message(message)
+            answer = await ws.get_message()
+            await ws.aclose()
     assert isinstance(answer, str)
     return answer
 
@@ -55,7 +56,7 @@ class Crowd:
     """Live connections.
 
     :ivar live: those that are open.
-    :ivar closed: how often each connection's successive WebSockets were closed, by number of the client.
+    :ivar closed: how often each client was closed, by its number.
     :ivar codes: close codes and how often.
     :ivar closed_at: when each close was seen (``trio.current_time()``).
     """
@@ -76,21 +77,21 @@ class Crowd:
                 await self.changed.wait()
         assert not patience.cancelled_caught, f"waited {seconds:g} s for {what}; {self.codes}"
 
-    async def stay(self, number: int, nursery: trio.Nursery) -> None:
+    async def stay(self, number: int) -> None:
         """Be one client: connect, stay, note the end; connect again if asked to."""
         while True:
-            ws = await connect(nursery, self.url)
-            self.live[number] = ws
-            self._change()
-            try:
-                while True:
-                    await ws.get_message()
-            except ConnectionClosed as closed:
-                del self.live[number]
-                self.closed[number] += 1
-                self.closed_at.append(trio.current_time())
-                self.codes[closed.reason.code if closed.reason else 0] += 1
+            async with connected(self.url) as ws:
+                self.live[number] = ws
                 self._change()
+                try:
+                    while True:
+                        await ws.get_message()
+                except ConnectionClosed as closed:
+                    del self.live[number]
+                    self.closed[number] += 1
+                    self.closed_at.append(trio.current_time())
+                    self.codes[closed.reason.code if closed.reason else 0] += 1
+                    self._change()
             if not self.reconnect:
                 return
 
@@ -105,9 +106,9 @@ async def crowd(url: str, count: int, *, reconnect: bool = False) -> AsyncIterat
     people = Crowd(url, reconnect)
     async with trio.open_nursery() as nursery:
         for number in range(count):
-            nursery.start_soon(people.stay, number, nursery)
+            nursery.start_soon(people.stay, number)
             if number % 50 == 49:
-                await people.wait(lambda: len(people.live) > number - 50, "connections")
+                await people.wait(lambda least=number - 50: len(people.live) > least, "connections")
         await people.wait(lambda: len(people.live) == count, f"{count} connections")
         yield people
         nursery.cancel_scope.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -62,16 +63,19 @@ class Instance:
         if application or not self.source.exists():
             self.source.write_text(application or ECHO)
         self.configure(**settings)
-        self._log_file = self.log.open("ab")
-        self.process = subprocess.Popen(
-            self.command("serve"),
-            cwd=home,
-            env=self.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log_file,
-            stderr=self._log_file,
-        )
+        self.process = self._serve()
         self.pid = self.process.pid
+
+    def _serve(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                self.command("serve"),
+                cwd=self.home,
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
 
     @property
     def environ(self) -> dict[str, str]:
@@ -175,6 +179,19 @@ class Instance:
         """The WebSocket address."""
         return f"ws://{self.status()['bind'][which]}/"
 
+    def address(self, which: int = 0) -> str:
+        """The address as ``host:port``."""
+        found: str = self.status()["bind"][which]
+        return found
+
+    def segment(self) -> Path:
+        """The scoreboard's file.
+
+        :raises FileNotFoundError: if the instance recorded none.
+        """
+        recorded = self.runtime_dir / self.name / "segment"
+        return Path("/dev/shm") / recorded.read_text().strip()
+
     def workers(self, role: str = "current") -> dict[int, int]:
         """Process ids by slot."""
         return {
@@ -229,7 +246,9 @@ class Instance:
             if processes.alive(pid):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
-        self._log_file.close()
+        # A killed master leaves its segment to the next one of its name, and here none follows.
+        with contextlib.suppress(FileNotFoundError):
+            self.segment().unlink()
         for pid in family:
             processes.until(lambda pid=pid: not processes.alive(pid), 10, f"{pid} to die")
             processes.reap(pid)

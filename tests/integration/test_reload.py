@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import trio
 
 from tests.harness import kernel, processes
-from tests.harness.clients import PATIENCE, Crowd, aside, ask, crowd, prober
+from tests.harness.clients import Crowd, aside, ask, crowd, prober
 from tests.harness.instance import Instance
+from tests.harness.raw import CLOSE, Raw
 
 Start = Callable[..., Instance]
 
@@ -25,7 +24,7 @@ _LOOKS = 10
 
 
 def _port(instance: Instance) -> int:
-    return int(instance.status()["bind"][0].rpartition(":")[2])
+    return int(instance.address().rpartition(":")[2])
 
 
 def _counts(instance: Instance, port: int) -> tuple[int, int]:
@@ -138,37 +137,20 @@ async def test_closes_are_spread_over_the_window(start: Start) -> None:
     assert crowded < 90
 
 
-def _silent_client(instance: Instance) -> socket.socket:
-    """A client that has done its handshake and will never say anything again."""
-    host, _, port = instance.status()["bind"][0].rpartition(":")
-    client = socket.create_connection((host, int(port)), timeout=PATIENCE)
-    client.sendall(
-        b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    head = b""
-    while b"\r\n\r\n" not in head:
-        head += client.recv(1024)
-    assert head.startswith(b"HTTP/1.1 101 ")
-    return client
-
-
 def test_a_silent_client_is_cut_off(start: Start) -> None:
     """A client that does not answer the close is cut off at drain_timeout and counted as such."""
     instance = start(drain_window=0.2, drain_timeout=2)
     instance.running()
-    with closing(_silent_client(instance)) as client:
+    with Raw(instance.address()) as client:
+        client.open()
         began = time.monotonic()
         done = instance.run("reload")
         lasted = time.monotonic() - began
         assert done.returncode == 0, done.stdout + done.stderr
         assert lasted > 2
-        received = b""
-        while chunk := client.recv(1024):
-            received += chunk
-    # RFC 6455 section 5.2: a final close frame; section 5.5.1: its code.
-    assert received[0] == 0x88
-    assert received[2:4] == _SERVICE_RESTART.to_bytes(2, "big")
+        opcode, payload = client.frame()
+        assert (opcode, int.from_bytes(payload[:2], "big")) == (CLOSE, _SERVICE_RESTART)
+        assert client.frame() == (-1, b"")
     connections = instance.status()["connections"]
     assert connections["open"] == 0
     assert connections["closed_by_reason"]["deadline"] == 1

@@ -63,7 +63,8 @@ class Accepting(trio.abc.Listener[trio.SocketStream]):
         self._scopes: dict[Key, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
         self._on = False
-        self._open = 0
+        #: Sockets taken here that are not closed yet.
+        self.open = 0
         self._relief = trio.Event()
         self._quiet_until = -math.inf
         self._sender, self._receiver = trio.open_memory_channel[trio.SocketStream](math.inf)
@@ -113,7 +114,7 @@ class Accepting(trio.abc.Listener[trio.SocketStream]):
 
     def closed_one(self) -> None:
         """A socket taken here was closed."""
-        self._open -= 1
+        self.open -= 1
         self._relief.set()
 
     async def accept(self) -> trio.SocketStream:
@@ -138,18 +139,18 @@ class Accepting(trio.abc.Listener[trio.SocketStream]):
     async def _take_from(self, listener: socket.socket, scope: trio.CancelScope) -> None:
         with scope:
             while True:
-                while self._open >= self._limit:
-                    self._warn("connection_limit", open=self._open)
+                while self.open >= self._limit:
+                    self._warn("connection_limit", open=self.open)
                     await self._wait_for_relief(math.inf)
                 await trio.lowlevel.wait_readable(listener)
                 exhausted = self._take_some(listener)
                 if exhausted:
-                    self._warn("accept_exhausted", error=exhausted, open=self._open)
+                    self._warn("accept_exhausted", error=exhausted, open=self.open)
                     await self._wait_for_relief(_RELIEF)
 
     def _take_some(self, listener: socket.socket) -> str:
         """Take what is there, up to a batch; the error if this process can have no more sockets."""
-        for _ in range(min(_BATCH, self._limit - self._open)):
+        for _ in range(min(_BATCH, self._limit - self.open)):
             try:
                 client, _ = listener.accept()
             except BlockingIOError:
@@ -160,7 +161,7 @@ class Accepting(trio.abc.Listener[trio.SocketStream]):
                 if error.errno in _EXHAUSTED:
                     return error.strerror or "out of descriptors"
                 raise
-            self._open += 1
+            self.open += 1
             self._accepted()
             client.setblocking(False)
             self._sender.send_nowait(trio.SocketStream(trio.socket.from_stdlib_socket(client)))

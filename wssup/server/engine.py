@@ -92,6 +92,7 @@ class Engine:
         self._connections: set[_Connection] = set()
         self._empty = trio.Event()
         self._closing: tuple[int, str, ClosedReason, float] | None = None
+        self._aborting: ClosedReason | None = None
         self._nursery: trio.Nursery | None = None
         self._messages_in = self._messages_out = self._bytes_in = self._bytes_out = 0
         self._random = random.Random()  # noqa: S311 - spreads closes in time; made after the fork
@@ -121,11 +122,11 @@ class Engine:
     @property
     def count(self) -> int:
         """Sockets that are open."""
-        return len(self._connections)
+        return self._accepting.open
 
     async def wait_empty(self) -> None:
         """Wait until no connection is left."""
-        while self._connections:
+        while self.count:
             self._empty = trio.Event()
             await self._empty.wait()
 
@@ -146,11 +147,15 @@ class Engine:
                 nursery.start_soon(self._close, connection, code, why, reason)
 
     def abort_all(self, reason: ClosedReason) -> None:
-        """Cut off what is left."""
+        """Cut off what is left, and what still comes out of the accept queue."""
+        self._aborting = reason
         for connection in self._connections:
-            connection.reason = reason
-            connection.failure = HandshakeFailure.DRAINING
-            connection.scope.cancel()
+            self._abort(connection, reason)
+
+    def _abort(self, connection: _Connection, reason: ClosedReason) -> None:
+        connection.reason = reason
+        connection.failure = HandshakeFailure.DRAINING
+        connection.scope.cancel()
 
     def flush(self) -> None:
         """Write traffic counters to the scoreboard."""
@@ -168,6 +173,8 @@ class Engine:
         self._connections.add(connection)
         _current.set(connection)
         self._watch_stream(connection)
+        if self._aborting is not None:
+            self._abort(connection, self._aborting)
         try:
             with connection.scope:
                 await function(*args)
@@ -178,7 +185,7 @@ class Engine:
             self._connections.discard(connection)
             self._count_end(connection)
             self._accepting.closed_one()
-            if not self._connections:
+            if not self.count:
                 self._empty.set()
 
     def _escaped(self, connection: _Connection, error: Exception) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import trio
@@ -74,7 +75,21 @@ class Generation:
 
         :raises ApplicationError: if that fails or takes longer than ``ready_timeout``.
         """
-        settings = self.settings
+        channel, pid = self._spawn()
+        try:
+            answer = await self._first_answer(channel)
+            if isinstance(answer, Loaded) and answer.protocol == PROTOCOL:
+                self._take(answer, channel)
+                return
+            channel.close()
+            await self._explain(pid, answer)
+        except trio.Cancelled:
+            # An import that hangs would not notice that nobody waits for it any more.
+            channel.close()
+            self._processes.signal(pid, signal.SIGKILL)
+            raise
+
+    def _spawn(self) -> tuple[Channel, int]:
         ours, theirs = pair()
         channel = Channel(ours)
         try:
@@ -89,7 +104,11 @@ class Generation:
             ) from error
         finally:
             theirs.close()
-        pid = self.pid
+        return channel, self.pid
+
+    async def _first_answer(self, channel: Channel) -> object:
+        """What the zygote says to its first message: ``None`` if it ends, or a TimeoutError."""
+        settings = self.settings
         # A restarted zygote must load the code of its generation, wherever a symbolic link points
         # by now.
         app_dir = self.loaded.app_dir if self.loaded is not None else settings.app_dir
@@ -104,40 +123,36 @@ class Generation:
             entry=ENTRY,
             settings=msgspec.to_builtins(settings),
         )
-        answer: object = None
-        with trio.move_on_after(settings.ready_timeout) as patience:
+        with trio.move_on_after(settings.ready_timeout):
             channel.post(load)
             try:
                 received = await channel.receive()
-                answer = received.message if received is not None else None
             except MessageError as error:
-                answer = LoadFailed(
+                return LoadFailed(
                     f"the zygote does not speak our language: {error}", "restart the service", ""
                 )
-        if isinstance(answer, Loaded) and answer.protocol == PROTOCOL:
-            self._take(answer, channel)
-            return
-        channel.close()
-        if patience.cancelled_caught:
+            return received.message if received is not None else None
+        return TimeoutError()
+
+    async def _explain(self, pid: int, answer: object) -> NoReturn:
+        """Raise what keeps the application from being imported, once its zygote is gone."""
+        settings = self.settings
+        if isinstance(answer, TimeoutError):
             await self._abort(pid)
             raise ApplicationError(
                 f"importing {settings.app} took longer than ready_timeout "
-                f"({settings.ready_timeout:g} s); "
-                "its stack is in the log",
+                f"({settings.ready_timeout:g} s); its stack is in the log",
                 "import less, or raise ready_timeout",
             )
-        with trio.move_on_after(_END_GRACE):
+        ended = "closed its channel"
+        with trio.move_on_after(_END_GRACE) as patience:
             ended = str(await self._processes.wait(pid))
             self.pid = None
-            if isinstance(answer, LoadFailed):
-                raise ApplicationError(answer.message, answer.remedy, answer.traceback)
-            raise ApplicationError(
-                f"the process that imports {settings.app} {ended}", "see the log"
-            )
-        await self._abort(pid)
-        raise ApplicationError(
-            f"the process that imports {settings.app} closed its channel", "see the log"
-        )
+        if patience.cancelled_caught:
+            await self._abort(pid)
+        if isinstance(answer, LoadFailed):
+            raise ApplicationError(answer.message, answer.remedy, answer.traceback)
+        raise ApplicationError(f"the process that imports {settings.app} {ended}", "see the log")
 
     async def attend(self) -> None:
         """Listen to the zygote until it ends; a zygote that is killed is started again."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from pathlib import Path
 from types import TracebackType
@@ -52,9 +53,12 @@ class Instance:
             )
         try:
             self._make_directory()
-            # The lock file is never removed: a second process could lock the removed one.
+            # The lock file is never removed: a second process could lock the removed one. And who
+            # may open it may lock it and keep us from starting, so others may not.
             self._lock = os.open(
-                self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
+                self.path / "lock",
+                os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
+                0o640,
             )
         except OSError as error:
             raise InstanceError(
@@ -105,14 +109,16 @@ class Instance:
 
     def _make_directory(self) -> None:
         top = Path(self.runtime_dir)
-        if not top.is_dir():
-            top.mkdir(mode=0o755, parents=True, exist_ok=True)
-        elif top.parent == Path("/tmp") and top.stat().st_uid != os.geteuid():  # noqa: S108
-            # Anybody may make a directory there, and would then own our sockets' names.
-            raise InstanceError(
-                f"the runtime directory {top} belongs to another user",
-                "name another one with --runtime-dir or WSSUP_RUNTIME_DIR",
-            )
+        if top.parent == Path("/tmp"):  # noqa: S108 - that is the case
+            # Anybody may make a directory, or a link, of that name before us.
+            top.mkdir(mode=0o700, exist_ok=True)
+            found = top.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                raise InstanceError(
+                    f"the runtime directory {top} belongs to another user",
+                    "name another one with --runtime-dir or WSSUP_RUNTIME_DIR",
+                )
+        top.mkdir(mode=0o755, parents=True, exist_ok=True)
         self.path.mkdir(mode=0o755, exist_ok=True)
 
     def _clear_leftovers(self) -> None:

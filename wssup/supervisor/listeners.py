@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from wssup.config.addresses import TcpAddress, UnixAddress, parse_bind
 from wssup.errors import ListenError
 from wssup.procinfo import describe_listener
@@ -27,6 +29,7 @@ __all__ = ["Address", "Listeners"]
 
 #: <asm-generic/socket.h>; the socket module lacks them.
 _SO_ATTACH_FILTER = 26
+_SO_DETACH_FILTER = 27
 _SO_ATTACH_REUSEPORT_CBPF = 51
 #: Drops segments that open a connection (SYN without ACK, in byte 13 of the TCP header) and passes
 #: all others.
@@ -56,19 +59,27 @@ def _attach(sock: socket.socket, option: int, code: Sequence[Instruction]) -> No
     )
 
 
+def _detach_filter(sock: socket.socket) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+    except OSError as error:
+        if error.errno != errno.ENOENT:  # there is none
+            raise
+
+
 class Address:
     """One bind address and its listeners.
 
     :ivar text: as configured; what the address is known by.
     :ivar shared: one listener serves all slots (unix sockets have no SO_REUSEPORT groups).
-    :ivar retiring: removed by a reload; served until its linger is over.
+    :ivar retirement: its linger, if a reload removed it; it is served until that is over.
     """
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.where = parse_bind(text)
         self.shared = isinstance(self.where, UnixAddress)
-        self.retiring = False
+        self.retirement: trio.CancelScope | None = None
         self.listening = 0
         self._sockets: list[socket.socket] = []
         self._inode: tuple[int, int] | None = None
@@ -121,6 +132,12 @@ class Address:
         for sock in self._sockets:
             if not self.shared:
                 _attach(sock, _SO_ATTACH_FILTER, _NO_NEW)
+
+    def accept_new(self) -> None:
+        """Take back :meth:`refuse_new`."""
+        for sock in self._sockets:
+            if not self.shared:
+                _detach_filter(sock)
 
     def close(self) -> None:
         """Close the master's copies, and remove a unix socket's file if it is still ours."""

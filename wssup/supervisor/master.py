@@ -225,9 +225,16 @@ class Master:
 
     def retire_address(self, address: Address) -> None:
         """Serve an address on for its linger, then close it."""
-        address.retiring = True
         self._log.info("address_retiring", bind=str(address), seconds=self.settings.address_linger)
-        self.nursery.start_soon(self._retire, address)
+        address.retirement = trio.CancelScope()
+        self.nursery.start_soon(self._retire, address, address.retirement)
+
+    def keep_address(self, address: Address) -> None:
+        """A removed address is wanted again."""
+        if address.retirement is not None:
+            address.retirement.cancel()
+            address.retirement = None
+            address.accept_new()
 
     # Tasks.
 
@@ -291,7 +298,7 @@ class Master:
             "running",
             workers=fleet.count - len(failed),
             capacity=self.capacity(),
-            formula=f"{fleet.count} × ({self.nofile.soft} - {settings.reserve_fds})",
+            formula=f"{fleet.count} * ({self.nofile.soft} - {settings.reserve_fds})",
         )
         if logs.is_pretty(settings.log_format):
             print(started(self), file=sys.stderr, flush=True)  # noqa: T201 - for the person at the terminal
@@ -328,9 +335,9 @@ class Master:
             case _:
                 self.stop(fast=True)
 
-    async def _retire(self, address: Address) -> None:
-        await trio.sleep(self.settings.address_linger)
-        if address.retiring:
+    async def _retire(self, address: Address, scope: trio.CancelScope) -> None:
+        with scope:
+            await trio.sleep(self.settings.address_linger)
             address.refuse_new()
             await trio.sleep(_CLOSING)
             self.fleet.sharing.removed(address.text)

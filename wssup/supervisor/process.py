@@ -14,7 +14,7 @@ import ctypes
 import fcntl
 import os
 import signal
-from collections import OrderedDict
+import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,8 +23,9 @@ import trio
 __all__ = ["Exit", "Processes", "become_subreaper"]
 
 _PR_SET_CHILD_SUBREAPER = 36
-#: Statuses of processes that nobody asked for yet: a worker can die before its pid is reported.
-_UNCLAIMED = 256
+#: Seconds for which the status of an unknown process is kept: a worker can die before its pid is
+#: reported. Not longer, or the number could be another process's by then.
+_UNCLAIMED_FOR = 30.0
 #: Descriptors are moved above the numbers a child is given, so that laying them out overwrites
 #: none.
 _ABOVE = 100
@@ -63,7 +64,8 @@ class Processes:
 
     def __init__(self) -> None:
         self._claimed: dict[int, trio.Event] = {}
-        self._ended: OrderedDict[int, Exit] = OrderedDict()
+        self._ended: dict[int, Exit] = {}
+        self._unclaimed: dict[int, float] = {}
 
     def spawn(
         self,
@@ -101,6 +103,8 @@ class Processes:
         finally:
             for descriptor in moved:
                 os.close(descriptor)
+        # Whatever is known of this number is of an earlier process.
+        self._ended.pop(pid, None)
         self._claim(pid)
         return pid
 
@@ -136,6 +140,8 @@ class Processes:
 
     def _claim(self, pid: int) -> None:
         event = self._claimed[pid] = trio.Event()
+        self._forget()
+        self._unclaimed.pop(pid, None)
         if pid in self._ended:
             event.set()
 
@@ -149,10 +155,20 @@ class Processes:
             if info is None:
                 return
             exited = info.si_code == os.CLD_EXITED
+            self._unclaimed.pop(info.si_pid, None)
             self._ended[info.si_pid] = Exit(
                 info.si_status if exited else None, None if exited else info.si_status
             )
             if info.si_pid in self._claimed:
                 self._claimed[info.si_pid].set()
-            while len(self._ended) > _UNCLAIMED and next(iter(self._ended)) not in self._claimed:
-                self._ended.popitem(last=False)
+            else:
+                self._unclaimed[info.si_pid] = time.monotonic()
+                self._forget()
+
+    def _forget(self) -> None:
+        """Drop statuses that nobody asked for in time; the oldest stand first."""
+        before = time.monotonic() - _UNCLAIMED_FOR
+        for pid, when in list(self._unclaimed.items()):
+            if when > before:
+                break
+            del self._unclaimed[pid], self._ended[pid]

@@ -101,6 +101,11 @@ class Reload:
         added = master.listeners.bind(
             t for t in settings.bind if t not in master.listeners.addresses
         )
+        revived = [
+            a
+            for text, a in master.listeners.addresses.items()
+            if text in settings.bind and a.retirement is not None
+        ]
         generation = fleet.generation(self.number, settings)
         self._phase("importing", settings.ready_timeout)
         try:
@@ -116,6 +121,8 @@ class Reload:
         assert old is not None
         fleet.adopt_settings(settings)
         fleet.next = generation
+        for address in revived:
+            master.keep_address(address)
         if added:
             fleet.sharing.added(added)
         try:
@@ -123,13 +130,11 @@ class Reload:
         except CommandError:
             fleet.adopt_settings(old.settings)
             fleet.next = None
-            for address in added:
+            for address in (*added, *revived):
                 master.retire_address(address)
             await self._gone(w for w in fleet.workers.values() if w.generation is generation)
             await generation.end()
             raise
-        for text in settings.bind:
-            master.listeners.addresses[text].retiring = False
         master.loaded = loaded
         await old.end()
         self._apply(before, loaded)
@@ -207,7 +212,7 @@ class Reload:
         master = self._master
         wanted = set(loaded.settings.bind)
         for text, address in list(master.listeners.addresses.items()):
-            if text not in wanted and not address.retiring:
+            if text not in wanted and address.retirement is None:
                 master.retire_address(address)
         if loaded.settings.workers != before.settings.workers:
             self._fleet.scale(master.worker_count(loaded.settings))

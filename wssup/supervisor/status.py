@@ -37,8 +37,10 @@ def document(master: Master) -> dict[str, Any]:
         "mixed": serving.mixed if serving is not None else False,
         "app": settings.app,
         "started_at": master.started_at,
-        "bind": [str(a) for a in master.listeners.addresses.values() if not a.retiring],
-        "retiring": [str(a) for a in master.listeners.addresses.values() if a.retiring],
+        "bind": [str(a) for a in master.listeners.addresses.values() if a.retirement is None],
+        "retiring": [
+            str(a) for a in master.listeners.addresses.values() if a.retirement is not None
+        ],
         "capacity": master.capacity(),
         "limits": {
             "nofile": {
