@@ -26,6 +26,7 @@ def document(master: Master) -> dict[str, Any]:
     views = {view.serial: view for view in snapshot.rows}
     fleet, settings = master.fleet, master.settings
     serving = fleet.serving
+    addresses = master.listeners.addresses.values()
     reloading = master.reloading
     return {
         "schema": SCHEMA,
@@ -37,10 +38,8 @@ def document(master: Master) -> dict[str, Any]:
         "mixed": serving.mixed if serving is not None else False,
         "app": settings.app,
         "started_at": master.started_at,
-        "bind": [str(a) for a in master.listeners.addresses.values() if a.retirement is None],
-        "retiring": [
-            str(a) for a in master.listeners.addresses.values() if a.retirement is not None
-        ],
+        "bind": [str(a) for a in addresses if a.retirement is None],
+        "retiring": [str(a) for a in addresses if a.retirement is not None],
         "capacity": master.capacity(),
         "limits": {
             "nofile": {

@@ -1,0 +1,104 @@
+"""The examples do what README's first screen says."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from trio_websocket import open_websocket_url
+
+from tests.harness import processes
+from tests.harness.clients import ask
+
+
+ANYWHERE = ["--bind", "127.0.0.1:0", "--workers", "2"]
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def test_page_shows_worker_and_generation(tmp_path: Path) -> None:
+    """The page is served, its WebSockets say who serves them, and the terminal what to do next."""
+    port = free_port()
+    runtime = ["--runtime-dir", str(tmp_path / "run")]
+    wssup = [sys.executable, "-m", "wssup"]
+    environ = {"PAGE_PORT": str(port), "PATH": "/usr/bin:/bin"}
+    with (tmp_path / "log").open("wb") as log:
+        serve = subprocess.Popen(
+            [
+                *wssup,
+                "serve",
+                "wssup.examples.page:app",
+                *ANYWHERE,
+                "--log-format",
+                "pretty",
+                *runtime,
+            ],
+            cwd=tmp_path,
+            env=environ,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        said = tmp_path / "log"
+        processes.until(lambda: "Ctrl-C" in said.read_text(), 60, "the banner")
+        text = said.read_text()
+        for word in ("limits", "capacity", "connect", "status", "reload", "scale 3", f":{port}/"):
+            assert word in text, word
+        url = next(line for line in text.splitlines() if "connect" in line).split()[1]
+        async with open_websocket_url(url) as ws:
+            hello = json.loads(await ws.get_message())
+            assert hello["generation"] == 1
+            assert hello["slot"] in (0, 1)
+            await ws.send_message("counted")
+            answers = {await ws.get_message(), await ws.get_message()}
+            assert "counted" in answers
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+            page = answer.read().decode()
+        assert "<title>wssup" in page
+        assert "generation" in page
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/other", timeout=10)
+    finally:
+        subprocess.run([*wssup, "stop", "--fast", *runtime], env=environ, check=False)
+        serve.kill()
+        serve.wait(10)
+
+
+async def test_echo(tmp_path: Path) -> None:
+    """The smallest application runs as its docstring says."""
+    runtime = ["--runtime-dir", str(tmp_path / "run")]
+    wssup = [sys.executable, "-m", "wssup"]
+    serve = subprocess.Popen(
+        [*wssup, "serve", "wssup.examples.echo:app", *ANYWHERE, "--log-format", "json", *runtime],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert serve.stderr is not None
+        deadline = time.monotonic() + 60
+        for line in serve.stderr:
+            entry = json.loads(line)
+            if entry["event"] == "starting":
+                bind = entry["bind"][0]
+            if entry["event"] == "running":
+                break
+            assert time.monotonic() < deadline
+        assert await ask(f"ws://{bind}/", "there and back") == "there and back"
+    finally:
+        subprocess.run([*wssup, "stop", "--fast", *runtime], check=False)
+        assert serve.stderr is not None
+        serve.stderr.close()
+        serve.kill()
+        serve.wait(10)
