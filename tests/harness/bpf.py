@@ -1,11 +1,12 @@
-"""A classic-BPF interpreter for the few instructions wssup uses (Documentation/networking/filter.rst).
+"""A classic-BPF interpreter for the few instructions that wssup uses.
 
-It refuses what the kernel's checker refuses: an empty or too long program, a jump beyond the end, a
+Source: the kernel's Documentation/networking/filter.rst. It refuses what the kernel's checker refuses: an empty or too long program, a jump beyond the end, a
 last instruction that does not return.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -57,6 +58,6 @@ def outcomes(program: Code) -> Counter[int]:
     """
     edges = sorted({0, *(k for code, _, _, k in program if code == _JGE_K), 1 << 32})
     counted: Counter[int] = Counter()
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         counted[run(program, random=low)] += high - low
     return counted

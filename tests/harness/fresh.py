@@ -1,4 +1,4 @@
-"""Python processes of their own, for what would disturb the test process: limits, reaping, imports."""
+"""Python processes of their own, for what would disturb the test process: limits, reaping."""
 
 from __future__ import annotations
 

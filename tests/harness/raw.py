@@ -182,3 +182,24 @@ def raw_clients(address: str, count: int, path: str = "/") -> Iterator[list[Raw]
             answer = client.head()
             assert answer.startswith(b"HTTP/1.1 101 "), answer
         yield clients
+
+
+@contextmanager
+def spread_clients(address: str, slots: int, least: int) -> Iterator[dict[int, list[Raw]]]:
+    """Open WebSockets until every slot holds at least so many; by slot.
+
+    The application must answer "who" with the slot first. A slot that was just started gets its
+    share within a second.
+    """
+    found: dict[int, list[Raw]] = {slot: [] for slot in range(slots)}
+    deadline = time.monotonic() + PATIENCE
+    with ExitStack() as stack:
+        while any(len(clients) < least for clients in found.values()):
+            assert time.monotonic() < deadline, {s: len(c) for s, c in found.items()}
+            client = stack.enter_context(Raw(address)).open()
+            slot = int(client.ask("who").split()[0])
+            if len(found[slot]) < 2 * least:
+                found[slot].append(client)
+            else:
+                client.close()
+        yield found

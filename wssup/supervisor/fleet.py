@@ -31,7 +31,7 @@ __all__ = ["Fleet"]
 #: RFC 6455 section 7.4.1 and its registry: "service restart" and "going away".
 SERVICE_RESTART = 1012
 GOING_AWAY = 1001
-#: Seconds that a worker gets beyond its own deadline before it is killed.
+#: Seconds at most that a worker gets beyond its own deadline before it is killed.
 _GRACE = 5.0
 
 _STILL = frozenset({State.READY, State.FAILED, State.DRAINING})
@@ -163,7 +163,7 @@ class Fleet:
             return
         self._set_state(worker, WorkerState.DRAINING)
         self._attendant.post(worker, order)
-        self._attendant.end_within(worker, order.timeout + _GRACE)
+        self._attendant.end_within(worker, order.timeout + min(_GRACE, order.timeout))
 
     def stop(self, order: Drain) -> None:
         """Drain everybody; nothing is started any more. A later call replaces the order."""

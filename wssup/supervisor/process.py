@@ -59,6 +59,19 @@ def become_subreaper() -> None:
         raise OSError(number, os.strerror(number))
 
 
+def _inheritable() -> list[int]:
+    """The descriptors that exec does not close: what we were started with ourselves (a shell's
+    redirections, a service manager's pipes), as Python opens none.
+    """
+    found = []
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are what is wanted
+        # The one that listed the directory is closed by now.
+        with contextlib.suppress(OSError):
+            if os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
+
+
 class Processes:
     """The children of this process."""
 
@@ -77,8 +90,8 @@ class Processes:
         """Start a program in a session of its own, without a terminal's signals, stdin from
         /dev/null.
 
-        :param descriptors: number in the child → descriptor here. Standard output and error are
-            ours.
+        :param descriptors: number in the child → descriptor here; it gets no others. Standard
+            output and error are ours.
         :returns: the process id.
         :raises OSError: if it cannot be started.
         """
@@ -90,6 +103,11 @@ class Processes:
             for number, descriptor in descriptors.items():
                 moved.append(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _ABOVE))
                 actions.append((os.POSIX_SPAWN_DUP2, moved[-1], number))
+            actions += [
+                (os.POSIX_SPAWN_CLOSE, stray)
+                for stray in _inheritable()
+                if stray > 2 and stray not in descriptors
+            ]
             pid = os.posix_spawn(
                 argv[0],
                 list(argv),
@@ -105,6 +123,7 @@ class Processes:
                 os.close(descriptor)
         # Whatever is known of this number is of an earlier process.
         self._ended.pop(pid, None)
+        self._unclaimed.pop(pid, None)
         self._claim(pid)
         return pid
 

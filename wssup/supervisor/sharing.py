@@ -13,6 +13,7 @@ from wssup.messages import Listen, Unlisten
 from wssup.supervisor.children import Slot, Worker
 from wssup.supervisor.lending import lend
 from wssup.supervisor.listeners import Address, Listeners
+from wssup.supervisor.slots import State
 from wssup.supervisor.steering import weights
 
 __all__ = ["Sharing"]
@@ -113,11 +114,12 @@ class Sharing:
             self._post(slot.borrower, Unlisten(slot.index, texts))
         if borrower is not None and texts:
             self._post(borrower, Listen(slot.index, texts), descriptors)
-        self._log.info(
-            "listeners_lent" if borrower is not None else "listeners_returned",
-            slot=slot.index,
-            to=borrower.slot if borrower is not None else None,
-        )
+        if borrower is not None:
+            # A slot that only starts has no story to tell.
+            tell = self._log.debug if slot.state is State.STARTING else self._log.info
+            tell("listeners_lent", slot=slot.index, to=borrower.slot, because=slot.state.value)
+        else:
+            self._log.debug("listeners_returned", slot=slot.index)
         slot.borrower = borrower
 
     def _steer(self) -> None:

@@ -1,4 +1,4 @@
-"""The program that picks a slot: read here by an interpreter, in test_listeners.py by the kernel."""
+"""The program that picks a slot, read by an interpreter; test_listeners.py gives it to the kernel."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_shares_that_are_none(shares: list[int]) -> None:
 
 
 def test_the_longest_program() -> None:
-    """As many slots as fit are the kernel's 4096 instructions; one more is an error that says so."""
+    """2048 slots fit into the kernel's 4096 instructions; one more is an error that says so."""
     most = MOST_INSTRUCTIONS // 2
     code = program([1] * most)
     bpf.check(code)
