@@ -10,6 +10,9 @@ import pytest
 from tests.harness import processes
 from tests.harness.instance import Instance
 
+#: Lines of an instance's log that a failing test shows.
+_SHOWN = 200
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _orphans_come_here() -> None:
@@ -39,3 +42,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Instance]]:
     yield starting
     for instance in started:
         instance.end()
+        # pytest shows it when the test failed. Single connections only hide the rest.
+        lines = [x for x in instance.logged().splitlines() if '"event": "closed"' not in x]
+        print(f"{instance.log}:", *lines[-_SHOWN:], sep="\n")  # noqa: T201

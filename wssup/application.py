@@ -19,7 +19,7 @@ from typing import Any
 
 from wssup.errors import ApplicationError
 
-__all__ = ["Application", "digest", "load", "own_traceback"]
+__all__ = ["Application", "digest", "load", "own_traceback", "summary"]
 
 #: A traceback travels in one message; what is longer is cut in the middle.
 LONGEST_TRACEBACK = 32 * 1024
@@ -133,11 +133,18 @@ def own_traceback(error: BaseException) -> str:
     kept = error.__traceback__
     while kept is not None and _is_ours(kept):
         kept = kept.tb_next
-    text = "".join(traceback.format_exception(type(error), error, kept or error.__traceback__))
+    text = "".join(traceback.format_exception(type(error), error, kept))
     if len(text) > LONGEST_TRACEBACK:
         half = LONGEST_TRACEBACK // 2
         text = f"{text[:half]}\n  … {len(text) - 2 * half} characters left out …\n{text[-half:]}"
     return text
+
+
+def summary(error: BaseException) -> str:
+    """The error in one line; what nurseries have wrapped once or more is unwrapped."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
 
 
 def _is_ours(frame: TracebackType) -> bool:

@@ -194,8 +194,25 @@ _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
 
 def encode(message: Message) -> bytes:
-    """One message as the bytes of one datagram (MessagePack)."""
-    return _encoder.encode(message)
+    """One message as the bytes of one datagram (MessagePack).
+
+    Text that UTF-8 cannot hold (a lone surrogate, as in an undecodable file name: PEP 383) arrives
+    with a backslash: an application's error must reach the log whatever it says.
+    """
+    try:
+        return _encoder.encode(message)
+    except UnicodeEncodeError:
+        return _encoder.encode(_printable(msgspec.to_builtins(message)))
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return value
 
 
 def decode(data: bytes) -> Message:
@@ -205,5 +222,5 @@ def decode(data: bytes) -> Message:
     """
     try:
         return _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MessageError(f"a message of {len(data)} bytes is not understood: {error}") from error

@@ -1,7 +1,8 @@
 """A classic-BPF interpreter for the few instructions that wssup uses.
 
-Source: the kernel's Documentation/networking/filter.rst. It refuses what the kernel's checker refuses: an empty or too long program, a jump beyond the end, a
-last instruction that does not return.
+Source: the kernel's Documentation/networking/filter.rst. It refuses what the kernel's checker
+refuses: an empty or too long program, a jump beyond the end, a last instruction that does not
+return.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_a_killed_worker_costs_its_own_connections_alone(start: Start) -> None:
                     break  # the successor is quicker than we are
                 assert (slot, int(pid)) == ("1", survivor)
             after = instance.wait(lambda s: _ready(s, 0, victim), "the successor")
-        for earlier, later in zip(samples, samples[1:], strict=False):
+        for earlier, later in pairwise(samples):
             before, now = _totals(earlier), _totals(later)
             assert {k: (before[k], now[k]) for k in now if now[k] < before[k]} == {}
         assert {e.code for e in endings(lost)} == {ABNORMAL}
@@ -141,9 +142,7 @@ async def test_a_prober_meets_no_refusal_when_workers_are_killed(start: Start) -
             await probing.rounds(5)
             victim = (await aside(instance.workers))[slot]
             os.kill(victim, signal.SIGKILL)
-            await aside(
-                instance.wait, lambda s, i=slot, v=victim: _ready(s, i, v), "the successor"
-            )
+            await aside(instance.wait, lambda s, i=slot, v=victim: _ready(s, i, v), "the successor")
         await probing.rounds(5)
     assert len(probing.failures) <= kills * probers, probing.failures
     assert [f for f in probing.failures if "ConnectionClosed" not in f] == []
@@ -203,7 +202,7 @@ async def test_a_slot_that_cannot_boot_fails_after_its_budget_and_a_reload_reviv
     assert running["restarts"] == 3
     assert len(instance.events("slot_failed")) == 1
     for entry in instance.events("worker_lost"):
-        assert 'RuntimeError: slot 1 finds no database' in entry["exception"]
+        assert "RuntimeError: slot 1 finds no database" in entry["exception"]
         assert "wssup/" not in entry["exception"]
     url = await aside(instance.url)
     async with prober(url, 2) as probing:
@@ -222,14 +221,12 @@ async def test_a_slot_that_cannot_boot_fails_after_its_budget_and_a_reload_reviv
 
 def _assert_never_started(instance: Instance) -> None:
     assert instance.exited() == 1
-    assert os.listdir(instance.runtime_dir / instance.name) == ["lock"]
+    assert [p.name for p in (instance.runtime_dir / instance.name).iterdir()] == ["lock"]
     with pytest.raises(FileNotFoundError):
         instance.segment()
 
 
-def test_when_every_slot_fails_at_first_start_the_master_ends(
-    start: Start, tmp_path: Path
-) -> None:
+def test_when_every_slot_fails_at_first_start_the_master_ends(start: Start, tmp_path: Path) -> None:
     """If no worker at all can be started, the master exits with status 1, says why, and leaves
     nothing behind.
     """
@@ -345,9 +342,7 @@ def test_a_killed_master_frees_its_port_at_once_and_a_new_one_takes_over(start: 
         assert {e.code for e in ends} == {1012}
         times = [e.at - killed for e in ends]
         assert max(times) - min(times) > window / 4, times
-    processes.until(
-        lambda: not any(processes.alive(p) for p in family), 60, "the orphans to end"
-    )
+    processes.until(lambda: not any(processes.alive(p) for p in family), 60, "the orphans to end")
     successor.running()
     assert _who(successor.address())[3] == "original"
     assert not old_segment.exists()
@@ -359,7 +354,7 @@ def test_a_killed_master_frees_its_port_at_once_and_a_new_one_takes_over(start: 
 
 def _has_ended(client: Raw) -> bool:
     """Whether the server has closed, or has said that it will."""
-    client.socket.setblocking(False)  # noqa: FBT003
+    client.socket.setblocking(False)
     try:
         return client.socket.recv(1, socket.MSG_PEEK) is not None
     except BlockingIOError:

@@ -142,6 +142,8 @@ class Accepting(trio.abc.Listener[trio.SocketStream]):
                 while self.open >= self._limit:
                     self._warn("connection_limit", open=self.open)
                     await self._wait_for_relief(math.inf)
+                # Removing a listener closes it at once, while this task may not have begun to wait,
+                # or be on its way from the wait to here: then its descriptor is -1.
                 await trio.lowlevel.wait_readable(listener)
                 exhausted = self._take_some(listener)
                 if exhausted:

@@ -21,7 +21,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, WebSocketServer
 
 from wssup import logs
-from wssup.application import own_traceback
+from wssup.application import own_traceback, summary
 from wssup.config.settings import Limits
 from wssup.scoreboard import ClosedReason, HandshakeFailure, RowWriter
 from wssup.server.accepting import Accepting
@@ -293,7 +293,7 @@ class Engine:
         self._row.handler_error()
         self._log.error(
             "handler_failed",
-            error=f"{type(error).__name__}: {error}",
+            error=summary(error),
             exception=own_traceback(error),
         )
         with trio.move_on_after(_CLOSE_HANDSHAKE):

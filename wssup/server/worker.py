@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from wssup import application, identity, logs
-from wssup.application import Application, own_traceback
+from wssup.application import Application, own_traceback, summary
 from wssup.channel import Channel, ChannelFull, Received
 from wssup.config.settings import Settings
 from wssup.errors import ApplicationError, MessageError
@@ -117,6 +117,9 @@ class _Worker:
                     try:
                         await self._serve(app, began)
                     except trio.Cancelled:
+                        if self._nursery.cancel_scope.cancel_called:
+                            # Not the lifespan but a task of ours: nobody is left to drain with.
+                            raise
                         # A task of the lifespan failed, which is about to be told; first to the
                         # clients.
                         with trio.CancelScope(shield=True):
@@ -126,7 +129,7 @@ class _Worker:
         except ApplicationError as error:
             self._fail(error.message, error.traceback)
         except Exception as error:  # noqa: BLE001 - the application's start-up or shutdown; told to the master
-            self._fail(f"its lifespan raised {type(error).__name__}: {error}", own_traceback(error))
+            self._fail(f"its lifespan raised {summary(error)}", own_traceback(error))
 
     async def _serve(self, app: Application, began: float) -> None:
         engine = self._engine = Engine(

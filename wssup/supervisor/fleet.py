@@ -35,6 +35,11 @@ GOING_AWAY = 1001
 _GRACE = 5.0
 
 _STILL = frozenset({State.READY, State.FAILED, State.DRAINING})
+#: Where a slot waits for a worker of that role to boot.
+_AWAITED = {
+    Role.CURRENT: {State.STARTING},
+    Role.SUCCESSOR: {State.REPLACING, State.RESCUING},
+}
 _LEAVING = {
     Role.CURRENT: Event.CURRENT_LEAVING,
     Role.SUCCESSOR: Event.SUCCESSOR_LEAVING,
@@ -48,7 +53,8 @@ class Fleet:
     :ivar workers: every worker there is, by serial number.
     :ivar kill: ends a worker now, with its stacks in the log.
     :ivar next: the generation being rolled out, if any.
-    :ivar on_successor: told ``(slot, "ready" | "lost" | "stalled", reason)`` during a rollout.
+    :ivar on_successor: told ``(slot, "ready" | "lost" | "stalled", reason, traceback)`` during a
+        rollout; the traceback is the application's, or empty.
     """
 
     def __init__(
@@ -64,7 +70,7 @@ class Fleet:
         self.slots: dict[int, Slot] = {}
         self.serving: Generation | None = None
         self.next: Generation | None = None
-        self.on_successor: Callable[[int, str, str], None] | None = None
+        self.on_successor: Callable[[int, str, str, str], None] | None = None
         self.stopping = False
         self.restarts = 0
         self._nursery = nursery
@@ -372,6 +378,9 @@ class Fleet:
 
     async def _not_started(self, slot: Slot, role: Role, reason: str) -> None:
         await trio.lowlevel.checkpoint()
+        # Parked or rolled back meanwhile, the slot waits for nobody any more.
+        if slot.state not in _AWAITED[role]:
+            return
         slot.error = reason
         slot.delay = slot.backoff.longest
         logs.get(slot=slot.index).error("worker_not_started", reason=reason)
@@ -380,19 +389,21 @@ class Fleet:
         else:
             self.event(slot, Event.SUCCESSOR_LOST)
             if self.on_successor is not None:
-                self.on_successor(slot.index, "lost", reason)
+                self.on_successor(slot.index, "lost", reason, "")
 
     async def _retry(self, slot: Slot, scope: trio.CancelScope, delay: float) -> None:
         with scope:
             await trio.sleep(delay)
-            slot.retry = None
-            self.event(slot, Event.RETRY)
+            # A cancellation in the very turn in which the time was up is not delivered here.
+            if slot.retry is scope:
+                slot.retry = None
+                self.event(slot, Event.RETRY)
 
     # Small things.
 
     def _tell(self, worker: Worker, what: str, reason: str) -> None:
         if self.on_successor is not None and worker.generation is self.next:
-            self.on_successor(worker.slot, what, reason)
+            self.on_successor(worker.slot, what, reason, worker.traceback)
 
     def _set_state(self, worker: Worker, state: WorkerState) -> None:
         worker.state = state

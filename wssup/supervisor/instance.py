@@ -8,6 +8,7 @@ may be removed.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import stat
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from wssup.errors import InstanceError
+from wssup.errors import InstanceError, ScoreboardError
 from wssup.scoreboard import Scoreboard
 
 __all__ = ["Instance"]
@@ -126,9 +127,11 @@ class Instance:
             self.succeeded_a_dead_one = True
             self.control.unlink()
         try:
-            stale = self._segment.read_text().strip()
+            stale = self._segment.read_text(errors="replace").strip()
         except FileNotFoundError:
             return
         self.succeeded_a_dead_one = True
-        Scoreboard.remove_stale(stale)
+        # A damaged note names nothing that could be removed, and must not keep us from starting.
+        with contextlib.suppress(ScoreboardError):
+            Scoreboard.remove_stale(stale)
         self._segment.unlink()

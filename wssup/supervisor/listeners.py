@@ -108,11 +108,17 @@ class Address:
             self._bind_tcp(v6_alone=v6_alone)
 
     def extend(self, slots: int, backlog: int) -> None:
-        """Have listeners for ``slots`` slots, listening."""
+        """Have listeners for ``slots`` slots, listening.
+
+        :raises ListenError: as :meth:`bind`; others can bind what does not listen yet.
+        """
         while not self.shared and len(self._sockets) < slots:
             self._bind_tcp(v6_alone=bool(self._v6_only()))
         for sock in self._sockets[self.listening :]:
-            sock.listen(backlog)
+            try:
+                sock.listen(backlog)
+            except OSError as error:
+                raise self._refused(error) from error
             self.listening += 1
 
     def fileno(self, slot: int) -> int:
@@ -196,25 +202,12 @@ class Address:
         self._sockets.append(sock)
 
     def _bind_unix(self, path: str, mode: int) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISSOCK(Path(path).lstat().st_mode):
-                raise ListenError(
-                    f"bind address {self.text}: something that is no socket is there",
-                    "remove it, or name another path",
-                )
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                probe.setblocking(False)
-                try:
-                    probe.connect(path)
-                except ConnectionRefusedError:
-                    Path(path).unlink()
-                except OSError as error:
-                    raise self._refused(error) from error
-                else:
-                    raise ListenError(
-                        f"bind address {self.text} is in use: somebody listens there",
-                        "end that process, or name another path",
-                    )
+        try:
+            self._clear_the_way(path)
+        except FileNotFoundError:
+            pass  # the usual case
+        except OSError as error:
+            raise self._refused(error) from error
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
@@ -228,6 +221,27 @@ class Address:
         found = Path(path).lstat()
         self._inode = (found.st_dev, found.st_ino)
         self._sockets.append(sock)
+
+    def _clear_the_way(self, path: str) -> None:
+        """Remove the socket file of an instance that is dead, and of no other."""
+        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+            raise ListenError(
+                f"bind address {self.text}: something that is no socket is there",
+                "remove it, or name another path",
+            )
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                Path(path).unlink()
+                return
+            except BlockingIOError:
+                pass  # its queue is full: somebody listens all the more
+        raise ListenError(
+            f"bind address {self.text} is in use: somebody listens there",
+            "end that process, or name another path",
+        )
 
     def _refused(self, error: OSError) -> ListenError:
         remedy = ""
@@ -287,9 +301,14 @@ class Listeners:
         return made
 
     def add(self, made: Iterable[Address]) -> None:
-        """Listen on bound addresses; from now on they take connections."""
+        """Listen on bound addresses; from now on they take connections.
+
+        :raises ListenError: if one cannot; then none is taken on, and the caller closes them.
+        """
+        made = list(made)
         for address in made:
             address.extend(self.slots, self._backlog)
+        for address in made:
             self.addresses[address.text] = address
             if self.shares:
                 address.steer(self.shares)

@@ -68,6 +68,7 @@ class Reload:
         self._log = logs.get(gen=number)
         self._settled = trio.Event()
         self._reason = ""
+        self._traceback = ""
 
     async def run(self) -> Result:
         """Do it. Never raises for a user's mistake: the result says what was wrong."""
@@ -79,7 +80,7 @@ class Reload:
         except ApplicationError as error:
             outcome, reason, traceback = "refused", str(error), error.traceback or None
         except CommandError as error:
-            outcome, reason = "rolled_back", error.message
+            outcome, reason, traceback = "rolled_back", error.message, self._traceback or None
         except UserError as error:
             outcome, reason = "refused", str(error)
         result = Result(outcome, self.number, round(time.monotonic() - began, 3), reason, traceback)
@@ -106,6 +107,9 @@ class Reload:
             for text, a in master.listeners.addresses.items()
             if text in settings.bind and a.retirement is not None
         ]
+        # At once: their linger could end while the application is imported.
+        for address in revived:
+            master.keep_address(address)
         generation = fleet.generation(self.number, settings)
         self._phase("importing", settings.ready_timeout)
         try:
@@ -115,14 +119,14 @@ class Reload:
         except UserError:
             for address in added:
                 address.close()
+            for address in revived:
+                master.retire_address(address)
             await generation.end()
             raise
         old = fleet.serving
         assert old is not None
         fleet.adopt_settings(settings)
         fleet.next = generation
-        for address in revived:
-            master.keep_address(address)
         if added:
             fleet.sharing.added(added)
         try:
@@ -161,14 +165,17 @@ class Reload:
         if self.rollout.phase is Phase.ROLLED_BACK:
             raise CommandError("rolled_back", self._reason)
 
-    def _heard(self, slot: int, what: str, reason: str) -> None:
+    def _heard(self, slot: int, what: str, reason: str, traceback: str) -> None:
         assert self.rollout is not None
         if what == "ready":
             self._tell_slot(slot, "ready")
             self._perform(self.rollout.ready(slot, trio.current_time()))
         else:
             self._tell_slot(slot, "failed")
-            self._perform(self.rollout.lost(slot, reason))
+            decisions = self.rollout.lost(slot, reason)
+            if decisions:
+                self._traceback = traceback
+            self._perform(decisions)
 
     def _sampled(self, snapshot: Snapshot) -> None:
         assert self.rollout is not None

@@ -196,7 +196,7 @@ def test_a_child_starts_in_a_session_of_its_own_with_all_signals() -> None:
     session, *status = said.splitlines()
     leader, number = session.split()
     assert leader == number
-    # glibc keeps signals 32 and 33 to itself; posix_spawn(3) ignores them until exec's end.
+    # glibc keeps signals 32 and 33 to itself, and its posix_spawn(3) leaves them ignored.
     assert [int(line.split()[1], 16) & 0x7FFFFFFF for line in status] == [0, 0]
 
 

@@ -1,4 +1,4 @@
-"""The program that picks a slot, read by an interpreter; test_listeners.py gives it to the kernel."""
+"""The program that picks a slot, read by an interpreter. test_listeners.py asks the kernel."""
 
 from __future__ import annotations
 

@@ -1,0 +1,592 @@
+"""The engine on real connections: how each ends, what is counted, and that it ends alone."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio_websocket import (
+    ConnectionClosed,
+    ConnectionRejected,
+    WebSocketConnection,
+    WebSocketRequest,
+    connect_websocket_url,
+)
+
+from tests.harness import raw
+from wssup import logs
+from wssup.config.settings import Limits
+from wssup.scoreboard import ClosedReason, Counts, Scoreboard
+from wssup.server import engine as module
+from wssup.server.accepting import Accepting
+from wssup.server.engine import Engine
+
+Handler = Callable[[WebSocketRequest], Awaitable[None]]
+#: Seconds for everything in a test: ten times what a busy machine needs.
+PATIENCE = 50.0
+
+
+async def echo(request: WebSocketRequest) -> None:
+    ws = await request.accept()
+    while True:
+        await ws.send_message(await ws.get_message())
+
+
+@dataclass
+class Served:
+    """An engine that runs, with the scoreboard row it counts in."""
+
+    engine: Engine
+    board: Scoreboard
+    row: int
+    address: tuple[str, int]
+    nursery: trio.Nursery
+    accepting: Accepting
+    gone: list[WebSocketConnection] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"ws://{self.address[0]}:{self.address[1]}/"
+
+    @property
+    def counts(self) -> Counts:
+        self.engine.flush()
+        view = self.board.read(self.row)
+        assert view is not None
+        assert not view.stale
+        return view.counts
+
+    async def until(self, fact: Callable[[Counts], object]) -> Counts:
+        """Wait for the counts to say so; see served() for the deadline."""
+        while not fact(self.counts):
+            await trio.sleep(0.005)
+        return self.counts
+
+    async def connect(self) -> WebSocketConnection:
+        return await connect_websocket_url(self.nursery, self.url)
+
+    async def open(self) -> trio.SocketStream:
+        """A connection on which nothing was said yet."""
+        return await trio.open_tcp_stream(*self.address)
+
+    async def send(self, data: bytes) -> tuple[trio.SocketStream, bytes]:
+        """Connect, send, and read the first answer (empty at end of file)."""
+        stream = await self.open()
+        await stream.send_all(data)
+        return stream, bytes(await stream.receive_some(10_000))
+
+    async def works(self) -> None:
+        """The engine serves somebody else as ever."""
+        async with await self.connect() as ws:
+            await ws.send_message("still there?")
+            assert await ws.get_message() == "still there?"
+
+    async def ended(self, **reasons: int) -> Counts:
+        """Wait until nothing is open, and compare how everything ended."""
+        counts = await self.until(lambda c: c.accepted and not c.open)
+        found = {
+            name: count
+            for kinds in (counts.closed_by_reason, counts.handshake_failures_by_reason)
+            for name, count in kinds.items()
+            if count
+        }
+        assert found == reasons
+        assert counts.active == 0
+        assert counts.refused == 0
+        assert self.engine.count == 0
+        await self.engine.wait_empty()
+        return counts
+
+
+@asynccontextmanager
+async def served(tmp_path: Path, handler: Handler = echo, **limits: float) -> AsyncIterator[Served]:
+    board = Scoreboard.create(f"unit.{secrets.token_hex(6)}", tmp_path, 1, 1)
+    board.unlink()
+    row = board.allocate(1, 0, 1)
+    writer = board.writer(row)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=200)
+    listener.setblocking(False)
+    address = listener.getsockname()
+    accepting = Accepting(limit=1000, accepted=writer.accepted, gauge=writer.accepting)
+    engine = Engine(
+        handler,  # type: ignore[arg-type]
+        limits=Limits(**limits),  # type: ignore[arg-type]
+        row=writer,
+        accepting=accepting,
+    )
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(accepting.run)
+            await nursery.start(engine.run)
+            accepting.add((0, "a"), listener.detach())
+            accepting.switch(on=True)
+            yield Served(engine, board, row, address, nursery, accepting)
+            accepting.close_listeners()
+            nursery.cancel_scope.cancel()
+    board.close()
+
+
+@pytest.fixture
+def log(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[dict[str, Any]]]:
+    """What was logged since the last look."""
+    logs.configure("debug", "json")
+
+    def read() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+    return read
+
+
+async def code_of(ws: WebSocketConnection) -> tuple[int, str | None]:
+    """Wait for the end of a client's connection; the close code and reason it was given."""
+    with pytest.raises(ConnectionClosed) as caught:
+        while True:
+            await ws.get_message()
+    assert caught.value.reason is not None
+    return caught.value.reason.code, caught.value.reason.reason
+
+
+# How a WebSocket ends.
+
+
+async def test_a_client_that_comes_talks_and_goes(tmp_path: Path) -> None:
+    """An ordinary connection is counted when it opens and when it closes, with its messages and
+    bytes; a handler that lets ConnectionClosed escape has simply ended.
+    """
+    async with served(tmp_path) as server:
+        async with await server.connect() as ws:
+            counts = await server.until(lambda c: c.active)
+            assert (counts.accepted, counts.upgraded, counts.open, counts.active) == (1, 1, 1, 1)
+            assert server.engine.count == 1
+            for _ in range(3):
+                await ws.send_message("x" * 100)
+                assert await ws.get_message() == "x" * 100
+        counts = await server.ended(client=1)
+        assert (counts.messages_in, counts.messages_out) == (3, 3)
+        assert counts.bytes_in > 300
+        assert counts.bytes_out > 300
+        assert (counts.handler_runs, counts.handler_errors) == (1, 0)
+
+
+@pytest.mark.parametrize("code", [None, 4000])
+async def test_a_handler_that_ends(tmp_path: Path, code: int | None) -> None:
+    """When the handler returns the connection is closed with 1000, or with what the handler said."""
+
+    async def handler(request: WebSocketRequest) -> None:
+        ws = await request.accept()
+        if code is not None:
+            await ws.aclose(code, "enough")
+
+    async with served(tmp_path, handler) as server:
+        ws = await server.connect()
+        assert await code_of(ws) == ((1000, None) if code is None else (4000, "enough"))
+        await server.ended(server=1)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("oh"), SystemExit(3), ExceptionGroup("two", [ValueError("oh")])]
+)
+async def test_a_handler_that_raises(
+    tmp_path: Path, error: BaseException, log: Callable[[], list[dict[str, Any]]]
+) -> None:
+    """Whatever a handler raises ends its connection alone, with 1011, and is logged once with the
+    application's own traceback.
+    """
+
+    async def handler(request: WebSocketRequest) -> None:
+        ws = await request.accept()
+        while (message := await ws.get_message()) != "raise":
+            await ws.send_message(message)
+        raise error
+
+    async with served(tmp_path, handler) as server:
+        other = await server.connect()
+        ws = await server.connect()
+        await ws.send_message("raise")
+        assert await code_of(ws) == (1011, "internal error")
+        await other.send_message("hello")
+        assert await other.get_message() == "hello"
+        await other.aclose()
+        counts = await server.ended(error=1, client=1)
+        assert (counts.handler_runs, counts.handler_errors) == (2, 1)
+        await server.works()
+    (told,) = [line for line in log() if line["event"] == "handler_failed"]
+    assert told["level"] == "error"
+    assert type(error).__name__ in told["error"]
+    assert "raise error" in told["exception"]
+    assert "engine.py" not in told["exception"]
+    error.__traceback__ = None
+
+
+async def test_closed_inside_a_nursery_is_no_error(tmp_path: Path) -> None:
+    """ConnectionClosed that comes out of a nursery of the handler, in groups, is an end like any
+    other; beside another exception that one counts.
+    """
+
+    async def both(ws: WebSocketConnection, *, fail: bool) -> None:
+        try:
+            await ws.get_message()
+        finally:
+            if fail:
+                raise KeyError("beside")
+
+    async def handler(request: WebSocketRequest) -> None:
+        ws = await request.accept()
+        async with trio.open_nursery() as outer, trio.open_nursery() as nursery:
+            outer.start_soon(trio.sleep_forever)
+            nursery.start_soon(both, ws)
+            if request.path == "/fail":
+
+                async def fail() -> None:
+                    try:
+                        await trio.sleep_forever()
+                    finally:
+                        raise KeyError("beside")
+
+                nursery.start_soon(fail)
+
+    async def both(ws: WebSocketConnection) -> None:
+        await ws.get_message()
+
+    async with served(tmp_path, handler) as server:
+        async with await server.connect():
+            await server.until(lambda c: c.active)
+        counts = await server.ended(client=1)
+        assert counts.handler_errors == 0
+        async with await connect_websocket_url(server.nursery, server.url + "fail"):
+            await server.until(lambda c: c.active)
+        await server.until(lambda c: c.handler_errors == 1)
+
+
+async def test_a_client_that_vanishes(tmp_path: Path) -> None:
+    """A client whose connection is reset, or ends without a close frame, is counted as lost."""
+    async with served(tmp_path) as server:
+        for number, reset in enumerate((True, False)):
+            stream, answer = await server.send(raw.request())
+            assert answer.startswith(b"HTTP/1.1 101 ")
+            await server.until(lambda c, n=number: c.upgraded == n + 1)
+            if reset:
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await stream.aclose()
+            await server.until(lambda c: not c.open)
+        counts = await server.ended(lost=2)
+        assert counts.handler_errors == 0
+        await server.works()
+
+
+async def test_a_message_that_is_too_big(tmp_path: Path) -> None:
+    """A message over the limit closes with 1009, one of the limit's size does not."""
+    async with served(tmp_path, message_bytes=1000) as server:
+        ws = await server.connect()
+        await ws.send_message(b"x" * 1000)
+        assert await ws.get_message() == b"x" * 1000
+        await ws.send_message(b"x" * 1001)
+        assert (await code_of(ws))[0] == 1009
+        await server.ended(too_big=1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x81\x01a",  # not masked (RFC 6455 section 5.1)
+        b"\xf1\x80\0\0\0\0",  # reserved bits
+        b"\x83\x80\0\0\0\0",  # an opcode that is none
+        b"\x89\xfe\x01\x00" + bytes(4 + 256),  # a long ping
+        b"\x80\x80\0\0\0\0",  # a continuation of nothing
+    ],
+)
+async def test_frames_that_are_none(tmp_path: Path, data: bytes) -> None:
+    """A client that breaks the protocol is closed with 1002, and counted as such."""
+    async with served(tmp_path) as server:
+        stream, _ = await server.send(raw.request())
+        await stream.send_all(data)
+        answer = bytearray()
+        while chunk := await stream.receive_some():
+            answer += chunk
+        await stream.aclose()
+        assert bytes(answer[:1]) == b"\x88"
+        assert bytes(answer[2:4]) == struct.pack("!H", 1002)
+        await server.ended(protocol=1)
+        await server.works()
+
+
+# How a handshake fails.
+
+_KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100),
+        b"GET /\r\n\r\n",
+        b"\r\n\r\n\r\n\r\n",
+        b"\xff" * 100 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 50_000,
+        raw.request("/", b"Sec-WebSocket-Protocol: caf\xe9"),
+        raw.request("/", b"Sec-WebSocket-Extensions: caf\xe9"),
+        raw.request("/", host=b"caf\xe9"),
+        raw.request("/", b"Connection: Upgrade, caf\xe9"),
+        raw.request("/", b"Sec-WebSocket-Version: 12"),
+    ],
+)
+async def test_what_is_no_handshake(tmp_path: Path, data: bytes) -> None:
+    """A request that is no WebSocket handshake, also one that raises inside the library, is answered
+    with a 4xx or closed, is counted as a bad request, and harms nobody else.
+    """
+    async with served(tmp_path) as server:
+        stream = await server.open()
+        answer = bytearray()
+        try:
+            await stream.send_all(data)
+            while chunk := await stream.receive_some():
+                answer += chunk
+        except trio.BrokenResourceError:
+            pass  # it was closed with bytes of ours unread
+        await stream.aclose()
+        assert bytes(answer).startswith(b"HTTP/1.1 4") or not answer
+        counts = await server.ended(bad_request=1)
+        assert counts.handler_runs == 0
+        await server.works()
+
+
+@pytest.mark.parametrize("half", [b"", raw.request()[:30]])
+async def test_a_client_that_leaves_in_the_handshake(tmp_path: Path, half: bytes) -> None:
+    """Who leaves before the handshake is complete is noticed at once, not at a timeout."""
+    async with served(tmp_path, handshake_timeout=1000) as server:
+        stream = await server.open()
+        await stream.send_all(half)
+        await server.until(lambda c: c.accepted)
+        await stream.aclose()
+        await server.ended(disconnected=1)
+
+
+@pytest.mark.parametrize("half", [b"", raw.request()[:30]])
+async def test_a_client_that_is_slow_in_the_handshake(tmp_path: Path, half: bytes) -> None:
+    """Who has not sent a handshake within handshake_timeout is closed."""
+    async with served(tmp_path, handshake_timeout=0.1) as server:
+        stream = await server.open()
+        await stream.send_all(half)
+        with pytest.raises((trio.BrokenResourceError, EOFError)):  # noqa: PT012 - a loop
+            while await stream.receive_some():
+                pass
+            raise EOFError
+        await stream.aclose()
+        await server.ended(timeout=1)
+
+
+async def test_a_handler_that_rejects(tmp_path: Path) -> None:
+    """The application's status is what the client gets."""
+
+    async def handler(request: WebSocketRequest) -> None:
+        await request.reject(403, body=b"no")
+
+    async with served(tmp_path, handler) as server:
+        with pytest.raises(ConnectionRejected) as caught:
+            await server.connect()
+        assert (caught.value.status_code, caught.value.body) == (403, b"no")
+        await server.ended(rejected=1)
+
+
+async def test_a_handler_that_neither_accepts_nor_rejects(tmp_path: Path) -> None:
+    """A handler that just returns has rejected: the client gets an error status."""
+
+    async def handler(request: WebSocketRequest) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async with served(tmp_path, handler) as server:
+        with pytest.raises(ConnectionRejected) as caught:
+            await server.connect()
+        assert caught.value.status_code >= 400
+        await server.ended(rejected=1)
+
+
+async def test_a_handler_that_raises_before_it_accepts(tmp_path: Path) -> None:
+    """The client gets 500, and the engine goes on."""
+    fail = True
+
+    async def handler(request: WebSocketRequest) -> None:
+        if fail:
+            raise LookupError("before")
+        await echo(request)
+
+    async with served(tmp_path, handler) as server:
+        with pytest.raises(ConnectionRejected) as caught:
+            await server.connect()
+        assert caught.value.status_code == 500
+        counts = await server.ended(error=1)
+        assert counts.handler_errors == 1
+        fail = False
+        await server.works()
+
+
+# Closing from outside.
+
+
+async def test_close_all_spreads(tmp_path: Path) -> None:
+    """Every connection is closed with the code and reason given, each in its own part of the
+    window.
+    """
+    count, window = 20, 1.0
+    async with served(tmp_path) as server:
+        clients = [await server.connect() for _ in range(count)]
+        ends: list[float] = []
+
+        async def watch(ws: WebSocketConnection) -> None:
+            assert await code_of(ws) == (1012, "service restart")
+            ends.append(trio.current_time() - began)
+
+        async with trio.open_nursery() as nursery:
+            began = trio.current_time()
+            for ws in clients:
+                nursery.start_soon(watch, ws)
+            await server.engine.close_all(1012, "service restart", ClosedReason.DRAIN, window)
+        await server.ended(drain=count)
+        for part, end in enumerate(sorted(ends)):
+            assert end >= window * part / count, "too early"
+
+
+async def test_close_all_at_once(tmp_path: Path) -> None:
+    """Without a window all are closed together."""
+    async with served(tmp_path) as server:
+        clients = [await server.connect() for _ in range(10)]
+        async with trio.open_nursery() as nursery:
+            for ws in clients:
+                nursery.start_soon(code_of, ws)
+            await server.engine.close_all(1001, "", ClosedReason.STOP, 0)
+        await server.ended(stop=10)
+
+
+async def test_close_all_without_connections(tmp_path: Path) -> None:
+    """Nothing to close takes no time, whatever the window."""
+    async with served(tmp_path) as server:
+        await server.engine.close_all(1001, "", ClosedReason.STOP, 1000)
+        await server.engine.wait_empty()
+
+
+async def test_a_handshake_that_is_complete_after_close_all_began(tmp_path: Path) -> None:
+    """Who comes through its handshake while connections are being closed is closed as well."""
+    may_accept = trio.Event()
+
+    async def handler(request: WebSocketRequest) -> None:
+        await may_accept.wait()
+        await echo(request)
+
+    async with served(tmp_path, handler) as server:
+        async with trio.open_nursery() as nursery:
+
+            async def client() -> None:
+                assert await code_of(await server.connect()) == (1012, "restart")
+
+            nursery.start_soon(client)
+            await server.until(lambda c: c.handler_runs)
+            await server.engine.close_all(1012, "restart", ClosedReason.DRAIN, 0.1)
+            assert server.counts.open == 1
+            may_accept.set()
+        await server.ended(drain=1)
+
+
+async def test_a_client_that_does_not_answer_the_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who gets a close frame and says nothing is cut off after a while, and counted as what it was
+    closed for.
+    """
+    monkeypatch.setattr(module, "_CLOSE_HANDSHAKE", 0.1)
+    async with served(tmp_path) as server:
+        stream, answer = await server.send(raw.request())
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        await server.until(lambda c: c.active)
+        await server.engine.close_all(1012, "restart", ClosedReason.DRAIN, 0)
+        await server.ended(drain=1)
+        await stream.aclose()
+
+
+async def test_abort_all(tmp_path: Path) -> None:
+    """What is left at a deadline is cut off without a close frame: WebSockets, handshakes, a handler
+    that does not end; and whatever comes out of the accept queue later.
+    """
+
+    async def handler(request: WebSocketRequest) -> None:
+        if request.path == "/slow":
+            await trio.sleep_forever()
+        await echo(request)
+
+    async with served(tmp_path, handler) as server:
+        ws = await server.connect()
+        begun = await server.open()
+        waiting = await server.open()
+        await waiting.send_all(raw.request("/slow"))
+        await server.until(lambda c: c.accepted == 3 and c.handler_runs == 2)
+        server.engine.abort_all(ClosedReason.DEADLINE)
+        assert (await code_of(ws))[0] == 1006
+        await server.ended(deadline=1, draining=2)
+        late = await server.open()
+        await server.until(lambda c: c.accepted == 4)
+        await server.ended(deadline=1, draining=3)
+        for stream in (begun, waiting, late):
+            await stream.aclose()
+
+
+async def test_two_can_wait_for_the_end(tmp_path: Path) -> None:
+    """Everybody who waits for the last connection's end is woken by it."""
+    async with served(tmp_path) as server:
+        ws = await server.connect()
+        await server.until(lambda c: c.active)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.engine.wait_empty)
+            nursery.start_soon(server.engine.wait_empty)
+            await trio.testing.wait_all_tasks_blocked()
+            await ws.aclose()
+
+
+async def test_each_connection_ends_once(tmp_path: Path) -> None:
+    """Of 100 connections of all fates together, each ends exactly once, and nothing stays open."""
+    fates = ["leave", "raise", "reset", "garbage", "half", "return"]
+
+    async def handler(request: WebSocketRequest) -> None:
+        ws = await request.accept()
+        while True:
+            message = await ws.get_message()
+            if message == "raise":
+                raise ValueError
+            if message == "return":
+                return
+            await ws.send_message(message)
+
+    async def live(server: Served, fate: str) -> None:
+        if fate in {"garbage", "half"}:
+            stream = await server.open()
+            await stream.send_all(b"garbage\r\n\r\n" if fate == "garbage" else b"GET ")
+            await stream.aclose()
+            return
+        stream, _ = await server.send(raw.request())
+        if fate in {"raise", "return"}:
+            await stream.send_all(raw.frame(raw.TEXT, fate.encode()))
+            await stream.receive_some()
+        if fate == "reset":
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif fate == "leave":
+            await stream.send_all(raw.frame(raw.CLOSE, b"\x03\xe8"))
+        await stream.aclose()
+
+    async with served(tmp_path, handler) as server:
+        async with trio.open_nursery() as nursery:
+            for number in range(96):
+                nursery.start_soon(live, server, fates[number % len(fates)])
+        counts = await server.until(lambda c: c.accepted == 96 and not c.open)
+        assert counts.closed == counts.upgraded == 64
+        assert counts.handshake_failures == 32
+        assert counts.closed_by_reason["error"] == 16
+        assert counts.closed_by_reason["server"] == 16
+        assert server.engine.count == 0
