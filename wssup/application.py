@@ -71,6 +71,7 @@ def load(name: str, app_dir: str) -> Application:
     except (Exception, SystemExit) as error:
         raise _import_failed(name, error) from error
     handler: Any = module
+    found = f"{module_name}:"
     for part in attribute.split("."):
         try:
             handler = getattr(handler, part)
@@ -81,10 +82,11 @@ def load(name: str, app_dir: str) -> Application:
             raise ApplicationError(
                 f"module {module_name!r} ({getattr(module, '__file__', None)}) has no attribute "
                 f"{attribute!r}",
-                f"did you mean {module_name}:{near[0]}?"
+                f"did you mean {found}{near[0]}?"
                 if near
                 else "define it there, or name another one",
             ) from None
+        found += f"{part}."
     _check_handler(name, handler)
     lifespan = getattr(module, "lifespan", None)
     if lifespan is not None and not callable(lifespan):

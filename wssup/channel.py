@@ -127,9 +127,12 @@ class Channel:
         """The next message; ``None`` at end of file.
 
         :raises MessageError: if one is not understood; the channel stays usable.
+        :raises trio.ClosedResourceError: if this end is closed, before or meanwhile.
         """
         while True:
             await trio.lowlevel.checkpoint_if_cancelled()
+            if self._end.fileno() < 0:
+                raise trio.ClosedResourceError
             try:
                 return receive(self._end)
             except BlockingIOError:

@@ -73,7 +73,8 @@ def configure(level: str, form: str) -> None:
 
 def bind(**noun: object) -> None:
     """Have every line of this process name a process noun, the application's own lines too."""
-    structlog.configure(processors=[_Noun(noun), *structlog.get_config()["processors"]])
+    # In place: loggers that the application bound when it was imported share this list.
+    structlog.get_config()["processors"].insert(0, _Noun(noun))
 
 
 class _Lossy:
@@ -130,8 +131,10 @@ class _ToStructlog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
+            # structlog knows the standard levels only; libraries have some of their own between.
+            level = max(50 if record.levelno > 50 else record.levelno // 10 * 10, logging.DEBUG)
             structlog.get_logger().log(
-                record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info
+                level, record.getMessage(), logger=record.name, exc_info=record.exc_info
             )
         except Exception:  # noqa: BLE001 - logging's own rule: a log line never raises into the application
             self.handleError(record)

@@ -15,6 +15,8 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 #: Seconds for one exchange of a prober: ten times what a busy machine needs.
 PATIENCE = 20.0
+#: The close code of a drain (RFC 6455 section 7.4.1 and its registry).
+SERVICE_RESTART = 1012
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -116,12 +118,18 @@ async def crowd(url: str, count: int, *, reconnect: bool = False) -> AsyncIterat
 
 @dataclass
 class Prober:
-    """Connects again and again; what went wrong is in ``failures``."""
+    """Connects again and again.
+
+    :ivar failures: what went wrong.
+    :ivar restarted: how often it was told 1012 ("service restart") instead of an answer, which a
+        drain may do that begins in the middle of a probe.
+    """
 
     url: str
     message: str = "who"
     answers: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    restarted: int = 0
     _round: trio.Event = field(default_factory=trio.Event)
 
     async def rounds(self, count: int, seconds: float = 60) -> None:
@@ -136,10 +144,21 @@ class Prober:
             try:
                 self.answers.append(await ask(self.url, self.message))
             except Exception as error:  # noqa: BLE001 - whatever it is, it is a failed probe
-                self.failures.append(repr(error))
+                if _close_code(error) == SERVICE_RESTART:
+                    self.restarted += 1
+                else:
+                    self.failures.append(repr(error))
                 await trio.lowlevel.checkpoint()
             self._round.set()
             self._round = trio.Event()
+
+
+def _close_code(error: BaseException) -> int | None:
+    """The code of the close that ended an exchange, if that is what did."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    reason = error.reason if isinstance(error, ConnectionClosed) else None
+    return reason.code if reason is not None else None
 
 
 @asynccontextmanager

@@ -63,6 +63,7 @@ class Instance:
         if application or not self.source.exists():
             self.source.write_text(application or ECHO)
         self.configure(**settings)
+        self._launched: list[subprocess.Popen[str]] = []
         self.process = self._serve()
         self.pid = self.process.pid
 
@@ -94,7 +95,8 @@ class Instance:
                 continue
             if key == "bind" and isinstance(value, str):
                 value = [value]
-            lines.append(f"{key} = {json.dumps(value)}")
+            for name, single in _flat(key, value):
+                lines.append(f"{name} = {json.dumps(single)}")
         self.config.write_text("\n".join(lines) + "\n")
 
     def reconfigure(self, **changes: object) -> None:
@@ -119,7 +121,7 @@ class Instance:
 
     def launch(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a subcommand and do not wait for it."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.command(*arguments),
             cwd=self.home,
             env=self.environ,
@@ -127,6 +129,8 @@ class Instance:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self._launched.append(process)
+        return process
 
     def ask(self, command: str, **arguments: object) -> dict[str, Any]:
         """One command over the control socket; its result or error."""
@@ -246,12 +250,22 @@ class Instance:
             if processes.alive(pid):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
+        for command in self._launched:
+            command.kill()
+            command.communicate()
         # A killed master leaves its segment to the next one of its name, and here none follows.
         with contextlib.suppress(FileNotFoundError):
             self.segment().unlink()
         for pid in family:
             processes.until(lambda pid=pid: not processes.alive(pid), 10, f"{pid} to die")
             processes.reap(pid)
+
+
+def _flat(key: str, value: object) -> list[tuple[str, object]]:
+    """A setting, or those of a table such as ``limits``, as dotted keys."""
+    if isinstance(value, dict):
+        return [(f"{key}.{name}", single) for name, single in value.items()]
+    return [(key, value)]
 
 
 def in_service(status: dict[str, Any]) -> list[dict[str, Any]]:

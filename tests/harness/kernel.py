@@ -38,3 +38,25 @@ def _sockets(port: int, state: str) -> Iterator[tuple[str, str]]:
             fields = line.split()
             if fields[3] == state and int(fields[1].rpartition(":")[2], 16) == port:
                 yield fields[2], fields[9]
+
+
+def descriptors(pid: int) -> dict[int, str]:
+    """The open descriptors of a process and what they are, as /proc/PID/fd names them."""
+    found = {}
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found[int(descriptor.name)] = str(descriptor.readlink())
+        except FileNotFoundError:
+            continue  # closed meanwhile
+    return found
+
+
+def unix_sockets() -> dict[str, tuple[str, str]]:
+    """All unix sockets: their type (``stream``, ``seqpacket``…) and path, which may be empty."""
+    types = {"0001": "stream", "0002": "dgram", "0005": "seqpacket"}
+    found = {}
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split(maxsplit=7)
+        path = fields[7] if len(fields) > 7 else ""
+        found[f"socket:[{fields[6]}]"] = (types.get(fields[4], "closed"), path)
+    return found

@@ -7,7 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple, Self
 
 #: Seconds for one exchange: ten times what a busy machine needs.
@@ -100,6 +100,13 @@ class Raw:
         """Send a text message."""
         self.socket.sendall(frame(TEXT, text.encode()))
 
+    def fragments(self, *texts: str) -> None:
+        """Send one text message in several frames (RFC 6455 section 5.4)."""
+        for index, text in enumerate(texts):
+            data = frame(TEXT if index == 0 else 0, text.encode())
+            final = index == len(texts) - 1
+            self.socket.sendall(data if final else bytes([data[0] & 0x7F]) + data[1:])
+
     def frame(self) -> tuple[int, bytes]:
         """The next frame from the server; opcode -1 at the end of the connection."""
         while (found := self._parse()) is None:
@@ -144,29 +151,35 @@ def endings(clients: Sequence[Raw], patience: float = PATIENCE) -> list[Ending]:
     found: dict[Raw, Ending] = {}
     texts: dict[Raw, list[str]] = {client: [] for client in clients}
     deadline = time.monotonic() + patience
+
+    def take(client: Raw) -> None:
+        """Look at the frames that were read."""
+        while (got := client._parse()) is not None:
+            opcode, payload = got
+            if opcode == TEXT:
+                texts[client].append(payload.decode())
+            elif opcode == CLOSE and client not in found:
+                code = int.from_bytes(payload[:2], "big")
+                found[client] = Ending(code, time.monotonic(), texts[client])
+                # If the server is gone, the next read says so.
+                with suppress(ConnectionResetError, BrokenPipeError):
+                    client.socket.sendall(frame(CLOSE, payload[:2]))
+
     with selectors.DefaultSelector() as selector:
         for client in clients:
             selector.register(client.socket, selectors.EVENT_READ, client)
+            # What came together with the handshake is not told of again.
+            take(client)
         while selector.get_map():
             left = deadline - time.monotonic()
             assert left > 0, f"{len(selector.get_map())} of {len(clients)} have not ended"
             for key, _ in selector.select(left):
-                client: Raw = key.data
-                alive = client._more()
-                while (got := client._parse()) is not None:
-                    opcode, payload = got
-                    if opcode == TEXT:
-                        texts[client].append(payload.decode())
-                    elif opcode == CLOSE and client not in found:
-                        code = int.from_bytes(payload[:2], "big")
-                        found[client] = Ending(code, time.monotonic(), texts[client])
-                        try:
-                            client.socket.sendall(frame(CLOSE, payload[:2]))
-                        except (ConnectionResetError, BrokenPipeError):
-                            alive = False
+                heard: Raw = key.data
+                alive = heard._more()
+                take(heard)
                 if not alive:
-                    selector.unregister(client.socket)
-                    found.setdefault(client, Ending(ABNORMAL, time.monotonic(), texts[client]))
+                    selector.unregister(heard.socket)
+                    found.setdefault(heard, Ending(ABNORMAL, time.monotonic(), texts[heard]))
     return [found[client] for client in clients]
 
 

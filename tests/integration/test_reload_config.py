@@ -41,18 +41,28 @@ async def _who(address: str, count: int) -> set[tuple[str, str]]:
 
 
 async def test_an_added_address_is_served_at_once(start: Start) -> None:
-    """A bind address that the file gained is served by all workers as soon as the reload is done,
-    by each on a listener of its own.
+    """A bind address that the file gained is served by the old workers while the new ones start,
+    and then by each of the new ones on a listener of its own.
     """
     instance = start(bind=[_FIRST])
     instance.running()
     url = instance.url()
-    async with prober(url) as probing:
+    gate = instance.home / "gate"
+    instance.source.write_text(
+        "from contextlib import asynccontextmanager\nimport trio\n\n@asynccontextmanager\n"
+        f"async def lifespan():\n    while not os.path.exists({str(gate)!r}):\n"
+        f"        await trio.sleep(0.01)\n    yield\n\n{ECHO}"
+    )
+    async with prober(url) as probing, trio.open_nursery() as nursery:
         instance.reconfigure(bind=[_FIRST, _SECOND])
-        await _reload(instance)
-        first, second = instance.status()["bind"]
+        nursery.start_soon(_reload, instance)
+        status = await aside(instance.wait, lambda s: len(s["bind"]) == 2, "the second address")
+        first, second = status["bind"]
         assert f"ws://{first}/" == url
         # Each slot gets half of the connections.
+        assert await _who(second, 30) == {("0", "1"), ("1", "1")}
+        gate.touch()
+        await aside(instance.wait, lambda s: s["last_reload"], "the reload to end")
         assert await _who(second, 30) == {("0", "2"), ("1", "2")}
         assert probing.failures == []
     listeners = kernel.listening(_port(second))

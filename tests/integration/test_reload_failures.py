@@ -96,8 +96,8 @@ _BROKEN = {
     ),
     "the import takes too long": Broken(
         "import time\ntime.sleep(1000)\n" + ECHO,
-        r"importing application:app took longer than ready_timeout \(4 s\)",
-        settings={"ready_timeout": 4},
+        r"importing application:app took longer than ready_timeout \(1 s\)",
+        settings={"ready_timeout": 1},
     ),
     "the import kills its process": Broken(
         "import os\nos._exit(9)\n" + ECHO,
@@ -113,9 +113,9 @@ _BROKEN = {
     "the workers are never ready": Broken(
         f"{_LIFESPAN}\n@asynccontextmanager\nasync def lifespan():\n"
         f"    await trio.sleep_forever()\n    yield\n\n{ECHO}",
-        r"it was not ready within ready_timeout \(4 s\)",
+        r"it was not ready within ready_timeout \(3 s\)",
         outcome="rolled_back",
-        settings={"ready_timeout": 4},
+        settings={"ready_timeout": 3},
     ),
     "a worker dies while it settles": Broken(
         _background("os._exit(7)"), "slot [01]: exited with status 7", outcome="rolled_back"

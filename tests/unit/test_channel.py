@@ -235,6 +235,28 @@ async def test_close_wakes_the_receiver(ends: Pair) -> None:
             theirs.close()
 
 
+@pytest.mark.parametrize("message", [False, True])
+async def test_closed_before_it_was_waited_for(ends: Pair, *, message: bool) -> None:
+    """An end that is closed before its receiver's turn is ClosedResourceError too, also in the turn
+    in which a message came.
+    """
+    theirs = Channel(ends[1])
+
+    async def take() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await theirs.receive()
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            if message:
+                await trio.testing.wait_all_tasks_blocked()
+                ends[0].send(b"")
+                # The receiver and this task wake in the same turn, in either order.
+                await trio.lowlevel.wait_readable(ends[1].fileno())
+            theirs.close()
+
+
 async def test_receive_can_be_cancelled_and_loses_nothing(ends: Pair) -> None:
     """A cancelled receive takes no message."""
     ours, theirs = Channel(ends[0]), Channel(ends[1])

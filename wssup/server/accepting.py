@@ -144,7 +144,9 @@ class Accepting(trio.abc.Listener[trio.SocketStream]):
                     await self._wait_for_relief(math.inf)
                 # Removing a listener closes it at once, while this task may not have begun to wait,
                 # or be on its way from the wait to here: then its descriptor is -1.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 await trio.lowlevel.wait_readable(listener)
+                await trio.lowlevel.checkpoint_if_cancelled()
                 exhausted = self._take_some(listener)
                 if exhausted:
                     self._warn("accept_exhausted", error=exhausted, open=self.open)

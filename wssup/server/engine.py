@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, WebSocketServer
+from wsproto.connection import ConnectionState
 
 from wssup import logs
 from wssup.application import own_traceback, summary
@@ -127,7 +128,8 @@ class Engine:
     async def wait_empty(self) -> None:
         """Wait until no connection is left."""
         while self.count:
-            self._empty = trio.Event()
+            if self._empty.is_set():
+                self._empty = trio.Event()
             await self._empty.wait()
 
     async def close_all(self, code: int, why: str, reason: ClosedReason, window: float) -> None:
@@ -238,8 +240,8 @@ class Engine:
                     HandshakeFailure.TIMEOUT if late else HandshakeFailure.BAD_REQUEST
                 )
                 connection.scope.cancel()
-            elif connection.ws is not None and connection.ws.closed is None:
-                connection.closed_by = ClosedReason.PROTOCOL
+            elif connection.ws is not None and _broke_protocol(connection.ws):
+                connection.closed_by = connection.closed_by or ClosedReason.PROTOCOL
             await close()
 
         for name, method in (
@@ -281,11 +283,19 @@ class Engine:
                 await self._failed(connection, reject, fault)
             if rest is not None:
                 raise rest from None
-        if connection.ws is None and connection.failure is None:
-            gone = connection.eof
-            connection.failure = (
-                HandshakeFailure.DISCONNECTED if gone else HandshakeFailure.REJECTED
-            )
+        if connection.ws is None:
+            if connection.failure is None:
+                gone = connection.eof
+                connection.failure = (
+                    HandshakeFailure.DISCONNECTED if gone else HandshakeFailure.REJECTED
+                )
+            await self._dismiss(connection)
+
+    async def _dismiss(self, connection: _Connection) -> None:
+        """End a connection that was turned down: the library waits for the client to do it."""
+        connection.scope.deadline = trio.current_time() + _CLOSE_HANDSHAKE
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await connection.stream.send_eof()
 
     async def _failed(
         self, connection: _Connection, reject: Callable[..., Awaitable[None]], error: BaseException
@@ -359,6 +369,15 @@ class Engine:
             else:
                 return
         connection.scope.cancel()
+
+
+def _broke_protocol(ws: WebSocketConnection) -> bool:
+    """Whether the library closes a connection because of what the client sent.
+
+    It takes some frames that are none for a close frame with 1002 or 1007; wsproto, which has seen
+    no close frame, then still has the connection open.
+    """
+    return ws.closed is None or ws._wsproto.state is ConnectionState.OPEN  # noqa: SLF001
 
 
 def _reason(connection: _Connection) -> ClosedReason:

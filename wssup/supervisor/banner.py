@@ -5,12 +5,14 @@ try next.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wssup.config.addresses import UnixAddress
+from wssup.config.files import FILE_NAME
 from wssup.config.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,27 +21,30 @@ if TYPE_CHECKING:
 __all__ = ["started"]
 
 
-def command(settings: Settings, source: str) -> str:
-    """How this person calls wssup for this instance: the options that are not what it would find by
-    itself.
+def command(settings: Settings, source: str) -> tuple[str, str]:
+    """How this person calls wssup for this instance: the program, and the options that say what it
+    would not find by itself.
+
+    :param source: where the runtime directory was named.
     """
-    name = "wssup"
+    program = "wssup"
     found = Path(sys.argv[0])
-    if found.name == name and shutil.which(name) != str(found):
-        name = os.path.relpath(found) if found.is_relative_to(Path.cwd()) else str(found)
+    if found.name == program and shutil.which(program) != str(found):
+        program = os.path.relpath(found) if found.is_relative_to(Path.cwd()) else str(found)
+    options = ""
     if settings.name != "default":
-        name += f" --name {settings.name}"
-    if source.startswith("--"):
-        name += f" --runtime-dir {settings.runtime_dir}"
-    return name
+        options += f" --name {settings.name}"
+    # A file is found by itself if it has the usual name, or the environment names it.
+    other_file = ":" in source and not source.startswith(f"{FILE_NAME}:")
+    if source.startswith("--") or (other_file and not os.environ.get("WSSUP_CONFIG")):
+        options += f" --runtime-dir {shlex.quote(settings.runtime_dir)}"
+    return shlex.quote(program), options
 
 
 def started(master: Master) -> str:
     """The text."""
     settings = master.settings
-    wssup = command(settings, master.loaded.sources["runtime_dir"])
-    program, _, options = wssup.partition(" ")
-    tail = f" {options}" if options else ""
+    program, tail = command(settings, master.loaded.sources["runtime_dir"])
     addresses = "   ".join(
         str(a) if isinstance(a.where, UnixAddress) else f"ws://{a}/"
         for a in master.listeners.addresses.values()

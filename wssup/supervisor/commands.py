@@ -59,7 +59,9 @@ async def _reload(master: Master, reply: Reply, arguments: Arguments) -> Result:
             if event["event"] == "result":
                 return {key: value for key, value in event.items() if key != "event"}
             await reply.forward(event)
-    raise CommandError("ended", "the reload went on unseen: too many events were not read")
+    if master.fleet.stopping:
+        raise CommandError("ended", "the reload was given up: the instance stops")
+    raise CommandError("ended", "the reload goes on unseen: too many events were not read")
 
 
 async def _scale(master: Master, reply: Reply, arguments: Arguments) -> Result:

@@ -7,6 +7,7 @@ What commands do is in commands.py.
 
 from __future__ import annotations
 
+import ctypes
 import grp
 import os
 import pwd
@@ -36,6 +37,8 @@ PATIENCE = 10.0
 _MOST_CLIENTS = 32
 #: <asm-generic/socket.h>: the supplementary groups of the peer, as of its connect(2).
 _SO_PEERGROUPS = 59
+#: <linux/limits.h> NGROUPS_MAX.
+_MOST_GROUPS = 65536
 
 
 class Control:
@@ -169,14 +172,26 @@ def allowed(client: trio.socket.SocketType) -> None:
     _, user, group = struct.unpack("3i", credentials)
     if user in (0, os.geteuid()) or group == os.getegid():
         return
-    packed = client.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * 4096)
-    if os.getegid() in struct.unpack(f"{len(packed) // 4}I", packed):
+    if os.getegid() in _groups(client):
         return
     raise CommandError(
         "forbidden",
         f"user id {user} may not command this instance",
         f"run it as root, as {_user()}, or as a member of group {_group()}",
     )
+
+
+def _groups(client: trio.socket.SocketType) -> list[int]:
+    """The supplementary groups of the peer. Python's getsockopt() takes no more than 1024 bytes."""
+    groups = (ctypes.c_uint32 * _MOST_GROUPS)()
+    size = ctypes.c_uint32(ctypes.sizeof(groups))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.getsockopt(
+        client.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, groups, ctypes.byref(size)
+    ):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return groups[: size.value // ctypes.sizeof(ctypes.c_uint32)]
 
 
 def _user() -> str:

@@ -118,6 +118,7 @@ class Master:
         self.reloading: Reload | None = None
         self.last_reload: Result | None = None
         self._processes = Processes()
+        self._reload_scope = trio.CancelScope()
         self._generations = 0
         self._log = logs.get()
         self._status = 0
@@ -182,6 +183,7 @@ class Master:
         self._generations += 1
         self.reloading = Reload(self, self._generations)
         self.state = InstanceState.RELOADING
+        self._reload_scope = trio.CancelScope()
         self.nursery.start_soon(self._reload, self.reloading)
         return self.reloading
 
@@ -305,9 +307,12 @@ class Master:
 
     async def _reload(self, reload: Reload) -> None:
         try:
-            self.last_reload = await reload.run()
+            with self._reload_scope:
+                self.last_reload = await reload.run()
         finally:
             self.reloading = None
+        if self._reload_scope.cancelled_caught:
+            return
         if self.state is InstanceState.RELOADING:
             self.state = InstanceState.RUNNING
         self.events.tell(
@@ -331,7 +336,8 @@ class Master:
             case signal.SIGTTOU:
                 self.scale(self.fleet.count - 1)
             case signal.SIGTERM:
-                self.stop(fast=False)
+                # Who says it a second time is in a hurry.
+                self.stop(fast=self.state is InstanceState.STOPPING)
             case _:
                 self.stop(fast=True)
 
@@ -340,14 +346,17 @@ class Master:
             await trio.sleep(self.settings.address_linger)
             address.refuse_new()
             await trio.sleep(_CLOSING)
+            bind = str(address)
             self.fleet.sharing.removed(address.text)
             self.listeners.close(address.text)
-            self._log.info("address_closed", bind=address.text)
+            self._log.info("address_closed", bind=bind)
 
     def _end(self, order: Drain, state: InstanceState, *, how: str) -> None:
         first = not self.fleet.stopping
         self.state = state
         self._log.info("stopping", how=how, seconds=order.timeout, active=self._active())
+        self._reload_scope.cancel()
+        self.events.end()
         self.fleet.stop(order)
         if first:
             self.nursery.start_soon(self._finish)

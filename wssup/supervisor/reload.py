@@ -155,13 +155,13 @@ class Reload:
         self.rollout = Rollout(slots, surge=surge, settle=settings.settle)
         self._phase("starting", settings.ready_timeout)
         fleet.on_successor = self._heard
-        self._master.watch.on_sample = self._sampled
+        self._master.watch.tell(self._sampled)
         try:
             self._perform(self.rollout.begin(trio.current_time()))
             await self._settled.wait()
         finally:
             fleet.on_successor = None
-            self._master.watch.on_sample = None
+            self._master.watch.tell(None)
         if self.rollout.phase is Phase.ROLLED_BACK:
             raise CommandError("rolled_back", self._reason)
 

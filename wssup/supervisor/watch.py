@@ -38,12 +38,12 @@ class Watch:
     """The sampler.
 
     :ivar snapshot: the last look.
-    :ivar on_sample: called with each look; a rollout that settles wants to know.
     """
 
     def __init__(self, fleet: Fleet, scoreboard: Scoreboard) -> None:
         self.snapshot: Snapshot = scoreboard.snapshot()
-        self.on_sample: Callable[[Snapshot], None] | None = None
+        self._told: Callable[[Snapshot], None] | None = None
+        self._hurry = trio.Event()
         self._fleet = fleet
         self._scoreboard = scoreboard
         self._log = logs.get()
@@ -54,12 +54,22 @@ class Watch:
         while True:
             self.snapshot = self._scoreboard.snapshot()
             self._judge(self.snapshot)
-            if self.on_sample is not None:
-                self.on_sample(self.snapshot)
+            if self._told is not None:
+                self._told(self.snapshot)
             moves = self.snapshot.total.accepted != accepted
             accepted = self.snapshot.total.accepted
-            busy = moves or self.on_sample is not None
-            await trio.sleep(_BUSY if busy else min(_IDLE, self._fleet.settings.stall_after / 2))
+            busy = moves or self._told is not None
+            pause = _BUSY if busy else min(_IDLE, self._fleet.settings.stall_after / 2)
+            with trio.move_on_after(pause):
+                await self._hurry.wait()
+            self._hurry = trio.Event()
+
+    def tell(self, told: Callable[[Snapshot], None] | None) -> None:
+        """Call ``told`` with each look from now on, the first at once: a rollout that settles wants
+        to know. ``None`` ends it.
+        """
+        self._told = told
+        self._hurry.set()
 
     def _judge(self, snapshot: Snapshot) -> None:
         fleet = self._fleet
