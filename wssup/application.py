@@ -23,6 +23,8 @@ __all__ = ["Application", "digest", "load", "own_traceback", "summary"]
 
 #: A traceback travels in one message; what is longer is cut in the middle.
 LONGEST_TRACEBACK = 32 * 1024
+#: Characters of an exception's own text that are shown.
+LONGEST_SUMMARY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +126,11 @@ def _check_handler(name: str, handler: object) -> None:
 
 def _import_failed(name: str, error: BaseException) -> ApplicationError:
     if isinstance(error, SystemExit):
-        summary = f"importing {name} ended the process: sys.exit({error.code!r})"
+        what = f"importing {name} ended the process: sys.exit({error.code!r})"
     else:
-        summary = f"importing {name} failed: {type(error).__name__}: {error}".splitlines()[0]
-    return ApplicationError(summary, "see the traceback", own_traceback(error))
+        what = f"importing {name} failed: {summary(error)}"
+    first = what[:LONGEST_SUMMARY].splitlines()[0]
+    return ApplicationError(first, "see the traceback", own_traceback(error))
 
 
 def own_traceback(error: BaseException) -> str:
@@ -146,7 +149,8 @@ def summary(error: BaseException) -> str:
     """The error in one line; what nurseries have wrapped once or more is unwrapped."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"
+    return text if len(text) <= LONGEST_SUMMARY else text[:LONGEST_SUMMARY] + "…"
 
 
 def _is_ours(frame: TracebackType) -> bool:

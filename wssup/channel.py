@@ -8,6 +8,7 @@ has not read those is stuck.
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import os
 import socket
@@ -27,6 +28,8 @@ LONGEST = 192 * 1024
 MOST_DESCRIPTORS = 253
 #: Python's socket module lacks it: received descriptors are closed on exec (recvmsg(2)).
 MSG_CMSG_CLOEXEC = 0x40000000
+#: What sending says when there is no room for the message, or for its descriptors in flight.
+_FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
 #: What sending says when the other end, or this one, is closed.
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF})
 
@@ -115,13 +118,18 @@ class Channel:
         """
         try:
             send(self._end, message, descriptors)
-        except BlockingIOError as error:
-            raise ChannelFull from error
         except OSError as error:
+            if error.errno in _FULL:
+                raise ChannelFull from error
             if error.errno not in _GONE:
                 raise
             return False
         return True
+
+    async def writable(self) -> None:
+        """Wait until there may be room for a message, or the end is closed."""
+        with contextlib.suppress(trio.ClosedResourceError):
+            await trio.lowlevel.wait_writable(self._end)
 
     async def receive(self) -> Received | None:
         """The next message; ``None`` at end of file.
@@ -142,11 +150,17 @@ class Channel:
                 continue
 
     def receive_nowait(self) -> Received | None:
-        """A message that is already there, or ``None``."""
-        try:
-            return receive(self._end)
-        except (BlockingIOError, ConnectionResetError):
-            return None
+        """A message that is already there, or ``None``.
+
+        :raises MessageError: if it is not understood; the channel stays usable.
+        """
+        while True:
+            try:
+                return receive(self._end)
+            except BlockingIOError:
+                return None
+            except ConnectionResetError:
+                continue  # said once, before what the peer had sent
 
     def close(self) -> None:
         """Close this end; who waits in :meth:`receive` gets ``trio.ClosedResourceError``."""

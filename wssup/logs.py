@@ -1,6 +1,7 @@
 """Log events: one name per fact, its details as fields; pretty on a terminal, JSON lines elsewhere.
 
-A line is written with one write(2), so lines of several processes do not mix. What the application
+A line up to PIPE_BUF (4096 bytes) is written with one write(2), so lines of several processes do
+not mix; longer ones, with tracebacks, may. What the application
 and libraries log through :mod:`logging` comes out in the same form.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 
 import structlog
 
-__all__ = ["Log", "bind", "configure", "get", "is_pretty"]
+__all__ = ["Log", "bind", "configure", "get", "is_pretty", "show"]
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -87,6 +88,13 @@ class _Lossy:
     def flush(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.flush()
+
+
+def show(text: str) -> None:
+    """Write text for the person at the terminal, who may be gone."""
+    out = _Lossy()
+    out.write(text + "\n")
+    out.flush()
 
 
 def _without_nothing(

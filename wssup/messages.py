@@ -170,6 +170,8 @@ class Drain(_Message, frozen=True, tag="drain"):
     timeout: float
     #: Leave connections alone until only the window is left of the timeout.
     wait: bool = False
+    #: The whole service ends: nobody will accept after this worker, so it empties its queues.
+    final: bool = False
 
 
 Message: TypeAlias = (

@@ -16,7 +16,7 @@ from typing import Any
 from tests.harness import processes
 
 #: What most tests serve: it echoes, and says who it is on request.
-ECHO = '''\
+ECHO = """\
 import os
 import wssup
 
@@ -30,7 +30,7 @@ async def app(request):
             worker = wssup.current_worker()
             message = f"{worker.slot} {worker.generation} {os.getpid()} {GENERATION_MARK}"
         await ws.send_message(message)
-'''
+"""
 #: Short windows: a test waits for facts, and should not have to wait long.
 QUICK = {
     "settle": 0.5,
@@ -93,8 +93,6 @@ class Instance:
         for key, value in settings.items():
             if value is None:
                 continue
-            if key == "bind" and isinstance(value, str):
-                value = [value]
             for name, single in _flat(key, value):
                 lines.append(f"{name} = {json.dumps(single)}")
         self.config.write_text("\n".join(lines) + "\n")
@@ -251,8 +249,8 @@ class Instance:
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
         for command in self._launched:
-            command.kill()
-            command.communicate()
+            with command:
+                command.kill()
         # A killed master leaves its segment to the next one of its name, and here none follows.
         with contextlib.suppress(FileNotFoundError):
             self.segment().unlink()
@@ -263,6 +261,8 @@ class Instance:
 
 def _flat(key: str, value: object) -> list[tuple[str, object]]:
     """A setting, or those of a table such as ``limits``, as dotted keys."""
+    if key == "bind" and isinstance(value, str):
+        return [(key, [value])]
     if isinstance(value, dict):
         return [(f"{key}.{name}", single) for name, single in value.items()]
     return [(key, value)]

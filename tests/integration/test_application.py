@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from tests.harness import processes
 from tests.harness.instance import ECHO, Instance
-from tests.harness.raw import Raw, raw_clients, request
+from tests.harness.raw import Raw, endings, request, spread_clients
 
 Start = Callable[..., Instance]
 
 #: Each path is a way to be a handler.
-WAYS = '''\
+WAYS = """\
 import os
 import sys
 import trio
@@ -77,8 +76,8 @@ async def echo_in_nursery(request):
 
 async def app(request):
     await globals()[request.path[1:]](request)
-'''
-_JOURNAL = '''\
+"""
+_JOURNAL = """\
 import os
 import wssup
 from contextlib import asynccontextmanager
@@ -91,7 +90,7 @@ journal = Path(__file__).with_name("journal")
 def note(what):
     with journal.open("a") as file:
         file.write(what + "\\n")
-'''
+"""
 
 
 def _pid(address: str) -> int:
@@ -115,8 +114,9 @@ def _counts(status: dict[str, Any]) -> dict[str, int]:
 def _wait_counts(instance: Instance, expected: dict[str, int]) -> dict[str, Any]:
     """Wait until all connections are closed; they must have ended in these ways."""
     status = instance.wait(
-        lambda s: s["connections"]["open"] == 0
-        and s["connections"]["accepted"] >= sum(expected.values()),
+        lambda s: (
+            s["connections"]["open"] == 0 and s["connections"]["accepted"] >= sum(expected.values())
+        ),
         "the end of the connections",
     )
     assert _counts(status) == expected
@@ -328,157 +328,26 @@ async def app(request):
         if await ws.get_message() == "poison":
             poisoned.set()
         else:
-            await ws.send_message(str(os.getpid()))
+            await ws.send_message(f"{{wssup.current_worker().slot}} {{os.getpid()}}")
 """
     )
     instance.running()
-    victim = instance.workers()[0]
-    # So many that surely both workers have some: one of 2**24 times they have not.
-    with raw_clients(instance.address(), 24) as clients:
-        held: dict[bool, list[Raw]] = {True: [], False: []}
-        for client in clients:
-            held[int(client.ask("who")) == victim].append(client)
-        assert held[True]
-        assert held[False]
-        held[True][0].say("poison")
-        assert {client.ending().code for client in held[True]} == {1011}
+    victim, survivor = instance.workers()[0], instance.workers()[1]
+    with spread_clients(instance.address(), 2, 5) as clients:
+        clients[0][0].say("poison")
+        assert {ending.code for ending in endings(clients[0])} == {1011}
         instance.wait(
-            lambda s: s["slots"][0]["state"] == "ready"
-            and [w["pid"] for w in s["slots"][0]["workers"]] != [victim],
+            lambda s: (
+                s["slots"][0]["state"] == "ready"
+                and victim not in [w["pid"] for w in s["slots"][0]["workers"]]
+            ),
             "the worker's successor",
         )
-        assert {int(client.ask("who")) for client in held[False]} == {instance.workers()[1]}
-        counts = _counts(instance.status())
-        assert counts == {"error": len(held[True])}
+        assert {client.ask("who") for client in clients[1]} == {f"1 {survivor}"}
+        assert _counts(instance.status()).get("error") == len(clients[0])
     [event] = instance.events("application_failed")
     assert event["error"] == "its lifespan raised OSError: the database is gone"
     assert "in watch" in event["exception"]
-    assert instance.workers()[0] != victim
-
-
-_THREADED = f"""\
-import threading
-
-enough = threading.Event()
-thread = threading.Thread(target=enough.wait, name="poller", daemon=True)
-thread.start()
-{ECHO.replace('"who"', '"thread"').replace("{GENERATION_MARK}", "{thread.is_alive()}")}"""
-
-
-def test_threads_at_import_are_refused(start: Start) -> None:
-    """An application that starts a Python thread while it is imported is refused, with the thread's
-    name and a remedy.
-    """
-    instance = start(_THREADED)
-    assert instance.exited() == 1
-    [event] = instance.events("cannot_start")
-    assert "'poller'" in event["reason"]
-    assert "--no-preload" in event["reason"]
-    assert instance.events("worker_ready") == []
-    assert "Traceback" not in instance.logged()
-
-
-def test_threads_at_import_without_preload(start: Start) -> None:
-    """With preload = false each worker imports the application itself, so that threads it starts
-    then live in the worker.
-    """
-    instance = start(_THREADED, preload=False)
-    status = instance.running()
-    pids = {w["pid"] for s in status["slots"] for w in s["workers"]}
-    assert len(pids) == 2
-    with Raw(instance.address()) as client:
-        _, _, pid, alive = client.open().ask("thread").split()
-        client.close()
-    assert alive == "True"
-    assert int(pid) in pids
-    for worker in pids:
-        assert len(os.listdir(f"/proc/{worker}/task")) == 2
-    assert len(os.listdir(f"/proc/{instance.zygote()}/task")) == 1
-
-
-def test_what_an_import_prints_is_in_the_log_once(start: Start) -> None:
-    """What the application prints at import is in the log once, although its buffer is copied to
-    each worker, and what a handler prints is there too.
-    """
-    instance = start(
-        f"import sys\nprint('a banner')\nprint('a warning', file=sys.stderr)\n{ECHO}"
-        "        print('a message')\n"
-    )
-    instance.running()
-    with Raw(instance.address()) as client:
-        assert client.open().ask("hello") == "hello"
-        client.close()
-    instance.signal(signal.SIGTERM)
-    assert instance.exited() == 0
-    lines = instance.logged().splitlines()
-    assert [lines.count(x) for x in ("a banner", "a warning", "a message")] == [1, 1, 1]
-
-
-class Wrong(NamedTuple):
-    """An application that is none: its name, its text, and what must be said."""
-
-    name: str
-    text: str
-    said: tuple[str, ...]
-
-
-_WRONG = {
-    "no module": Wrong("nowhere:app", "", ("there is no module 'nowhere'", "--app-dir")),
-    "no package": Wrong("nowhere.chat:app", "", ("there is no module 'nowhere'",)),
-    "no attribute": Wrong(
-        "application:chatt",
-        "async def chat(request): ...",
-        ("has no attribute 'chatt'", "did you mean application:chat?"),
-    ),
-    "not async": Wrong(
-        "application:app",
-        "def app(request): ...",
-        ("application:app is not an async function", "async def app(request)"),
-    ),
-    "no argument": Wrong(
-        "application:app",
-        "async def app(): ...",
-        ("cannot be called with one argument", "async def app(request)"),
-    ),
-    "two arguments": Wrong(
-        "application:app",
-        "async def app(scope, receive): ...",
-        ("cannot be called with one argument", "'receive'"),
-    ),
-    "a class": Wrong(
-        "application:App",
-        "class App:\n    async def __call__(self, request): ...",
-        ("application:App is not an async function",),
-    ),
-    "a value": Wrong("application:app", "app = 5", ("application:app is int, not a handler",)),
-}
-
-
-@pytest.mark.parametrize("case", _WRONG)
-def test_a_wrong_name(start: Start, case: str) -> None:
-    """What is named but is no handler is refused by serve with status 1 and one line that says what
-    is wrong, where, and what helps; no worker is started and no traceback shown.
-    """
-    wrong = _WRONG[case]
-    instance = start(wrong.text, app=wrong.name)
-    assert instance.exited() == 1
-    [event] = instance.events("cannot_start")
-    for part in wrong.said:
-        assert part in event["reason"]
-    assert instance.events("worker_ready") == []
-    assert "Traceback" not in instance.logged()
-
-
-def test_a_name_without_attribute(start: Start) -> None:
-    """A name without an attribute is a mistake in the configuration: status 2, one line and a
-    remedy.
-    """
-    instance = start(app="application")
-    assert instance.exited() == 2
-    line, remedy = instance.logged().splitlines()
-    assert "app = 'application'" in line
-    assert "module and an attribute" in line
-    assert "shop.chat:app" in remedy
 
 
 def test_a_message_over_the_limit(start: Start) -> None:

@@ -18,7 +18,6 @@ import pytest
 
 from tests.harness import processes
 from tests.harness.instance import Instance
-from tests.harness.raw import raw_clients
 
 Start = Callable[..., Instance]
 
@@ -193,26 +192,26 @@ def test_silent_clients(start: Start) -> None:
     """
     instance = start(workers=1)
     before = instance.running()
+    began = time.monotonic()
     with (
         _client(instance) as silent,
         _client(instance) as halting,
         _client(instance) as deaf,
         _client(instance) as other,
     ):
-        began = time.monotonic()
         halting.sendall(b'{"v": 1, "comm')
         deaf.sendall(_LONG_ANSWER)
-        for _ in range(20):
-            _healthy(instance, before)
+        _healthy(instance, before)
         other.sendall(b'{"v": 1, "command": "config"}\n')
         assert b'"result"' in _rest(other)
-        assert time.monotonic() - began < _PATIENCE / 2
+        # Nobody had to wait for their end: all three are still there.
+        processes.until(lambda: len(_conversations(instance)) <= 3, 5, "the end of the others")
+        assert len(_conversations(instance)) == 3
         for client in (silent, halting):
             error = json.loads(_rest(client))["error"]
             assert error["code"] == "timeout"
-        assert time.monotonic() - began >= _PATIENCE - 1
-        # Those who listen heard it at the same time as this one was given up.
-        processes.until(lambda: len(_conversations(instance)) == 0, 30, "the end of the deaf one")
+        assert time.monotonic() - began >= _PATIENCE
+        processes.until(lambda: len(_conversations(instance)) == 0, 60, "the end of the deaf one")
         cut = _rest(deaf)
         assert len(cut) > 1000
         assert not cut.endswith(b"\n")
@@ -242,7 +241,7 @@ def test_a_client_that_vanishes(start: Start) -> None:
         with _client(instance) as client:
             client.sendall(_LONG_ANSWER)
             assert client.recv(1000)
-    processes.until(lambda: len(_conversations(instance)) == 0, 20, "the end of conversations")
+    processes.until(lambda: len(_conversations(instance)) == 0, 60, "the end of conversations")
     _healthy(instance, before)
     with _client(instance) as client:
         client.sendall(b'{"v": 1, "command": "reload"}\n')
@@ -265,11 +264,14 @@ with socket.socket(socket.AF_UNIX) as client:
     client.settimeout(60)
     try:
         client.connect("control.sock")
-    except PermissionError as error:
+    except PermissionError:
         sys.exit("closed")
-    client.sendall(b'{"v": 1, "command": "status"}\\n')
+    try:
+        client.sendall(b'{"v": 1, "command": "status"}\\n')
+    except BrokenPipeError:
+        pass  # it does not want to hear us, and has said so
     with client.makefile() as lines:
-        print(lines.read())
+        print(lines.readline())
 """
 
 
@@ -303,126 +305,3 @@ def test_other_users_are_refused(start: Start) -> None:
     assert "65534" in error["message"]
     assert json.loads(as_other(65534, os.getegid()).stdout)["result"]["schema"] == 1
     assert json.loads(as_other(os.getegid()).stdout)["result"]["schema"] == 1
-
-
-_NUMBER = (int, float)
-_MAYBE_TEXT = (str, type(None))
-_DOCUMENT: dict[str, Any] = {
-    "schema": int,
-    "name": str,
-    "version": str,
-    "state": str,
-    "pid": int,
-    "generation": int,
-    "mixed": bool,
-    "app": str,
-    "started_at": float,
-    "bind": [str],
-    "retiring": [str],
-    "capacity": int,
-    "limits": {
-        "nofile": {"soft": int, "hard": int, "found": int},
-        "reserve_fds": int,
-        "backlog": int,
-    },
-    "workers": int,
-    "restarts": int,
-    "connections": {
-        "open": int,
-        "active": int,
-        "accepted": int,
-        "closed": int,
-        "refused": int,
-        "handshake_failures": int,
-        "closed_by_reason": dict,
-        "refused_by_reason": dict,
-        "handshake_failures_by_reason": dict,
-        "messages_in": int,
-        "messages_out": int,
-        "bytes_in": int,
-        "bytes_out": int,
-        "handler_runs": int,
-        "handler_errors": int,
-    },
-    "slots": [
-        {
-            "slot": int,
-            "state": str,
-            "error": _MAYBE_TEXT,
-            "lent_to": (int, type(None)),
-            "workers": [
-                {
-                    "pid": int,
-                    "generation": int,
-                    "role": str,
-                    "state": str,
-                    "stalled": bool,
-                    "open": int,
-                    "active": int,
-                    "accepted": int,
-                    "closed": int,
-                    "handler_errors": int,
-                    "accepting": bool,
-                    "lag_ms": _NUMBER,
-                    "lag_max_ms": _NUMBER,
-                    "age": _NUMBER,
-                    "stale": bool,
-                }
-            ],
-        }
-    ],
-    "reload": (dict, type(None)),
-    "last_reload": {
-        "outcome": str,
-        "generation": int,
-        "seconds": _NUMBER,
-        "reason": _MAYBE_TEXT,
-        "traceback": _MAYBE_TEXT,
-    },
-}
-
-
-def _check(value: object, shape: Any, where: str) -> None:
-    """Every key of the shape is there with its type; further keys are allowed under one schema."""
-    if isinstance(shape, dict):
-        assert isinstance(value, dict), where
-        for key, inner in shape.items():
-            assert key in value, f"{where}.{key} is missing"
-            _check(value[key], inner, f"{where}.{key}")
-    elif isinstance(shape, list):
-        assert isinstance(value, list), where
-        for index, item in enumerate(value):
-            _check(item, shape[0], f"{where}[{index}]")
-    else:
-        kinds = shape if isinstance(shape, tuple) else (shape,)
-        assert type(value) in kinds, f"{where} = {value!r}"
-
-
-def test_the_status_document(start: Start) -> None:
-    """The status document has every key of schema 1 with its type, state names are in lower case,
-    and its counts are right.
-    """
-    instance = start(settle=0.1, drain_window=0.1)
-    before = instance.running()
-    assert before["last_reload"] is None
-    assert instance.ask("reload")["result"]["outcome"] == "done"
-    with raw_clients(before["bind"][0], 3):
-        instance.wait(lambda s: s["connections"]["active"] == 3, "the connections")
-        status = instance.wait(
-            lambda s: all(len(slot["workers"]) == 1 for slot in s["slots"]), "the old workers' end"
-        )
-    _check(status, _DOCUMENT, "status")
-    assert (status["schema"], status["name"], status["state"]) == (1, "test", "running")
-    assert (status["pid"], status["generation"], status["workers"]) == (instance.pid, 2, 2)
-    assert abs(status["started_at"] - time.time()) < 600
-    assert [slot["slot"] for slot in status["slots"]] == [0, 1]
-    for slot in status["slots"]:
-        [worker] = slot["workers"]
-        assert (slot["state"], worker["state"], worker["role"]) == ("ready", "ready", "current")
-        assert worker["accepting"]
-    counts = status["connections"]
-    assert (counts["open"], counts["active"], counts["handler_runs"]) == (3, 3, 3)
-    assert sum(slot["workers"][0]["active"] for slot in status["slots"]) == 3
-    printed = instance.run("status", "--json")
-    assert printed.returncode == 0
-    _check(json.loads(printed.stdout), _DOCUMENT, "printed")

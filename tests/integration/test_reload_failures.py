@@ -218,6 +218,9 @@ async def test_a_killed_successor_rolls_back(start: Start) -> None:
                 lambda s: all(slot["state"] == "settling" for slot in s["slots"]),
                 "both slots to settle",
             )
+            # New connections go to the new workers alone, so that these are tried in earnest.
+            answers = [await ask(instance.url(), "who") for _ in range(20)]
+            assert {answer.split()[1] for answer in answers} == {"2"}
             os.kill(instance.workers("successor")[1], signal.SIGKILL)
         (done,) = results
         assert done.returncode == 1

@@ -284,6 +284,7 @@ def test_a_client_that_does_not_answer_cannot_hold_up_a_stop(start: Start) -> No
         instance.signal(signal.SIGTERM)
         assert instance.exited(20) == 0
     assert sum(e["left"] for e in instance.events("drain_deadline")) == 4
+    assert [e["reason"] for e in instance.events("closed")] == ["deadline"] * 4
     assert instance.events("worker_lost") == []
 
 

@@ -39,21 +39,21 @@ def check(line: bytes) -> None:
     assert "\n" not in text
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes(line: bytes) -> None:
     """Whatever bytes a client sends are a known command or a CommandError of one line."""
     check(line)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(requests | values)
 def test_any_json(document: Any) -> None:
     """Whatever JSON a client sends is a known command or a CommandError of one line."""
     check(json.dumps(document).encode())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(sorted(COMMANDS)),
     st.dictionaries(st.text().filter(lambda key: key not in {"v", "command"}), st.text()),

@@ -52,4 +52,4 @@ def default_runtime_dir(environ: Mapping[str, str]) -> tuple[str, str]:
     session = environ.get("XDG_RUNTIME_DIR", "")
     if session.startswith("/"):
         return str(Path(session) / "wssup"), "XDG_RUNTIME_DIR"
-    return f"/tmp/wssup-{user}", "default"  # noqa: S108 - the master checks owner and mode
+    return f"/tmp/wssup-{user}", "default"  # noqa: S108 - the master checks who owns it

@@ -29,6 +29,7 @@ _ITS_OWN_FAULT = frozenset(
         errno.EHOSTUNREACH,
         errno.EOPNOTSUPP,
         errno.ENETUNREACH,
+        errno.ENONET,
     }
 )
 #: No descriptors, or no memory for one: taking more makes no sense for a while.
@@ -105,6 +106,15 @@ class Accepting(trio.abc.Listener[trio.SocketStream]):
                 self._start(key)
             else:
                 self._stop(key)
+
+    def empty_queues(self) -> None:
+        """Take what has been accepted by the kernel and waits, without waiting for more."""
+        for listener in self._listeners.values():
+            before = -1
+            while before != self.open < self._limit:
+                before = self.open
+                if self._take_some(listener):
+                    break
 
     def close_listeners(self) -> None:
         """Accept no more, for good. What was taken already is still handed out."""

@@ -45,6 +45,7 @@ class _Connection:
     """One accepted socket, from accept to close."""
 
     __slots__ = (
+        "answered",
         "began",
         "closed_by",
         "eof",
@@ -69,6 +70,7 @@ class _Connection:
         #: The handler was called: from now on it is the one that ends.
         self.handled = False
         self.eof = False
+        self.answered = False
         self.closed_by: ClosedReason | None = None
 
 
@@ -198,10 +200,6 @@ class Engine:
             return
         connection.failure = connection.failure or HandshakeFailure.BAD_REQUEST
         self._log.debug("handshake_failed", error=repr(error))
-        # Best effort: the buffer of a new socket has room, and if not, the client learns by the
-        # close.
-        with contextlib.suppress(OSError):
-            os.write(connection.stream.socket.fileno(), _BAD_REQUEST)
 
     def _count_end(self, connection: _Connection) -> None:
         if connection.ws is None:
@@ -228,6 +226,7 @@ class Engine:
             return bytes(data)
 
         async def send_all(data: bytes) -> None:
+            connection.answered = True
             await send(data)
             self._bytes_out += len(data)
 
@@ -239,6 +238,12 @@ class Engine:
                 connection.failure = connection.failure or (
                     HandshakeFailure.TIMEOUT if late else HandshakeFailure.BAD_REQUEST
                 )
+                if connection.failure is HandshakeFailure.BAD_REQUEST and not connection.answered:
+                    # The library raised instead of answering. Best effort: the buffer of a new
+                    # socket has room, and if not, the client learns by the close.
+                    connection.answered = True
+                    with contextlib.suppress(OSError):
+                        os.write(stream.socket.fileno(), _BAD_REQUEST)
                 connection.scope.cancel()
             elif connection.ws is not None and _broke_protocol(connection.ws):
                 connection.closed_by = connection.closed_by or ClosedReason.PROTOCOL

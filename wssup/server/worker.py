@@ -8,6 +8,7 @@ first, so that a new master can have the addresses at once.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import time
@@ -41,7 +42,9 @@ from wssup.start import WorkerStart
 
 __all__ = ["main"]
 
-#: RFC 6455 section 7.4.1 and its registry: "internal error", "service restart".
+#: RFC 6455 section 7.4.1 and its registry: "going away", "internal error", "service
+#: restart".
+_GOING_AWAY = 1001
 _INTERNAL_ERROR = 1011
 _SERVICE_RESTART = 1012
 #: Seconds over which clients are told when the master died, and after which the worker ends
@@ -56,7 +59,7 @@ _HEARTBEAT = 0.5
 #: The part of a drain's timeout within which the last close is begun.
 _SPREAD_SHARE = 0.9
 #: What a close code of an order is counted as: "going away" means that the service ends.
-_REASONS = {1001: ClosedReason.STOP, _INTERNAL_ERROR: ClosedReason.ERROR}
+_REASONS = {_GOING_AWAY: ClosedReason.STOP, _INTERNAL_ERROR: ClosedReason.ERROR}
 
 
 def main(start: WorkerStart) -> int:
@@ -160,21 +163,30 @@ class _Worker:
 
     async def _take_signals(self, signals: AsyncIterator[int]) -> None:
         async for _ in signals:
-            if self._order is None:
-                self._post(Leaving("SIGTERM"))
-                self._drain(self._own_order())
+            self._leave("SIGTERM")
+
+    def _leave(self, reason: str) -> None:
+        """Drain although the master did not ask for it."""
+        if self._order is None:
+            self._post(Leaving(reason))
+            self._drain(self._own_order())
 
     async def _obey_master(self) -> None:
         while True:
             try:
                 received = await self._channel.receive()
             except MessageError as error:
+                # It may have been listeners that we were to serve: the slot needs another worker.
                 self._log.error("message_lost", error=str(error))
+                self._leave("a message of the master was lost")
                 continue
             if received is None:
                 break
             self._obey(received)
         self._accepting.close_listeners()
+        # Nobody watches over this process any more but itself: past the deadline it shows in the
+        # log where it hangs, and exits.
+        faulthandler.dump_traceback_later(_ORPHAN_TIMEOUT + _ORPHAN_WINDOW, exit=True)
         self._log.warning("master_gone", hint="closing listeners, then connections")
         window = min(_ORPHAN_WINDOW, self._settings.drain_window)
         self._drain(Drain(_SERVICE_RESTART, "service restart", window, _ORPHAN_TIMEOUT))
@@ -207,6 +219,8 @@ class _Worker:
     def _drain(self, order: Drain) -> None:
         """Begin to drain; a later order replaces an earlier one."""
         self._order = order
+        if order.final and self._engine is not None:
+            self._accepting.empty_queues()
         self._accepting.close_listeners()
         if self._engine is None:
             # Still starting up, with nobody to say goodbye to.

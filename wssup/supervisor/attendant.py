@@ -5,6 +5,7 @@ What a worker's messages and its end mean for its slot is decided by its owner (
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Sequence
 
@@ -23,6 +24,8 @@ __all__ = ["Attendant"]
 
 #: Seconds between the end of a worker's channel and the report of its pid.
 _NAME_GRACE = 5.0
+#: Seconds for which a worker may leave its messages unread when the channel is full.
+_READ_GRACE = 30.0
 #: Seconds between SIGABRT, which has a process dump its stacks, and SIGKILL.
 _DUMP_GRACE = 1.0
 
@@ -60,16 +63,23 @@ class Attendant:
         self._nursery.start_soon(self._listen, worker)
 
     def post(self, worker: Worker, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send a message; a worker that reads none is killed."""
-        try:
-            worker.channel.post(message, descriptors)
-        except ChannelFull:
-            worker.failure = "it does not read the master's messages"
-            self.kill(worker)
+        """Send a message, at once or, while the channel is full, in turn."""
+        if not worker.outbox:
+            try:
+                worker.channel.post(message, descriptors)
+            except ChannelFull:
+                self._nursery.start_soon(self._empty_outbox, worker)
+            else:
+                return
+        # The descriptors may be closed before it is their turn.
+        worker.outbox.append((message, [os.dup(d) for d in descriptors]))
 
     def kill(self, worker: Worker) -> None:
         """End a worker now, with its stacks in the log."""
-        if not worker.aborted and worker.pid is not None:
+        if worker.asked_for and worker.pid is None:
+            # Its row may not be given away while somebody could still be born to it.
+            worker.generation.kill()
+        elif not worker.aborted and worker.pid is not None:
             worker.aborted = True
             self._nursery.start_soon(self._abort, worker, worker.pid)
 
@@ -99,12 +109,8 @@ class Attendant:
         settings = worker.generation.settings
         try:
             with worker.boot, trio.move_on_after(settings.ready_timeout):
-                while not worker.asked_for:
-                    await worker.generation.available()
-                    texts, listeners = self._listeners.of(worker.slot)
-                    fork = Fork(worker.serial, worker.slot, worker.row, texts)
-                    worker.asked_for = worker.generation.fork(fork, [theirs.fileno(), *listeners])
-                theirs.close()
+                async with worker.generation.births:
+                    await self._ask_for(worker, theirs)
                 await worker.booted.wait()
                 return
         finally:
@@ -114,13 +120,42 @@ class Attendant:
         worker.failure = f"it was not ready within ready_timeout ({settings.ready_timeout:g} s)"
         if worker.generation.error:
             worker.failure = f"its zygote cannot start: {worker.generation.error}"
-        if not worker.asked_for:
-            self._gone(worker, worker.failure)
-        elif worker.pid is None:
-            # Its row may not be given away while somebody could still be born to it.
-            worker.generation.kill()
-        else:
+        if worker.asked_for:
             self.kill(worker)
+        else:
+            self._gone(worker, worker.failure)
+
+    async def _ask_for(self, worker: Worker, theirs: Channel) -> None:
+        while not worker.asked_for:
+            await worker.generation.available()
+            texts, listeners = self._listeners.of(worker.slot)
+            fork = Fork(worker.serial, worker.slot, worker.row, texts)
+            worker.asked_for = worker.generation.fork(fork, [theirs.fileno(), *listeners])
+        # Only the worker has that end from now on: its end of file is the worker's.
+        theirs.close()
+        await worker.named.wait()
+
+    async def _empty_outbox(self, worker: Worker) -> None:
+        """Send what waits; a worker that reads nothing for long is ended."""
+        while worker.outbox and not worker.gone.is_set():
+            message, descriptors = worker.outbox[0]
+            try:
+                worker.channel.post(message, descriptors)
+            except ChannelFull:
+                with trio.move_on_after(_READ_GRACE) as patience:
+                    await worker.channel.writable()
+                if patience.cancelled_caught:
+                    worker.failure = "it does not read the master's messages"
+                    self.kill(worker)
+                    break
+            else:
+                worker.outbox.popleft()
+                for descriptor in descriptors:
+                    os.close(descriptor)
+        for _, descriptors in worker.outbox:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        worker.outbox.clear()
 
     async def _listen(self, worker: Worker) -> None:
         while True:
@@ -164,7 +199,9 @@ class Attendant:
         while True:
             try:
                 received = worker.channel.receive_nowait()
-            except (MessageError, OSError):
+            except MessageError:
+                continue
+            except OSError:
                 break
             if received is None:
                 break

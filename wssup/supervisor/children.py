@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from wssup.channel import Channel
+from wssup.messages import Message
 from wssup.scoreboard import WorkerState
 from wssup.supervisor.backoff import Backoff
 from wssup.supervisor.slots import SERVED, State
@@ -36,6 +38,7 @@ class Worker:
     :ivar pid: ``None`` until its zygote, or it itself, has said.
     :ivar spawned_at: seconds, monotonic.
     :ivar asked_for: its zygote was asked to fork it.
+    :ivar outbox: messages, with descriptors of their own, that wait for room in the channel.
     :ivar named: its pid is known, or that it has none.
     :ivar leaving: it was told to end, or said that it will.
     :ivar stalled: its loop has not turned for ``stall_after``.
@@ -58,6 +61,7 @@ class Worker:
     traceback: str = ""
     asked_for: bool = False
     boot: trio.CancelScope = field(default_factory=trio.CancelScope)
+    outbox: deque[tuple[Message, list[int]]] = field(default_factory=deque)
     named: trio.Event = field(default_factory=trio.Event)
     booted: trio.Event = field(default_factory=trio.Event)
     gone: trio.Event = field(default_factory=trio.Event)

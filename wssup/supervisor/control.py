@@ -31,7 +31,9 @@ __all__ = ["VERSION", "Control"]
 #: The version of the protocol.
 VERSION = 1
 #: Bytes of a request at most; seconds a client has to send one, and to take a line of the answer.
+#: The first is below the patience of our own commands, which may wait for a place behind others.
 LONGEST_LINE = 64 * 1024
+REQUEST_PATIENCE = 3.0
 PATIENCE = 10.0
 #: Clients served at a time; further ones wait in the backlog.
 _MOST_CLIENTS = 32
@@ -123,18 +125,16 @@ class Control:
 
     async def _read_line(self, stream: trio.SocketStream) -> bytes:
         line = bytearray()
-        with trio.move_on_after(PATIENCE):
-            while b"\n" not in line:
-                if len(line) > LONGEST_LINE:
-                    raise CommandError(
-                        "too_long", f"the request is longer than {LONGEST_LINE} bytes"
-                    )
+        with trio.move_on_after(REQUEST_PATIENCE):
+            while (end := line.find(b"\n")) < 0 and len(line) <= LONGEST_LINE:
                 chunk = await stream.receive_some(LONGEST_LINE)
                 if not chunk:
                     raise CommandError("bad_json", "the request ends without a line feed")
                 line += chunk
-            return bytes(line.split(b"\n", 1)[0])
-        raise CommandError("timeout", f"no request within {PATIENCE:g} s")
+            if not 0 <= end <= LONGEST_LINE:
+                raise CommandError("too_long", f"the request is longer than {LONGEST_LINE} bytes")
+            return bytes(line[:end])
+        raise CommandError("timeout", f"no request within {REQUEST_PATIENCE:g} s")
 
 
 def parse(line: bytes) -> dict[str, Any]:
@@ -146,7 +146,9 @@ def parse(line: bytes) -> dict[str, Any]:
         request = msgspec.json.decode(line, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CommandError("bad_json", f"the request is not a JSON object: {error}") from None
-    if request.pop("v", None) != VERSION:
+    version = request.pop("v", None)
+    # True equals 1 and is none.
+    if type(version) is not int or version != VERSION:
         raise CommandError(
             "bad_version", f"this instance speaks version {VERSION} of the protocol", 'send "v": 1'
         )

@@ -24,7 +24,15 @@ from wssup.supervisor.generation import Generation
 from wssup.supervisor.listeners import Listeners
 from wssup.supervisor.process import Processes
 from wssup.supervisor.sharing import Sharing
-from wssup.supervisor.slots import Action, Event, State, step
+from wssup.supervisor.slots import (
+    AWAITS_CURRENT,
+    AWAITS_SUCCESSOR,
+    STILL,
+    Action,
+    Event,
+    State,
+    step,
+)
 
 __all__ = ["Fleet"]
 
@@ -34,12 +42,7 @@ GOING_AWAY = 1001
 #: Seconds at most that a worker gets beyond its own deadline before it is killed.
 _GRACE = 5.0
 
-_STILL = frozenset({State.READY, State.FAILED, State.DRAINING})
-#: Where a slot waits for a worker of that role to boot.
-_AWAITED = {
-    Role.CURRENT: {State.STARTING},
-    Role.SUCCESSOR: {State.REPLACING, State.RESCUING},
-}
+_AWAITED = {Role.CURRENT: AWAITS_CURRENT, Role.SUCCESSOR: AWAITS_SUCCESSOR}
 _LEAVING = {
     Role.CURRENT: Event.CURRENT_LEAVING,
     Role.SUCCESSOR: Event.SUCCESSOR_LEAVING,
@@ -132,15 +135,23 @@ class Fleet:
 
     def scale(self, count: int) -> None:
         """Have ``count`` slots in service: further ones start, the last ones are parked."""
-        self._listeners.extend(count)
-        for index in range(len(self.slots), count):
-            self.slots[index] = Slot(index, self._backoff())
+        self.prepare(count)
         for index, slot in self.slots.items():
             if index < count and not slot.in_service:
                 slot.backoff.reset()
                 self.event(slot, Event.START)
             elif index >= count and slot.in_service:
                 self.event(slot, Event.PARK)
+
+    def prepare(self, count: int) -> None:
+        """Have listeners for so many slots. Those of slots not in service are lent.
+
+        :raises ListenError: if the kernel has no more.
+        """
+        self._listeners.extend(count)
+        for index in range(len(self.slots), self._listeners.slots):
+            self.slots[index] = Slot(index, self._backoff())
+        self.sharing.update()
 
     @property
     def count(self) -> int:
@@ -150,7 +161,7 @@ class Fleet:
     @property
     def settled(self) -> bool:
         """Whether no slot in service is on its way to something."""
-        return all(s.state in _STILL for s in self.slots.values() if s.in_service)
+        return all(s.state in STILL for s in self.slots.values() if s.in_service)
 
     def changed(self) -> None:
         """Wake whoever waits for the fleet to change."""
@@ -236,10 +247,13 @@ class Fleet:
         worker.failure = worker.failure or f"it left by itself ({why})"
         worker.booted.set()
         self._set_state(worker, WorkerState.DRAINING)
+        settings = worker.generation.settings
+        self._attendant.end_within(worker, settings.drain_timeout + _GRACE)
         slot = self.slots[worker.slot]
         role = worker.role
         if role in _LEAVING:
-            slot.delay = slot.backoff.shortest
+            lived = trio.current_time() - worker.spawned_at
+            slot.delay = slot.backoff.left(lived=lived)
             self.event(slot, _LEAVING[role])
             if role is Role.SUCCESSOR:
                 self._tell(worker, "lost", worker.failure)
@@ -265,17 +279,17 @@ class Fleet:
                 self.event(slot, Event.RETIRED_GONE)
             self.changed()
             return
-        now = trio.current_time()
-        at_boot = not worker.ready
-        slot.delay = slot.backoff.lost(now, at_boot=at_boot, lived=now - worker.spawned_at)
         slot.error = reason
         if worker.role is Role.SUCCESSOR:
+            # Its failure is the reload's, and does not spend the slot's budget.
             slot.successor = None
-            slot.delay = slot.delay or slot.backoff.longest
+            slot.delay = slot.backoff.shortest
             self.event(slot, Event.SUCCESSOR_LOST)
             self._tell(worker, "lost", reason)
         else:
             slot.current = None
+            lived = trio.current_time() - worker.spawned_at
+            slot.delay = slot.backoff.lost(at_boot=not worker.ready, lived=lived)
             spent = slot.delay is None and slot.state is State.STARTING
             slot.delay = slot.delay or slot.backoff.longest
             if spent:
@@ -301,7 +315,13 @@ class Fleet:
             # Old workers that take long to drain hold their rows: a later try will find one.
             self._nursery.start_soon(self._not_started, slot, role, str(error))
             return None
-        ours, theirs = pair()
+        try:
+            ours, theirs = pair()
+        except OSError as error:
+            self._scoreboard.fold(row)
+            reason = f"the master cannot make a channel: {error.strerror}"
+            self._nursery.start_soon(self._not_started, slot, role, reason)
+            return None
         worker = Worker(
             serial=self._serial,
             slot=slot.index,

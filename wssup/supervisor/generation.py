@@ -19,6 +19,7 @@ from wssup.channel import Channel, ChannelFull, pair
 from wssup.config.settings import Settings
 from wssup.errors import ApplicationError, MessageError
 from wssup.messages import PROTOCOL, Fork, Forked, ForkFailed, Load, Loaded, LoadFailed
+from wssup.supervisor.backoff import Backoff
 from wssup.supervisor.process import Processes
 from wssup.supervisor.zygote import CHANNEL
 
@@ -26,6 +27,8 @@ __all__ = ["Generation"]
 
 #: The worker's entry. A name, not an import: the supervisor never imports the server.
 ENTRY = "wssup.server.worker:main"
+#: Forks that a zygote is asked for at a time.
+_BIRTHS = 16
 #: Seconds between end of file and SIGKILL for a zygote that does not end.
 _END_GRACE = 5.0
 #: The master's wssup is put at the end of the zygote's path: it is found when it is run from a
@@ -68,6 +71,9 @@ class Generation:
         self._channel: Channel | None = None
         self._available = trio.Event()
         self._ended = trio.Event()
+        self._attending = trio.CancelScope()
+        #: Workers asked for at a time: a channel holds some hundred messages.
+        self.births = trio.CapacityLimiter(_BIRTHS)
         self._log = logs.get(gen=number)
 
     async def load(self) -> None:
@@ -90,7 +96,10 @@ class Generation:
             raise
 
     def _spawn(self) -> tuple[Channel, int]:
-        ours, theirs = pair()
+        try:
+            ours, theirs = pair()
+        except OSError as error:
+            raise ApplicationError(f"the master cannot make a channel: {error.strerror}") from error
         channel = Channel(ours)
         try:
             self.pid = self._processes.spawn(
@@ -156,31 +165,42 @@ class Generation:
 
     async def attend(self) -> None:
         """Listen to the zygote until it ends; a zygote that is killed is started again."""
-        delay = self.settings.backoff_min
-        while not self.ending:
-            if self.pid is None:
+        backoff = Backoff(
+            self.settings.backoff_min,
+            self.settings.backoff_max,
+            self.settings.failure_budget,
+            self.settings.failure_window,
+        )
+        with self._attending:
+            while True:
+                began = trio.current_time()
+                if self.pid is not None:
+                    await self._listen()
+                    self._unavailable()
+                    ended = await self._processes.wait(self.pid)
+                    if not self.ending:
+                        self._log.warning("zygote_lost", pid=self.pid, ended=str(ended))
+                    self.pid = None
+                if self.ending:
+                    break
+                delay = backoff.lost(at_boot=False, lived=trio.current_time() - began)
+                assert delay is not None
                 await trio.sleep(delay)
-                delay = min(self.settings.backoff_max, delay * 2)
-                try:
-                    await self.load()
-                except ApplicationError as error:
-                    self.error = str(error)
-                    self._log.error(
-                        "zygote_restart_failed",
-                        error=error.message,
-                        exception=error.traceback or None,
-                    )
-                    continue
-                self._log.info("zygote_restarted", pid=self.pid)
-                delay = self.settings.backoff_min
-            await self._listen()
-            assert self.pid is not None
-            self._unavailable()
-            ended = await self._processes.wait(self.pid)
-            if not self.ending:
-                self._log.warning("zygote_lost", pid=self.pid, ended=str(ended))
-            self.pid = None
+                await self._load_again()
         self._ended.set()
+
+    async def _load_again(self) -> None:
+        try:
+            await self.load()
+        except ApplicationError as error:
+            self.error = str(error)
+            self._log.error(
+                "zygote_restart_failed",
+                error=error.message,
+                exception=error.traceback or None,
+            )
+        else:
+            self._log.info("zygote_restarted", pid=self.pid)
 
     async def available(self) -> None:
         """Wait until there is a zygote to ask for workers."""
@@ -190,27 +210,37 @@ class Generation:
         """Ask for a worker; whether the zygote could be asked."""
         assert self._channel is not None
         try:
-            return self._channel.post(fork, descriptors)
+            asked = self._channel.post(fork, descriptors)
         except ChannelFull:
             self.kill()
             return False
+        if not asked:
+            self._unavailable()
+        return asked
 
     def kill(self) -> None:
         """End a zygote that does not do its work; it is started again."""
         if self.pid is not None:
             self._log.error("zygote_stuck", pid=self.pid)
+            self._unavailable()
             self._processes.signal(self.pid, signal.SIGKILL)
 
-    async def end(self) -> None:
-        """Let the zygote go; its workers stay."""
+    async def end(self, grace: float = _END_GRACE) -> None:
+        """Let the zygote go; its workers stay.
+
+        :param grace: seconds until it is killed.
+        """
         self.ending = True
         if self._channel is not None:
             self._channel.close()
-        if self.pid is not None:
-            with trio.move_on_after(_END_GRACE):
-                await self._ended.wait()
-                return
-            self._processes.signal(self.pid, signal.SIGKILL)
+        if self.pid is None or not self._available.is_set():
+            # None there, or one that is only being started.
+            self._attending.cancel()
+            return
+        with trio.move_on_after(grace):
+            await self._ended.wait()
+            return
+        self._processes.signal(self.pid, signal.SIGKILL)
 
     def _unavailable(self) -> None:
         if self._available.is_set():

@@ -121,6 +121,17 @@ class Instance:
                 )
         top.mkdir(mode=0o755, parents=True, exist_ok=True)
         self.path.mkdir(mode=0o755, exist_ok=True)
+        # Who could make files here could hold the lock, or be taken for us.
+        found = self.path.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError(0, "it is not a directory")
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise InstanceError(
+                f"the runtime directory {self.path} belongs to another user, or others may write"
+                " to it",
+                f"chown it to this user and chmod go-w {self.path}, or name another one with"
+                " --runtime-dir",
+            )
 
     def _clear_leftovers(self) -> None:
         if self.control.exists():

@@ -14,12 +14,13 @@ import errno
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from wssup import logs
 from wssup.config.addresses import TcpAddress, UnixAddress, parse_bind
 from wssup.errors import ListenError
 from wssup.procinfo import describe_listener
@@ -29,7 +30,6 @@ __all__ = ["Address", "Listeners"]
 
 #: <asm-generic/socket.h>; the socket module lacks them.
 _SO_ATTACH_FILTER = 26
-_SO_DETACH_FILTER = 27
 _SO_ATTACH_REUSEPORT_CBPF = 51
 #: Drops segments that open a connection (SYN without ACK, in byte 13 of the TCP header) and passes
 #: all others.
@@ -57,14 +57,6 @@ def _attach(sock: socket.socket, option: int, code: Sequence[Instruction]) -> No
     sock.setsockopt(
         socket.SOL_SOCKET, option, struct.pack("@HP", len(code), ctypes.addressof(filters))
     )
-
-
-def _detach_filter(sock: socket.socket) -> None:
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
-    except OSError as error:
-        if error.errno != errno.ENOENT:  # there is none
-            raise
 
 
 class Address:
@@ -134,26 +126,27 @@ class Address:
             _attach(self._sockets[0], _SO_ATTACH_REUSEPORT_CBPF, program(shares[: self.listening]))
 
     def refuse_new(self) -> None:
-        """Let no further handshake begin; those in flight still finish."""
+        """Let no further connection begin; those in flight can still be accepted."""
+        self._remove_file()
         for sock in self._sockets:
             if not self.shared:
-                _attach(sock, _SO_ATTACH_FILTER, _NO_NEW)
-
-    def accept_new(self) -> None:
-        """Take back :meth:`refuse_new`."""
-        for sock in self._sockets:
-            if not self.shared:
-                _detach_filter(sock)
+                # Where a sandbox refuses the filter, whoever comes in the last moment is reset.
+                with contextlib.suppress(OSError):
+                    _attach(sock, _SO_ATTACH_FILTER, _NO_NEW)
 
     def close(self) -> None:
         """Close the master's copies, and remove a unix socket's file if it is still ours."""
         for sock in self._sockets:
             sock.close()
+        self._remove_file()
+
+    def _remove_file(self) -> None:
         if isinstance(self.where, UnixAddress) and self._inode is not None:
             with contextlib.suppress(FileNotFoundError):
                 found = Path(self.where.path).lstat()
                 if (found.st_dev, found.st_ino) == self._inode:
                     Path(self.where.path).unlink()
+            self._inode = None
 
     def _resolve(self, where: TcpAddress) -> None:
         try:
@@ -275,6 +268,7 @@ class Listeners:
         self.shares: tuple[int, ...] = ()
         self._backlog = backlog
         self._mode = mode
+        self._warned = False
 
     def bind(self, texts: Iterable[str]) -> list[Address]:
         """Bind addresses for the slots there are, all or none, without listening yet.
@@ -310,17 +304,18 @@ class Listeners:
             address.extend(self.slots, self._backlog)
         for address in made:
             self.addresses[address.text] = address
-            if self.shares:
-                address.steer(self.shares)
+        if self.shares:
+            self.steer(self.shares)
 
     def extend(self, slots: int) -> None:
         """Have listeners for at least ``slots`` slots.
 
         :raises ListenError: if the kernel has no more.
         """
-        self.slots = max(self.slots, slots)
+        slots = max(self.slots, slots)
         for address in self.addresses.values():
-            address.extend(self.slots, self._backlog)
+            address.extend(slots, self._backlog)
+        self.slots = slots
 
     def of(self, slot: int, *, lent: bool = False) -> tuple[list[str], list[int]]:
         """Names and descriptors of a slot's listeners; when lent, without those that everybody has
@@ -329,14 +324,24 @@ class Listeners:
         chosen = [a for a in self.addresses.values() if not (lent and a.shared)]
         return [a.text for a in chosen], [a.fileno(slot) for a in chosen]
 
-    def steer(self, shares: Sequence[int], unsupported: Callable[[OSError], None]) -> None:
-        """Steer every address; ``unsupported`` is told once per call if the kernel cannot."""
+    def steer(self, shares: Sequence[int]) -> None:
+        """Steer every address; says once in the log if the kernel cannot."""
         self.shares = tuple(shares)
         try:
             for address in self.addresses.values():
                 address.steer(self.shares)
         except OSError as error:
-            unsupported(error)
+            if not self._warned:
+                self._warned = True
+                logs.get().warning(
+                    "steering_unsupported",
+                    error=error.strerror,
+                    hint="the kernel's hash spreads connections; lending serves what it misses",
+                )
+
+    def take_out(self, text: str) -> Address:
+        """An address that is to be closed: nobody gets its listeners any more."""
+        return self.addresses.pop(text)
 
     def close(self, text: str) -> None:
         """Close an address for good."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator
 
@@ -43,6 +42,8 @@ _FAST_TIMEOUT = 2.0
 _CLOSING = 1.0
 #: Seconds that the workers of a dead predecessor get to let go of its addresses.
 _PREDECESSOR_GRACE = 3.0
+#: Seconds that a zygote gets to end at a stop.
+_END_GRACE = 5.0
 #: Seconds for the last lines to clients of the control socket.
 _FAREWELL = 1.0
 
@@ -122,6 +123,7 @@ class Master:
         self._generations = 0
         self._log = logs.get()
         self._status = 0
+        self._grace = 0.0
         self._finished = trio.Event()
 
     @property
@@ -210,9 +212,15 @@ class Master:
         """Close every connection with 1001 and end; returns the deadline in seconds."""
         settings = self.settings
         if fast:
-            order = Drain(GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT)
+            order = Drain(GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT, final=True)
         else:
-            order = Drain(GOING_AWAY, "server stops", settings.drain_window, settings.drain_timeout)
+            order = Drain(
+                GOING_AWAY,
+                "server stops",
+                settings.drain_window,
+                settings.drain_timeout,
+                final=True,
+            )
         self._end(order, InstanceState.STOPPING, how="fast" if fast else "graceful")
         return order.timeout
 
@@ -221,7 +229,7 @@ class Master:
         seconds.
         """
         timeout = over + max(1.0, self.settings.drain_timeout - self.settings.drain_window)
-        order = Drain(SERVICE_RESTART, "server drains", over, timeout)
+        order = Drain(SERVICE_RESTART, "server drains", over, timeout, final=True)
         self._end(order, InstanceState.DRAINING, how="drain")
         return timeout
 
@@ -236,7 +244,6 @@ class Master:
         if address.retirement is not None:
             address.retirement.cancel()
             address.retirement = None
-            address.accept_new()
 
     # Tasks.
 
@@ -292,10 +299,11 @@ class Master:
                 return
             await fleet.wait_changed()
         failed = [s for s in fleet.slots.values() if s.state is State.FAILED]
-        if len(failed) == len(fleet.slots):
+        if len(failed) == fleet.count:
             self._fail(f"no worker could be started: {failed[0].error}", "")
             return
-        self.state = InstanceState.RUNNING
+        if self.state is InstanceState.STARTING:
+            self.state = InstanceState.RUNNING
         self._log.info(
             "running",
             workers=fleet.count - len(failed),
@@ -303,7 +311,7 @@ class Master:
             formula=f"{fleet.count} * ({self.nofile.soft} - {settings.reserve_fds})",
         )
         if logs.is_pretty(settings.log_format):
-            print(started(self), file=sys.stderr, flush=True)  # noqa: T201 - for the person at the terminal
+            logs.show(started(self))
 
     async def _reload(self, reload: Reload) -> None:
         try:
@@ -344,12 +352,17 @@ class Master:
     async def _retire(self, address: Address, scope: trio.CancelScope) -> None:
         with scope:
             await trio.sleep(self.settings.address_linger)
-            address.refuse_new()
-            await trio.sleep(_CLOSING)
-            bind = str(address)
-            self.fleet.sharing.removed(address.text)
-            self.listeners.close(address.text)
-            self._log.info("address_closed", bind=bind)
+        if scope.cancelled_caught:
+            return
+        # From here on there is no way back: a reload that wants the address again binds it anew.
+        address.retirement = None
+        bind = str(address)
+        self.listeners.take_out(address.text)
+        address.refuse_new()
+        await trio.sleep(_CLOSING)
+        self.fleet.sharing.removed(address.text)
+        address.close()
+        self._log.info("address_closed", bind=bind)
 
     def _end(self, order: Drain, state: InstanceState, *, how: str) -> None:
         first = not self.fleet.stopping
@@ -357,9 +370,19 @@ class Master:
         self._log.info("stopping", how=how, seconds=order.timeout, active=self._active())
         self._reload_scope.cancel()
         self.events.end()
+        self._grace = order.timeout
         self.fleet.stop(order)
         if first:
+            self.nursery.start_soon(self._close_listeners)
             self.nursery.start_soon(self._finish)
+
+    async def _close_listeners(self) -> None:
+        """Once nobody accepts any more, new clients are to be refused, not to wait in a queue."""
+        for address in self.listeners.addresses.values():
+            address.refuse_new()
+        # The workers empty the queues before they close their copies.
+        await trio.sleep(_CLOSING)
+        self.listeners.close_all()
 
     async def _finish(self) -> None:
         fleet = self.fleet
@@ -367,8 +390,7 @@ class Master:
             await fleet.wait_changed()
         for generation in {fleet.serving, fleet.next} - {None}:
             assert generation is not None
-            await generation.end()
-        self.events.end()
+            await generation.end(min(_END_GRACE, self._grace))
         await self._control.settle(_FAREWELL)
         self._finished.set()
 
@@ -376,7 +398,7 @@ class Master:
         self._log.error("cannot_start", reason=reason, exception=traceback or None)
         self._status = 1
         self._end(
-            Drain(GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT),
+            Drain(GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT, final=True),
             InstanceState.STOPPING,
             how="failed",
         )
@@ -390,8 +412,8 @@ class Master:
                 f"no {what} now: a reload is under way (generation {self.reloading.number})",
                 "wait for it; 'wssup status' shows how far it is",
             )
-        if self.state is InstanceState.STARTING:
-            raise CommandError("busy", f"no {what} now: the instance is still starting")
+        if self.fleet.serving is None:
+            raise CommandError("busy", f"no {what} now: the application is still being imported")
 
     def _active(self) -> int:
         return self.scoreboard.snapshot().total.active

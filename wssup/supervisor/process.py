@@ -39,7 +39,10 @@ class Exit(NamedTuple):
 
     def __str__(self) -> str:
         if self.signal is not None:
-            return f"killed by {signal.Signals(self.signal).name}"
+            try:
+                return f"killed by {signal.Signals(self.signal).name}"
+            except ValueError:  # most real-time signals have no name (signal(7))
+                return f"killed by signal {self.signal}"
         return f"exited with status {self.status}"
 
     @property

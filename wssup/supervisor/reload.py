@@ -99,6 +99,7 @@ class Reload:
         settings = loaded.settings
         # Bound before anything starts, so that an address that cannot be had refuses the reload;
         # nobody can connect to it before listen().
+        fleet.prepare(max(fleet.count, self._wanted(before, loaded)))
         added = master.listeners.bind(
             t for t in settings.bind if t not in master.listeners.addresses
         )
@@ -116,7 +117,7 @@ class Reload:
             await generation.load()
             master.nursery.start_soon(generation.attend)
             master.listeners.add(added)
-        except UserError:
+        except BaseException:
             for address in added:
                 address.close()
             for address in revived:
@@ -221,8 +222,15 @@ class Reload:
         for text, address in list(master.listeners.addresses.items()):
             if text not in wanted and address.retirement is None:
                 master.retire_address(address)
-        if loaded.settings.workers != before.settings.workers:
-            self._fleet.scale(master.worker_count(loaded.settings))
+        wanted_workers = self._wanted(before, loaded)
+        if wanted_workers:
+            self._fleet.scale(wanted_workers)
+
+    def _wanted(self, before: Loaded, loaded: Loaded) -> int:
+        """The number of workers, if the configuration's changed; 0 leaves what is."""
+        if loaded.settings.workers == before.settings.workers:
+            return 0
+        return self._master.worker_count(loaded.settings)
 
     async def _drain(self, old: int) -> None:
         """Wait for the old workers, as far as ``on_reload`` says, and tell how many connections

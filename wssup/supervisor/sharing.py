@@ -50,7 +50,6 @@ class Sharing:
         self._steered_at = float("-inf")
         self._wanted: tuple[int, ...] = ()
         self._due = trio.Event()
-        self._warned = False
 
     def update(self) -> None:
         """The slots changed: lend, take back, steer."""
@@ -125,13 +124,4 @@ class Sharing:
     def _steer(self) -> None:
         self._steered = self._wanted
         self._steered_at = trio.current_time()
-        self._listeners.steer(self._wanted, self._unsupported)
-
-    def _unsupported(self, error: OSError) -> None:
-        if not self._warned:
-            self._warned = True
-            self._log.warning(
-                "steering_unsupported",
-                error=error.strerror,
-                hint="the kernel's hash spreads connections; lending serves what it misses",
-            )
+        self._listeners.steer(self._wanted)

@@ -7,8 +7,8 @@ are on their way out.
 Rules:
 
 1. At most one of current and successor accepts.
-2. A successor accepts before its predecessor stops, and a predecessor accepts again before its
-successor goes.
+2. A successor accepts before its predecessor stops. On the way back the two are told at once; the
+   listener stays open and its queue waits, so nothing is lost in between.
 3. Until COMMIT nothing has been done to the current worker that ROLL_BACK cannot undo.
 4. Retired workers never change the state, but for the last one, which ends DRAINING.
 5. Who serves an unserved slot's listeners is not decided here: see lending.py.
@@ -34,7 +34,20 @@ from enum import StrEnum, auto
 from types import MappingProxyType
 from typing import NamedTuple
 
-__all__ = ["SERVED", "TABLE", "Action", "Event", "SlotError", "State", "Step", "diagram", "step"]
+__all__ = [
+    "AWAITS_CURRENT",
+    "AWAITS_SUCCESSOR",
+    "SERVED",
+    "STILL",
+    "TABLE",
+    "Action",
+    "Event",
+    "SlotError",
+    "State",
+    "Step",
+    "diagram",
+    "step",
+]
 
 
 class State(StrEnum):
@@ -109,6 +122,12 @@ class SlotError(Exception):
 #: The states in which somebody of the slot's own accepts from its listeners.
 SERVED = frozenset({State.READY, State.REPLACING, State.SETTLING, State.ALONE, State.DRAINING})
 
+#: The states in which a slot has nothing more to do by itself.
+STILL = frozenset({State.READY, State.FAILED, State.DRAINING})
+#: The states in which the slot waits for its current worker, or for a successor, to boot.
+AWAITS_CURRENT = frozenset({State.STARTING})
+AWAITS_SUCCESSOR = frozenset({State.REPLACING, State.RESCUING})
+
 _S, _E, _A = State, Event, Action
 
 _TABLE: dict[tuple[State, Event], Step] = {
@@ -124,7 +143,7 @@ _TABLE: dict[tuple[State, Event], Step] = {
     (_S.STARTING, _E.PARK): Step(_S.PARKED, (_A.RETIRE_CURRENT, _A.DRAIN_RETIRED)),
     (_S.STARTING, _E.RETIRED_GONE): Step(_S.STARTING),
     (_S.READY, _E.CURRENT_LOST): Step(_S.BACKOFF, (_A.ARM_RETRY,)),
-    (_S.READY, _E.CURRENT_LEAVING): Step(_S.STARTING, (_A.RETIRE_CURRENT, _A.SPAWN)),
+    (_S.READY, _E.CURRENT_LEAVING): Step(_S.BACKOFF, (_A.RETIRE_CURRENT, _A.ARM_RETRY)),
     (_S.READY, _E.REPLACE): Step(_S.REPLACING, (_A.SPAWN_SUCCESSOR,)),
     (_S.READY, _E.PARK): Step(_S.PARKED, (_A.RETIRE_CURRENT, _A.DRAIN_RETIRED)),
     (_S.READY, _E.RETIRED_GONE): Step(_S.READY),
@@ -157,7 +176,7 @@ _TABLE: dict[tuple[State, Event], Step] = {
     (_S.ALONE, _E.ROLL_BACK): Step(_S.STARTING, (_A.RETIRE_SUCCESSOR, _A.DRAIN_RETIRED, _A.SPAWN)),
     (_S.ALONE, _E.RETIRED_GONE): Step(_S.ALONE),
     (_S.DRAINING, _E.CURRENT_LOST): Step(_S.BACKOFF, (_A.ARM_RETRY,)),
-    (_S.DRAINING, _E.CURRENT_LEAVING): Step(_S.STARTING, (_A.RETIRE_CURRENT, _A.SPAWN)),
+    (_S.DRAINING, _E.CURRENT_LEAVING): Step(_S.BACKOFF, (_A.RETIRE_CURRENT, _A.ARM_RETRY)),
     (_S.DRAINING, _E.REPLACE): Step(_S.REPLACING, (_A.SPAWN_SUCCESSOR,)),
     (_S.DRAINING, _E.PARK): Step(_S.PARKED, (_A.RETIRE_CURRENT, _A.DRAIN_RETIRED)),
     (_S.DRAINING, _E.RETIRED_GONE): Step(_S.READY),

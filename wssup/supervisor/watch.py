@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import trio
 
@@ -19,19 +20,27 @@ _BUSY = 0.1
 _IDLE = 1.0
 
 
-def hung(ages: Mapping[int, float], *, stall_after: float, hang_after: float) -> int | None:
-    """The worker to end because its loop has not turned for ``hang_after``, if any.
+class Look(NamedTuple):
+    """How long a worker's loop has not turned, and what its generation allows; in seconds."""
+
+    age: float
+    stall_after: float
+    hang_after: float
+
+
+def hung(looks: Mapping[int, Look]) -> int | None:
+    """The worker to end because its loop has not turned for its ``hang_after``, if any.
 
     One at a time, and none while several, at least half of them, stall: then the machine is the
     problem, and ending workers would add to it.
 
-    :param ages: seconds since each ready worker's loop turned, by serial number.
+    :param looks: what each ready worker looks like, by serial number.
     """
-    stalled = [age for age in ages.values() if age > stall_after]
-    if not ages or (len(stalled) > 1 and 2 * len(stalled) >= len(ages)):
+    stalled = [look for look in looks.values() if look.age > look.stall_after]
+    if not looks or (len(stalled) > 1 and 2 * len(stalled) >= len(looks)):
         return None
-    oldest = max(ages, key=lambda serial: ages[serial])
-    return oldest if ages[oldest] > hang_after else None
+    oldest = max(looks, key=lambda serial: looks[serial].age - looks[serial].hang_after)
+    return oldest if looks[oldest].age > looks[oldest].hang_after else None
 
 
 class Watch:
@@ -73,22 +82,24 @@ class Watch:
 
     def _judge(self, snapshot: Snapshot) -> None:
         fleet = self._fleet
-        settings = fleet.settings
         now = time.monotonic_ns()
-        ages: dict[int, float] = {}
+        looks: dict[int, Look] = {}
         for view in snapshot.rows:
             worker = fleet.workers.get(view.serial)
-            if worker is None or not worker.ready or worker.leaving or worker.aborted:
+            if worker is None or not worker.ready or worker.aborted:
                 continue
-            age = (now - view.heartbeat_ns) / 1e9
-            ages[view.serial] = age
-            if (age > settings.stall_after) is not worker.stalled:
-                self._mark(worker, age)
-        victim = hung(ages, stall_after=settings.stall_after, hang_after=settings.hang_after)
+            # By its own generation's limits: its beats are as frequent as those ask for.
+            limits = worker.generation.settings
+            look = Look((now - view.heartbeat_ns) / 1e9, limits.stall_after, limits.hang_after)
+            looks[view.serial] = look
+            if not worker.leaving and (look.age > look.stall_after) is not worker.stalled:
+                self._mark(worker, look.age)
+        victim = hung(looks)
         if victim is not None:
             worker = fleet.workers[victim]
-            worker.failure = f"its loop did not turn for {ages[victim]:.1f} s (hang_after)"
-            logs.get(**worker.noun).error("worker_hung", seconds=round(ages[victim], 1))
+            age = looks[victim].age
+            worker.failure = f"its loop did not turn for {age:.1f} s (hang_after)"
+            logs.get(**worker.noun).error("worker_hung", seconds=round(age, 1))
             fleet.kill(worker)
 
     def _mark(self, worker: Worker, age: float) -> None:

@@ -9,6 +9,7 @@ on end of file from the master.
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import gc
 import importlib
@@ -32,6 +33,7 @@ from wssup.start import WorkerStart
 
 __all__ = ["CHANNEL", "main"]
 
+_PR_SET_PDEATHSIG = 1
 #: The descriptor that the master lays the zygote's channel on.
 CHANNEL = 3
 
@@ -48,6 +50,9 @@ def main() -> None:
     # On SIGABRT every thread's stack goes to the log: that is how a hanging import or worker is
     # shown.
     faulthandler.enable()
+    # A master that is killed cannot close the channel of a zygote that is lost in an import; the
+    # kernel can (prctl(2)). Workers do not inherit this: fork(2) clears it.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     end = socket.socket(fileno=CHANNEL)
     os.set_inheritable(CHANNEL, False)
     received = channel.receive(end)

@@ -188,7 +188,7 @@ async def test_parked_in_the_turn_in_which_it_was_due(tmp_path: Path) -> None:
 
                 nursery.start_soon(park)
                 await trio.testing.wait_all_tasks_blocked()
-                time.sleep(0.02)  # noqa: ASYNC251 - it is meant to hold up the loop
+                time.sleep(0.02)
             made.fleet.scale(0)
 
 
@@ -209,8 +209,8 @@ async def test_new_settings_apply_to_all_slots(tmp_path: Path) -> None:
         changed = msgspec.structs.replace(made.settings, backoff_min=7.0, failure_budget=1)
         made.fleet.adopt_settings(changed)
         for slot in made.fleet.slots.values():
-            assert slot.backoff.lost(0, at_boot=False, lived=0) == 7.0
-            assert slot.backoff.lost(0, at_boot=True, lived=0) is None
+            assert slot.backoff.lost(at_boot=False, lived=0) == 7.0
+            assert slot.backoff.lost(at_boot=True, lived=0) is None
 
 
 async def test_nothing_starts_after_stop(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,13 @@ with Instance(sys.argv[1], sys.argv[2]) as instance:
 
 
 @pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory with a short path, as a socket's path must be short."""
+    with tempfile.TemporaryDirectory(prefix="wssup-", dir="/tmp") as path:
+        yield Path(path)
+
+
+@pytest.fixture
 def name() -> Iterator[str]:
     """A name of this test alone; no segment of it stays."""
     name = f"unit.{secrets.token_hex(6)}"
@@ -43,11 +51,11 @@ def name() -> Iterator[str]:
     assert left == []
 
 
-def test_a_directory_is_made_and_locked(tmp_path: Path, name: str) -> None:
+def test_a_directory_is_made_and_locked(home: Path, name: str) -> None:
     """The first instance makes the runtime directory with the directories above it, and writes its
     pid into the lock; afterwards control socket and segment note are gone and the lock is empty.
     """
-    top = tmp_path / "run" / "deep"
+    top = home / "run" / "deep"
     with Instance(str(top), name) as instance:
         assert instance.path == top / name
         assert (instance.path / "lock").read_text() == f"{os.getpid()}\n"
@@ -59,90 +67,90 @@ def test_a_directory_is_made_and_locked(tmp_path: Path, name: str) -> None:
     assert (top / name / "lock").read_text() == ""
 
 
-def test_a_second_instance_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_second_instance_is_refused(home: Path, name: str) -> None:
     """While an instance runs another one of its name in its directory is refused, with the pid of
     the one that runs; it touches nothing of it.
     """
-    with Instance(str(tmp_path), name) as first:
+    with Instance(str(home), name) as first:
         first.control.touch()
         with (
             pytest.raises(InstanceError, match=rf"'{name}' runs already \(pid {os.getpid()}, in"),
-            Instance(str(tmp_path), name),
+            Instance(str(home), name),
         ):
             pytest.fail("entered")
         assert first.control.exists()
         assert (first.path / "lock").read_text() == f"{os.getpid()}\n"
 
 
-def test_other_names_and_directories_are_other_instances(tmp_path: Path, name: str) -> None:
+def test_other_names_and_directories_are_other_instances(home: Path, name: str) -> None:
     """The same name in another directory, and another name in the same directory, may run."""
     with (
-        Instance(str(tmp_path / "a"), name),
-        Instance(str(tmp_path / "b"), name),
-        Instance(str(tmp_path / "a"), f"{name}2"),
+        Instance(str(home / "a"), name),
+        Instance(str(home / "b"), name),
+        Instance(str(home / "a"), f"{name}2"),
     ):
         pass
 
 
-def test_an_instance_can_follow_itself(tmp_path: Path, name: str) -> None:
+def test_an_instance_can_follow_itself(home: Path, name: str) -> None:
     """After a clean end the next one starts, and knows that nobody died."""
     for _ in range(2):
-        with Instance(str(tmp_path), name) as instance:
+        with Instance(str(home), name) as instance:
             assert not instance.succeeded_a_dead_one
 
 
-def test_what_a_dead_instance_left_is_removed(tmp_path: Path, name: str) -> None:
+def test_what_a_dead_instance_left_is_removed(home: Path, name: str) -> None:
     """When an instance was killed, the next one gets the lock, removes its control socket and its
     shared memory, and knows.
     """
     with subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, str(tmp_path), name], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _HOLDER, str(home), name], stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout is not None
         segment = holder.stdout.readline().strip()
         try:
-            assert (tmp_path / name / "control.sock").is_socket()
+            assert (home / name / "control.sock").is_socket()
             assert (SHM / segment).exists()
             with (
                 pytest.raises(InstanceError, match=f"pid {holder.pid},"),
-                Instance(str(tmp_path), name),
+                Instance(str(home), name),
             ):
                 pytest.fail("entered")
             assert (SHM / segment).exists()
         finally:
             holder.send_signal(signal.SIGKILL)
-    with Instance(str(tmp_path), name) as instance:
+    with Instance(str(home), name) as instance:
         assert instance.succeeded_a_dead_one
         assert not instance.control.exists()
         assert not (SHM / segment).exists()
         assert (instance.path / "lock").read_text() == f"{os.getpid()}\n"
 
 
-def test_a_note_of_a_segment_that_is_gone(tmp_path: Path, name: str) -> None:
+def test_a_note_of_a_segment_that_is_gone(home: Path, name: str) -> None:
     """Shared memory that somebody else removed meanwhile is no obstacle."""
-    board = Scoreboard.create(name, tmp_path, 1, 1)
+    board = Scoreboard.create(name, home, 1, 1)
     board.close()
     board.unlink()
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "segment").write_text(board.name + "\n")
-    with Instance(str(tmp_path), name) as instance:
+    (home / name).mkdir()
+    (home / name / "segment").write_text(board.name + "\n")
+    with Instance(str(home), name) as instance:
         assert instance.succeeded_a_dead_one
-    assert not (tmp_path / name / "segment").exists()
+    assert not (home / name / "segment").exists()
 
 
 @pytest.mark.parametrize("note", ["", "passwd\n", "../../etc/passwd\n", "\xff\n"])
-def test_a_damaged_note_of_a_segment(tmp_path: Path, name: str, note: str) -> None:
+def test_a_damaged_note_of_a_segment(home: Path, name: str, note: str) -> None:
     """A note that names nothing of wssup's removes nothing, and does not keep an instance from
     starting.
     """
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "segment").write_bytes(note.encode("latin-1"))
-    with Instance(str(tmp_path), name) as instance:
+    (home / name).mkdir()
+    (home / name / "segment").write_bytes(note.encode("latin-1"))
+    with Instance(str(home), name) as instance:
         assert instance.succeeded_a_dead_one
         assert not (instance.path / "segment").exists()
 
 
-def test_a_command_that_asks_is_not_taken_for_an_instance(tmp_path: Path, name: str) -> None:
+def test_a_command_that_asks_is_not_taken_for_an_instance(home: Path, name: str) -> None:
     """A shared lock that is held for a moment delays the start and does not refuse it."""
     code = """
 import fcntl, sys, time
@@ -151,21 +159,21 @@ fcntl.flock(lock, fcntl.LOCK_SH)
 print(flush=True)
 time.sleep(0.1)
 """
-    with Instance(str(tmp_path), name) as instance:
+    with Instance(str(home), name) as instance:
         lock = instance.path / "lock"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE
     ) as asking:
         assert asking.stdout is not None
         asking.stdout.readline()
-        with Instance(str(tmp_path), name):
+        with Instance(str(home), name):
             pass
 
 
-def test_a_long_path(tmp_path: Path) -> None:
+def test_a_long_path(home: Path) -> None:
     """A control socket's path of 107 bytes can be bound; a longer one is refused with the limit."""
-    others = len(str(tmp_path)) + len("//n/control.sock")
-    fits = tmp_path / ("x" * (LONGEST_SOCKET_PATH - others))
+    others = len(str(home)) + len("//n/control.sock")
+    fits = home / ("x" * (LONGEST_SOCKET_PATH - others))
     with (
         Instance(str(fits), "n") as instance,
         socket.socket(socket.AF_UNIX) as sock,
@@ -177,22 +185,35 @@ def test_a_long_path(tmp_path: Path) -> None:
     assert not Path(f"{fits}x").exists()
 
 
-@pytest.mark.parametrize("where", ["file", "file/below"])
-def test_a_directory_that_cannot_be_made(tmp_path: Path, name: str, where: str) -> None:
-    """A file where the directory should be is an error with the path and what to change."""
-    (tmp_path / "file").touch()
-    with pytest.raises(InstanceError) as caught, Instance(str(tmp_path / where), name):
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_of_another_user_in_tmp(home: Path, name: str) -> None:
+    """A runtime directory right below /tmp that belongs to another user is refused: that user would
+    own our sockets' names.
+    """
+    os.chown(home, 4711, 4711)
+    with (
+        pytest.raises(InstanceError, match=f"{home} belongs to another user"),
+        Instance(str(home), name),
+    ):
         pytest.fail("entered")
-    assert f"{tmp_path / where / name} cannot be used" in caught.value.message
+
+
+@pytest.mark.parametrize("where", ["file", "file/below"])
+def test_a_directory_that_cannot_be_made(home: Path, name: str, where: str) -> None:
+    """A file where the directory should be is an error with the path and what to change."""
+    (home / "file").touch()
+    with pytest.raises(InstanceError) as caught, Instance(str(home / where), name):
+        pytest.fail("entered")
+    assert f"{home / where / name} cannot be used" in caught.value.message
     assert "--runtime-dir" in caught.value.remedy
 
 
-def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path, name: str) -> None:
+def test_a_lock_that_is_a_link_is_not_followed(home: Path, name: str) -> None:
     """Nobody can have an instance write its pid into a file of theirs."""
-    victim = tmp_path / "victim"
+    victim = home / "victim"
     victim.write_text("precious")
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "lock").symlink_to(victim)
-    with pytest.raises(InstanceError, match="cannot be used"), Instance(str(tmp_path), name):
+    (home / name).mkdir()
+    (home / name / "lock").symlink_to(victim)
+    with pytest.raises(InstanceError, match="cannot be used"), Instance(str(home), name):
         pytest.fail("entered")
     assert victim.read_text() == "precious"

@@ -15,7 +15,7 @@ def test_wait_says_how_it_ended() -> None:
     """The exit status or the signal of a child arrives, and reads as what happened."""
     said = reaping(
         """
-        for script in ("exit 0", "exit 7", "kill -9 $$", "kill -TERM $$"):
+        for script in ("exit 0", "exit 7", "kill -9 $$", "kill -TERM $$", "kill -40 $$"):
             pid = processes.spawn(["/bin/sh", "-c", script], descriptors={})
             ended = await processes.wait(pid)
             print(*ended, ended.clean, ended)
@@ -26,6 +26,7 @@ def test_wait_says_how_it_ended() -> None:
         "7 None False exited with status 7",
         "None 9 False killed by SIGKILL",
         "None 15 False killed by SIGTERM",
+        "None 40 False killed by signal 40",
     ]
 
 
@@ -131,7 +132,7 @@ def test_strangers_are_reaped_too() -> None:
         """
         from wssup.supervisor import process
         process._UNCLAIMED_FOR = 0.01
-        for _ in range(100):
+        for _ in range(20):
             pid = os.fork()
             if pid == 0:
                 os._exit(0)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wssup.supervisor.watch import hung
+from wssup.supervisor.watch import Look, hung
 
 
 def ask(*ages: float) -> int | None:
-    return hung(dict(enumerate(ages)), stall_after=2, hang_after=30)
+    """Who is to be ended, of workers whose loops have not turned for so long."""
+    return hung({number: Look(age, 2, 30) for number, age in enumerate(ages)})
 
 
 def test_nobody_hangs() -> None:
@@ -37,15 +38,27 @@ def test_when_half_of_them_stall_the_machine_is_the_problem() -> None:
     assert ask(40, 3, 0, 0, 0) == 0
 
 
-@given(st.dictionaries(st.integers(1, 99), st.floats(0, 100), max_size=12))
-def test_who_is_ended_hangs(ages: dict[int, float]) -> None:
-    """Whoever is chosen has not turned for longer than hang_after, nobody for longer, and fewer
-    than half of the workers stall (or it is the only one that does); a lone one is always chosen.
+def test_each_by_its_own_limits() -> None:
+    """A worker hangs and stalls by the limits of its own generation; of several that hang the one
+    that is furthest beyond its own goes first.
     """
-    victim = hung(ages, stall_after=2, hang_after=30)
-    stalled = [age for age in ages.values() if age > 2]
-    if victim is not None:
-        assert ages[victim] == max(ages.values()) > 30
-        assert len(stalled) == 1 or 2 * len(stalled) < len(ages)
-    elif ages and max(ages.values()) > 30:
-        assert len(stalled) > 1
+    assert hung({1: Look(8, 1, 5), 2: Look(8, 10, 20), 3: Look(0, 1, 5)}) == 1
+    assert hung({1: Look(8, 10, 20), 2: Look(8, 10, 20)}) is None
+    assert (
+        hung({1: Look(50, 1, 40), 2: Look(30, 1, 10)} | {n: Look(0, 1, 9) for n in (3, 4, 5)}) == 2
+    )
+
+
+looks = st.builds(Look, st.floats(0, 100), st.floats(0.1, 10), st.floats(11, 60))
+
+
+@given(st.dictionaries(st.integers(1, 99), looks, max_size=12))
+def test_who_is_ended_hangs(workers: dict[int, Look]) -> None:
+    """Whoever is chosen has not turned for its hang_after, and fewer than half of the workers stall
+    or it is the only one that does; if nobody is chosen, none hangs or several stall, half or more.
+    """
+    victim = hung(workers)
+    stalled = [look for look in workers.values() if look.age > look.stall_after]
+    hangs = {serial for serial, look in workers.items() if look.age > look.hang_after}
+    machine = len(stalled) > 1 and 2 * len(stalled) >= len(workers)
+    assert (victim in hangs) if hangs and not machine else victim is None

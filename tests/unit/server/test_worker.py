@@ -1,0 +1,477 @@
+"""A worker process whose master is the test: it speaks the channel and holds the listeners."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.harness.raw import ABNORMAL, Raw, request
+from wssup import channel
+from wssup.config.loading import load
+from wssup.messages import (
+    PROTOCOL,
+    Accept,
+    Drain,
+    Failed,
+    Hello,
+    Leaving,
+    Listen,
+    Message,
+    Ready,
+    Unlisten,
+)
+from wssup.scoreboard import RowView, Scoreboard
+
+#: Seconds for one thing to happen: ten times what a busy machine needs.
+PATIENCE = 30.0
+
+_MAIN = """
+import json, socket, sys
+from wssup.messages import Fork, Load
+from wssup.scoreboard import Scoreboard
+from wssup.server.worker import main
+from wssup.start import WorkerStart
+
+given = json.loads(sys.argv[1])
+here = given["dir"]
+load = Load(1, "test", 7, "application:app", here, False, given["board"], "", given["settings"])
+sys.exit(main(WorkerStart(
+    load=load,
+    fork=Fork(1, 3, given["row"], ["own"]),
+    channel=socket.socket(fileno=given["channel"]),
+    listeners={"own": given["listener"]},
+    scoreboard=Scoreboard.attach(given["board"]),
+    application=None,
+    app_dir=here,
+)))
+"""
+
+ECHO = """
+import wssup
+
+async def app(request):
+    ws = await request.accept()
+    while True:
+        message = await ws.get_message()
+        if message == "who":
+            message = " ".join(map(str, wssup.current_worker()))
+        await ws.send_message(message)
+"""
+
+
+def listening() -> socket.socket:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+    listener.setblocking(False)
+    return listener
+
+
+def address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()
+    return f"{host}:{port}"
+
+
+class Worker:
+    """The worker, as its master has it."""
+
+    def __init__(self, home: Path, application: str, changes: dict[str, object]) -> None:
+        (home / "application.py").write_text(application)
+        given: dict[str, object] = {"log_level": "debug", "log_format": "json"}
+        settings = load(cli=given | changes, environ={}, cwd=str(home)).settings
+        self.board = Scoreboard.create(f"unit.{secrets.token_hex(6)}", home, 1, 1)
+        self.row = self.board.allocate(1, 3, 7)
+        self.listener = listening()
+        self.end, theirs = channel.pair()
+        self.end.settimeout(PATIENCE)
+        self.log = home / "log"
+        with self.log.open("wb") as log, theirs:
+            start = {
+                "settings": msgspec.to_builtins(settings),
+                "dir": str(home),
+                "board": self.board.name,
+                "row": self.row,
+                "channel": theirs.fileno(),
+                "listener": self.listener.fileno(),
+            }
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _MAIN, json.dumps(start)],
+                pass_fds=(theirs.fileno(), self.listener.fileno()),
+                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+                stdout=log,
+                stderr=log,
+            )
+
+    def hear(self) -> Message:
+        """Its next message."""
+        received = channel.receive(self.end)
+        assert received is not None, self.log.read_text()
+        assert received.descriptors == []
+        return received.message
+
+    def ready(self) -> None:
+        assert self.hear() == Hello(PROTOCOL, self.process.pid)
+        assert isinstance(self.hear(), Ready)
+
+    def tell(self, message: Message, *sockets: socket.socket) -> None:
+        channel.send(self.end, message, [s.fileno() for s in sockets])
+
+    def client(self, listener: socket.socket | None = None) -> Raw:
+        return Raw(address(listener or self.listener))
+
+    def until(self, fact: Callable[[RowView], object]) -> None:
+        """Wait for what the worker's row says."""
+        deadline = time.monotonic() + PATIENCE
+        while (view := self.board.read(self.row)) is None or not fact(view):
+            assert time.monotonic() < deadline, (view, self.log.read_text())
+            time.sleep(0.005)
+
+    def ended(self) -> int:
+        return self.process.wait(PATIENCE)
+
+    def events(self) -> list[str]:
+        lines = self.log.read_text().splitlines()
+        return [json.loads(line)["event"] for line in lines if line.startswith("{")]
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        self.end.close()
+        self.listener.close()
+        self.board.close()
+        self.board.unlink()
+
+
+Run = Callable[..., Worker]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    started: list[Worker] = []
+
+    def running(application: str = ECHO, **changes: object) -> Worker:
+        started.append(Worker(tmp_path, application, changes))
+        return started[-1]
+
+    yield running
+    for worker in started:
+        worker.close()
+
+
+def test_it_serves_holds_and_serves_again(run: Run) -> None:
+    """A worker says its name and that it is ready, serves, and knows who it is; told to hold it
+    keeps its connections and leaves new ones in the queue; told to accept again it takes those.
+    """
+    worker = run()
+    worker.ready()
+    with worker.client() as first:
+        assert first.open().ask("who") == f"test 3 7 {worker.process.pid}"
+        worker.tell(Accept(False))
+        worker.until(lambda row: not row.accepting)
+        with worker.client() as second:
+            second.socket.sendall(request())
+            for _ in range(10):
+                assert first.ask("still") == "still"
+            worker.until(lambda row: row.counts.accepted == 1)
+            worker.tell(Accept(True))
+            assert second.head().startswith(b"HTTP/1.1 101 ")
+            assert second.ask("hello") == "hello"
+
+
+def test_listeners_that_it_is_lent(run: Run) -> None:
+    """A worker serves another slot's listener from when it is lent until it is taken back, and its
+    own all the while; what came through it stays.
+    """
+    worker = run()
+    worker.ready()
+    with listening() as lent, worker.client(lent) as early:
+        worker.tell(Listen(5, ["theirs"]), lent)
+        assert early.open().ask("hello") == "hello"
+        worker.tell(Unlisten(5, ["theirs"]))
+        # Both ways lead through one worker: an answer on its own listener comes after the order.
+        with worker.client() as own:
+            assert own.open().ask("mine") == "mine"
+        accepted = worker.board.snapshot().total.accepted
+        with worker.client(lent) as late:
+            late.socket.sendall(request())
+            assert early.ask("still") == "still"
+            with worker.client() as own:
+                assert own.open().ask("mine") == "mine"
+            assert worker.board.snapshot().total.accepted == accepted + 1
+            lent.settimeout(PATIENCE)
+            lent.accept()[0].close()
+
+
+def test_drain(run: Run) -> None:
+    """Told to drain, a worker closes its listeners and tells every client the code and reason of
+    the order, then leaves with status 0; listeners that come later are closed.
+    """
+    worker = run()
+    worker.ready()
+    clients = [worker.client().open() for _ in range(5)]
+    with listening() as lent:
+        worker.tell(Drain(1001, "bye", 0.2, 10))
+        worker.tell(Listen(5, ["theirs"]), lent)
+        for client in clients:
+            assert client.ending().code == 1001
+            client.socket.close()
+    assert worker.ended() == 0
+    counts = worker.board.snapshot().total
+    assert (counts.open, counts.closed_by_reason["stop"]) == (0, 5)
+    with worker.client() as waiting:
+        # The queue is ours again: nobody else accepts from it, and nothing was reset.
+        worker.listener.settimeout(PATIENCE)
+        worker.listener.accept()[0].close()
+        waiting.socket.close()
+
+
+def test_a_drain_that_waits(run: Run) -> None:
+    """An order that waits leaves clients alone until only its window, and the time they have to
+    answer, are left of the timeout.
+    """
+    worker = run()
+    worker.ready()
+    with worker.client() as stays, worker.client() as goes:
+        stays.open()
+        goes.open()
+        began = time.monotonic()
+        worker.tell(Drain(1012, "restart", 0.1, 1.0, wait=True))
+        assert goes.ask("still") == "still"
+        assert goes.close().code == 1000
+        ending = stays.ending()
+        assert ending.code == 1012
+        assert ending.at - began >= 0.8
+    assert worker.ended() == 0
+
+
+def test_a_later_order_replaces_an_earlier_one(run: Run) -> None:
+    """A worker that drains slowly is told to be quick, and is."""
+    worker = run()
+    worker.ready()
+    with worker.client() as client:
+        client.open()
+        worker.tell(Drain(1012, "restart", 1000, 2000, wait=True))
+        worker.until(lambda row: not row.accepting)
+        worker.tell(Drain(1001, "stop", 0, 5))
+        assert client.ending().code == 1001
+    assert worker.ended() == 0
+
+
+def test_the_deadline_of_a_drain(run: Run) -> None:
+    """Clients that answer nothing, and those that never finish their handshake, are cut off at the
+    timeout, and counted as that.
+    """
+    worker = run()
+    worker.ready()
+    with worker.client() as deaf, worker.client() as half:
+        deaf.open()
+        half.socket.sendall(request()[:20])
+        worker.until(lambda row: row.counts.open == 2)
+        worker.tell(Drain(1012, "restart", 0, 0.3))
+        assert worker.ended() == 0
+    assert "drain_deadline" in worker.events()
+    counts = worker.board.snapshot().total
+    assert counts.open == 0
+    assert counts.closed == counts.handshake_failures == 1
+    assert counts.handshake_failures_by_reason["draining"] == 1
+
+
+def test_a_signal_of_its_own(run: Run) -> None:
+    """On SIGTERM a worker says that it leaves and drains by its settings, once."""
+    worker = run(drain_window="100ms", drain_timeout="10s")
+    worker.ready()
+    with worker.client() as client:
+        client.open()
+        for _ in range(2):
+            worker.process.send_signal(signal.SIGTERM)
+        assert worker.hear() == Leaving("SIGTERM")
+        assert client.ending().code == 1012
+    assert worker.ended() == 0
+    assert channel.receive(worker.end) is None
+
+
+def test_the_master_dies(run: Run) -> None:
+    """At end of file a worker closes its listeners before it tells its clients 1012, and leaves:
+    whoever comes next can have the address at once.
+    """
+    worker = run(drain_window="500ms")
+    worker.ready()
+    with worker.client() as client:
+        client.open()
+        worker.end.close()
+        name = worker.listener.getsockname()
+        worker.listener.close()
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                again = socket.create_server(name)
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+        with again:
+            assert worker.process.poll() is None, "it left before its clients were told"
+            assert client.ending().code == 1012
+        assert worker.ended() == 0
+
+
+LIFESPAN = """
+import contextlib, pathlib, trio
+from trio_websocket import ConnectionClosed
+here = pathlib.Path(__file__).parent
+
+def note(text):
+    with (here / "notes").open("a") as notes:
+        notes.write(text + "\\n")
+
+@contextlib.asynccontextmanager
+async def lifespan():
+    note("enter")
+    {enter}
+    async with trio.open_nursery() as nursery:
+        {inside}
+        yield
+        nursery.cancel_scope.cancel()
+    note("leave")
+    {leave}
+
+async def app(request):
+    ws = await request.accept()
+    note("connected")
+    try:
+        while True:
+            await ws.get_message()
+    except ConnectionClosed:
+        note("closed")
+"""
+
+
+def lifespan(*, enter: str = "", inside: str = "", leave: str = "") -> str:
+    return LIFESPAN.format(enter=enter or "pass", inside=inside or "pass", leave=leave or "pass")
+
+
+def test_the_order_of_a_life(run: Run, tmp_path: Path) -> None:
+    """The lifespan is entered before the worker is ready, and left after its last connection."""
+    worker = run(lifespan())
+    worker.ready()
+    with worker.client() as client:
+        client.open()
+        worker.tell(Drain(1001, "", 0, 10))
+        assert client.ending().code == 1001
+    assert worker.ended() == 0
+    notes = (tmp_path / "notes").read_text().split()
+    assert notes == ["enter", "connected", "closed", "leave"]
+
+
+@pytest.mark.parametrize(
+    ("application", "told"),
+    [
+        (lifespan(enter="raise ValueError('no database')"), "ValueError: no database"),
+        ("raise ValueError('no luck')", "ValueError: no luck"),
+        ("", "has no attribute 'app'"),
+        ("async def app(r): ...\nlifespan = lambda: 5", "its lifespan raised"),
+    ],
+)
+def test_a_start_that_fails(run: Run, application: str, told: str) -> None:
+    """A worker whose application or lifespan cannot be had is never ready: it says why and ends
+    with status 1.
+    """
+    worker = run(application)
+    assert isinstance(worker.hear(), Hello)
+    failed = worker.hear()
+    assert isinstance(failed, Failed)
+    assert told in failed.message
+    if "ValueError" in told:
+        assert "application.py" in failed.traceback
+        assert "wssup/server" not in failed.traceback
+    assert worker.ended() == 1
+
+
+def test_a_lifespan_that_fails_under_its_clients(run: Run) -> None:
+    """When a task of the lifespan fails, clients are told 1011, the master why, and the worker ends
+    with status 1.
+    """
+    fail = "async def fail():\n            while not (here / 'fail').exists():"
+    fail += "\n                await trio.sleep(0.005)\n            raise ValueError('lost it')"
+    worker = run(lifespan(inside=f"{fail}\n        nursery.start_soon(fail)"))
+    worker.ready()
+    with worker.client() as client:
+        client.open()
+        (worker.log.parent / "fail").touch()
+        assert client.ending().code == 1011
+    failed = worker.hear()
+    assert isinstance(failed, Failed)
+    assert "ValueError: lost it" in failed.message
+    assert worker.ended() == 1
+
+
+def test_a_lifespan_that_fails_at_the_end(run: Run) -> None:
+    """An error on the way out is told, and the status says it too; clients were told goodbye."""
+    worker = run(lifespan(leave="raise ValueError('unsaved')"))
+    worker.ready()
+    with worker.client() as client:
+        client.open()
+        worker.tell(Drain(1001, "", 0, 10))
+        assert client.ending().code == 1001
+    failed = worker.hear()
+    assert isinstance(failed, Failed)
+    assert "ValueError: unsaved" in failed.message
+    assert worker.ended() == 1
+
+
+def test_not_wanted_any_more_while_it_starts(run: Run, tmp_path: Path) -> None:
+    """A worker that is told to drain during its start-up leaves without being ready."""
+    worker = run(lifespan(enter="await trio.sleep_forever()"))
+    assert isinstance(worker.hear(), Hello)
+    deadline = time.monotonic() + PATIENCE
+    while not (tmp_path / "notes").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    worker.tell(Drain(1012, "", 0, 10))
+    assert worker.ended() == 0
+    assert channel.receive(worker.end) is None
+
+
+def test_a_message_that_is_none(run: Run) -> None:
+    """A datagram that is not understood is logged, and the worker serves on."""
+    worker = run()
+    worker.ready()
+    worker.end.send(b"\xc1")
+    worker.tell(Ready(1.0))
+    with worker.client() as client:
+        assert client.open().ask("still") == "still"
+    assert {"message_lost", "unexpected_message"} <= set(worker.events())
+
+
+def test_heartbeats(run: Run) -> None:
+    """The row says again and again that the loop turns, and what traffic there was."""
+    worker = run(stall_after="200ms")
+    worker.ready()
+    with worker.client() as client:
+        client.open().ask("hello")
+        view = worker.board.read(worker.row)
+        assert view is not None
+        seen = view.heartbeat_ns
+        worker.until(lambda row: row.heartbeat_ns > seen and row.counts.messages_in == 1)
+        assert worker.board.snapshot().total.messages_out == 1
+
+
+def test_killed_it_leaves_its_clients_a_plain_end(run: Run) -> None:
+    """Clients of a worker that is killed see their connection end; what it had counted stands."""
+    worker = run()
+    worker.ready()
+    with worker.client() as client:
+        client.open().ask("hello")
+        worker.process.kill()
+        assert client.ending().code == ABNORMAL
+    counts = worker.board.fold(worker.row)
+    assert (counts.accepted, counts.closed_by_reason["worker_died"]) == (1, 1)
