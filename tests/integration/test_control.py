@@ -18,12 +18,13 @@ import pytest
 
 from tests.harness import processes
 from tests.harness.instance import Instance
+from wssup.supervisor.control import REQUEST_PATIENCE
 
 Start = Callable[..., Instance]
 
 #: What the documentation says of a request.
 _LONGEST = 64 * 1024
-_PATIENCE = 10
+_PATIENCE = REQUEST_PATIENCE
 
 
 def _socket(instance: Instance) -> Path:
@@ -188,7 +189,7 @@ _LONG_ANSWER = b'{"v": 1, "command": "' + b"\x7f" * 65_000 + b'"}\n'
 
 def test_silent_clients(start: Start) -> None:
     """Clients that say nothing, half a line, or do not read their answer keep nobody else waiting;
-    they are let go after ten seconds, those who listen with the error timeout.
+    they are let go after a while, those who listen with the error timeout.
     """
     instance = start(workers=1)
     before = instance.running()

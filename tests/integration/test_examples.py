@@ -16,7 +16,6 @@ from trio_websocket import open_websocket_url
 from tests.harness import processes
 from tests.harness.clients import ask
 
-
 ANYWHERE = ["--bind", "127.0.0.1:0", "--workers", "2"]
 
 

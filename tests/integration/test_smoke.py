@@ -11,7 +11,7 @@ Start = Callable[..., Instance]
 
 
 async def test_serve_reload_stop(start: Start) -> None:
-    """An application is served, a reload brings its next version, and a stop ends it with status 0."""
+    """An application is served, a reload brings its next version, a stop ends it with status 0."""
     instance = start()
     instance.running()
     url = instance.url()

@@ -99,7 +99,7 @@ class Watched:
         assert self.rollout.phase in expected.get(type(self.ended), {Phase.ROLLED_BACK})
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     slots=st.lists(st.integers(0, 5), unique=True, max_size=5),
     surge=st.integers(1, 6),
@@ -136,7 +136,7 @@ def test_without_failures_it_commits(
     assert watched.ended == Commit()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(runs=st.integers(1, 10**6), errors=st.integers(0, 10**6), factor=st.integers(1, 100))
 def test_the_same_rate_of_errors_is_tolerated(runs: int, errors: int, factor: int) -> None:
     """New code that raises exactly as often as the old did is never rolled back for it, however

@@ -104,6 +104,28 @@ def test_a_spawned_process_is_not_taken_for_an_earlier_one(ago: int) -> None:
     assert said == "True\nexited with status 4\n"
 
 
+def test_children_that_ended_before_reaping_began() -> None:
+    """Who ended before the reaper ran, and whose SIGCHLD nobody saw, is reaped as it begins."""
+    said = python(
+        """
+        from wssup.supervisor.process import Processes
+
+        async def main():
+            processes = Processes()
+            pid = processes.spawn(["/bin/sh", "-c", "exit 6"], descriptors={})
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            with trio.fail_after(50):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(processes.reap)
+                    print(await processes.wait(pid))
+                    nursery.cancel_scope.cancel()
+
+        trio.run(main)
+        """
+    )
+    assert said == "exited with status 6\n"
+
+
 def test_orphans_of_a_double_fork_become_ours() -> None:
     """The child of a child that has ended is reaped here, and its status can be asked for."""
     said = reaping(

@@ -44,9 +44,8 @@ def test_each_by_its_own_limits() -> None:
     """
     assert hung({1: Look(8, 1, 5), 2: Look(8, 10, 20), 3: Look(0, 1, 5)}) == 1
     assert hung({1: Look(8, 10, 20), 2: Look(8, 10, 20)}) is None
-    assert (
-        hung({1: Look(50, 1, 40), 2: Look(30, 1, 10)} | {n: Look(0, 1, 9) for n in (3, 4, 5)}) == 2
-    )
+    turning = {number: Look(0, 1, 9) for number in (3, 4, 5)}
+    assert hung({1: Look(50, 1, 40), 2: Look(30, 1, 10)} | turning) == 2
 
 
 looks = st.builds(Look, st.floats(0, 100), st.floats(0.1, 10), st.floats(11, 60))
