@@ -80,8 +80,11 @@ class Instance:
 
     @property
     def environ(self) -> dict[str, str]:
-        """The environment of its commands. Bytecode would hide an edit within the same second."""
+        """The environment of its commands. Bytecode would hide an edit within the same second, and
+        unbuffered output what is in a buffer at a fork.
+        """
         kept = {k: v for k, v in os.environ.items() if not k.startswith("WSSUP_")}
+        kept.pop("PYTHONUNBUFFERED", None)
         return kept | {"PYTHONDONTWRITEBYTECODE": "1", "PWD": str(self.home), "COLUMNS": "100"}
 
     def configure(self, **settings: object) -> None:
@@ -232,6 +235,17 @@ class Instance:
         text = self.source.read_text()
         assert old in text
         self.source.write_text(text.replace(old, new))
+
+    def hold_import(self) -> None:
+        """Have whoever imports the application from now on wait."""
+        gate = str(self.home / "gate")
+        self.source.write_text(
+            f"import os, time\nwhile not os.path.exists({gate!r}):\n    time.sleep(0.01)\n{ECHO}"
+        )
+
+    def let_import(self) -> None:
+        """Let those go on who wait because of :meth:`hold_import`."""
+        (self.home / "gate").touch()
 
     def signal(self, number: int) -> None:
         """Signal the master."""

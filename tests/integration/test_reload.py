@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import signal
 import time
@@ -100,7 +101,7 @@ async def test_the_count_agrees_with_the_kernel(start: Start) -> None:
                 if _settling(await aside(instance.status)):
                     assert counts == (60, 60)
                     seen += 1
-            assert seen >= _LOOKS
+            assert seen >= 3
         await people.wait(lambda: len(people.live) == 60, "everybody to be back")
         await _agrees(instance, port, 60)
         victim = instance.workers()[0]
@@ -156,39 +157,28 @@ def test_a_silent_client_is_cut_off(start: Start) -> None:
 
 
 async def test_wait_leaves_connections_until_the_deadline(start: Start) -> None:
-    """With on_reload = "wait" a reload is done while the old worker keeps its connections, status
-    shows both generations, and the deadline closes what is left.
+    """With on_reload = "wait" a reload is done while the old worker keeps its connections, and only
+    the deadline closes what is left.
     """
-    instance = start(workers=1, on_reload="wait", drain_timeout=4, drain_window=0.5, settle=0.1)
+    instance = start(workers=1, on_reload="wait", drain_timeout=3, drain_window=0.5, settle=0.1)
     instance.running()
-    url = instance.url()
-    old = instance.workers()[0]
-    async with crowd(url, 10) as people:
-        await _reload(instance)
-        done_at = trio.current_time()
+    async with crowd(instance.url(), 10) as people:
+        answer = await aside(instance.ask, "reload")
+        assert answer["result"]["outcome"] == "done"
         assert not people.closed
-        assert (await ask(url, "who")).split()[1] == "2"
-        status = instance.status()
-        assert status["last_reload"]["outcome"] == "done"
-        (slot,) = status["slots"]
-        assert [(w["generation"], w["role"]) for w in slot["workers"]] == [
-            (2, "current"),
-            (1, "retired"),
-        ]
-        page = await aside(instance.run, "status")
-        assert f" {old} " in page.stdout
-        assert f" {slot['workers'][0]['pid']} " in page.stdout
-        assert not people.closed
+        assert (await ask(instance.url(), "who")).split()[1] == "2"
         await people.wait(lambda: sum(people.closed.values()) == 10, "the deadline")
         assert people.codes == {SERVICE_RESTART: 10}
-        # Not long before the deadline either: that is what waiting is.
-        assert people.closed_at[0] - done_at > 1.5
+        (draining,) = instance.events("draining")
+        age = time.time() - dt.datetime.fromisoformat(draining["timestamp"]).timestamp()
+        # Only the window at the end is for closing: it begins after 2.5 s.
+        assert people.closed_at[0] > trio.current_time() - age + 2.4
     await aside(instance.wait, lambda s: len(s["slots"][0]["workers"]) == 1, "the old worker's end")
 
 
 async def test_three_generations_live_at_most(start: Start) -> None:
-    """While old workers wait, another reload ends the wait of the oldest generation beyond three,
-    and a worker whose last connection leaves ends at once.
+    """While old workers wait, status shows all generations; another reload ends the wait of the
+    oldest beyond three, and a worker whose last connection leaves ends at once.
     """
     instance = start(workers=1, on_reload="wait", drain_timeout=100, settle=0.1)
     instance.running()
@@ -198,7 +188,15 @@ async def test_three_generations_live_at_most(start: Start) -> None:
         async with crowd(url, 3) as second:
             await _reload(instance)
             async with crowd(url, 3) as third:
-                assert await aside(_generations, instance) == [1, 2, 3]
+                (slot,) = instance.status()["slots"]
+                assert [(w["generation"], w["role"]) for w in slot["workers"]] == [
+                    (3, "current"),
+                    (1, "retired"),
+                    (2, "retired"),
+                ]
+                page = await aside(instance.run, "status")
+                for worker in slot["workers"]:
+                    assert f" {worker['pid']} " in page.stdout
                 assert not first.closed
                 await _reload(instance)
                 await first.wait(lambda: sum(first.closed.values()) == 3, "the oldest to be closed")
@@ -253,8 +251,9 @@ async def test_a_second_reload_is_refused(start: Start) -> None:
     """--no-wait returns while the reload goes on; a second reload and a scaling are refused
     meanwhile, with that reason, and the first goes on to its end.
     """
-    instance = start(settle=2.5)
+    instance = start(settle=0.1)
     instance.running()
+    instance.hold_import()
     first = instance.run("reload", "--no-wait")
     assert first.returncode == 0, first.stderr
     assert "reload started" in first.stdout
@@ -269,6 +268,7 @@ async def test_a_second_reload_is_refused(start: Start) -> None:
     instance.signal(signal.SIGHUP)
     (refused,) = instance.wait_logged("signal_refused")
     assert "a reload is under way" in refused["reason"]
+    instance.let_import()
     status = instance.wait(lambda s: s["last_reload"], "the first reload to end")
     assert status["last_reload"]["outcome"] == "done"
     assert (status["generation"], status["workers"]) == (2, 2)

@@ -95,7 +95,7 @@ async def test_a_removed_address_lingers_then_refuses(start: Start) -> None:
     """A bind address that the file lost is served for address_linger more, then refused; nobody is
     kept waiting or reset meanwhile, and the other address notices nothing.
     """
-    instance = start(bind=[_FIRST, _SECOND], address_linger=1)
+    instance = start(bind=[_FIRST, _SECOND], address_linger=1.5)
     instance.running()
     first, second = instance.status()["bind"]
     ends: list[_End] = []
@@ -137,30 +137,18 @@ async def test_a_lingering_address_can_come_back(start: Start) -> None:
         instance.reconfigure(bind=[_FIRST])
         await aside(instance.ask, "reload")
         assert instance.status()["retiring"] == [second, third]
-        _gate(instance)
+        instance.hold_import()
         instance.reconfigure(bind=[_FIRST, _SECOND])
         nursery.start_soon(_reload, instance)
         # It was removed at the same moment: its end is that of the other's linger.
         (closed,) = await aside(instance.wait_logged, "address_closed")
         assert closed["bind"] == third
-        _open(instance)
+        instance.let_import()
         await aside(instance.wait, lambda s: s["generation"] == 3, "the second reload")
         await probing.rounds(4)
         assert probing.failures == []
     assert instance.status()["bind"][1] == second
     assert len(instance.events("address_closed")) == 1
-
-
-def _gate(instance: Instance) -> None:
-    """Have the next import wait."""
-    gate = instance.home / "gate"
-    instance.source.write_text(
-        f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n{ECHO}"
-    )
-
-
-def _open(instance: Instance) -> None:
-    (instance.home / "gate").touch()
 
 
 async def test_an_address_in_use_refuses_the_reload(start: Start) -> None:
@@ -199,7 +187,7 @@ async def test_an_address_that_is_taken_meanwhile_refuses_the_reload(start: Star
     instance.running()
     with socket.create_server(("127.0.0.3", 0)) as probe:
         wanted = "{}:{}".format(*probe.getsockname())
-    _gate(instance)
+    instance.hold_import()
     instance.reconfigure(bind=[_FIRST, _SECOND, wanted])
     async with trio.open_nursery() as nursery:
         results: list[dict[str, Any]] = []
@@ -211,7 +199,7 @@ async def test_an_address_that_is_taken_meanwhile_refuses_the_reload(start: Star
         await aside(instance.wait_logged, "reload_phase")
         # SO_REUSEADDR lets others bind what is bound and does not listen yet (socket(7)).
         with socket.create_server(("127.0.0.3", _port(wanted))):
-            _open(instance)
+            instance.let_import()
             await aside(instance.wait, lambda s: s["last_reload"], "the reload to end")
     (answer,) = results
     assert answer["result"]["outcome"] == "refused"

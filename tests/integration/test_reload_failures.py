@@ -193,7 +193,7 @@ async def _serves_as_before(instance: Instance, workers: dict[int, int]) -> None
 
 async def _is_mended(instance: Instance) -> None:
     instance.source.write_text(ECHO.replace("original", "mended"))
-    instance.reconfigure(settle=0.1, ready_timeout=30, stall_after=2)
+    instance.reconfigure(settle=0.1, ready_timeout=30, stall_after=20)
     reload = await aside(instance.run, "reload")
     assert reload.returncode == 0, reload.stdout + reload.stderr
     assert (await ask(instance.url(), "who")).endswith("mended")

@@ -133,7 +133,7 @@ async def test_a_terminated_worker_is_replaced_at_once(start: Start) -> None:
     """TERM to one worker drains it, while its slot has a successor at once and nobody who connects
     fails; the other workers' connections notice nothing.
     """
-    instance = start(drain_window=1.0, backoff_min=30)
+    instance = start(drain_window=1.5, backoff_min=30)
     instance.running()
     async with crowd(instance.url(), 60) as people:
         async with prober(instance.url()) as probing:
