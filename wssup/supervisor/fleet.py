@@ -227,6 +227,7 @@ class Fleet:
 
     def _ready(self, worker: Worker, seconds: float) -> None:
         worker.ready = True
+        worker.failure = ""
         worker.booted.set()
         if worker.leaving:
             return
@@ -270,7 +271,6 @@ class Fleet:
                 "worker_lost",
                 reason=reason,
                 lost=final.closed_by_reason["worker_died"],
-                exception=worker.traceback or None,
             )
             self.restarts += 1
         if worker.role is Role.RETIRED:
@@ -414,10 +414,8 @@ class Fleet:
     async def _retry(self, slot: Slot, scope: trio.CancelScope, delay: float) -> None:
         with scope:
             await trio.sleep(delay)
-            # A cancellation in the very turn in which the time was up is not delivered here.
-            if slot.retry is scope:
-                slot.retry = None
-                self.event(slot, Event.RETRY)
+            slot.retry = None
+            self.event(slot, Event.RETRY)
 
     # Small things.
 

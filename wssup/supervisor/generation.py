@@ -72,6 +72,7 @@ class Generation:
         self._available = trio.Event()
         self._ended = trio.Event()
         self._attending = trio.CancelScope()
+        self._asked: set[int] = set()
         #: Workers asked for at a time: a channel holds some hundred messages.
         self.births = trio.CapacityLimiter(_BIRTHS)
         self._log = logs.get(gen=number)
@@ -181,6 +182,10 @@ class Generation:
                     if not self.ending:
                         self._log.warning("zygote_lost", pid=self.pid, ended=str(ended))
                     self.pid = None
+                    # Who was not born by now will not be; who was says so itself.
+                    for serial in self._asked:
+                        self._fork_failed(serial, "its zygote died")
+                    self._asked.clear()
                 if self.ending:
                     break
                 delay = backoff.lost(at_boot=False, lived=trio.current_time() - began)
@@ -214,7 +219,9 @@ class Generation:
         except ChannelFull:
             self.kill()
             return False
-        if not asked:
+        if asked:
+            self._asked.add(fork.serial)
+        else:
             self._unavailable()
         return asked
 
@@ -274,6 +281,8 @@ class Generation:
             if received is None:
                 self._channel.close()
                 return
+            if isinstance(received.message, Forked | ForkFailed):
+                self._asked.discard(received.message.serial)
             if isinstance(received.message, Forked):
                 self._forked(received.message.serial, received.message.pid)
             elif isinstance(received.message, ForkFailed):

@@ -357,13 +357,18 @@ async def test_what_is_no_handshake(tmp_path: Path, data: bytes) -> None:
         await server.works()
 
 
+@pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("half", [b"", raw.request()[:30]])
-async def test_a_client_that_leaves_in_the_handshake(tmp_path: Path, half: bytes) -> None:
+async def test_a_client_that_leaves_in_the_handshake(
+    tmp_path: Path, half: bytes, *, reset: bool
+) -> None:
     """Who leaves before the handshake is complete is noticed at once, not at a timeout."""
     async with served(tmp_path, handshake_timeout=1000) as server:
         stream = await server.open()
         await stream.send_all(half)
-        await server.until(lambda c: c.accepted)
+        await server.until(lambda c: c.accepted and c.bytes_in == len(half))
+        if reset:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await stream.aclose()
         await server.ended(disconnected=1)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.harness.processes import state, until
 from tests.harness.raw import ABNORMAL, Raw, request
 from wssup import channel
 from wssup.config.loading import load
@@ -264,6 +265,52 @@ def test_a_later_order_replaces_an_earlier_one(run: Run) -> None:
         worker.tell(Drain(1001, "stop", 0, 5))
         assert client.ending().code == 1001
     assert worker.ended() == 0
+
+
+def test_an_order_that_was_replaced_is_over(run: Run) -> None:
+    """Once a later order has come, the earlier one closes nobody: clients hear the later one's
+    code, when that says.
+    """
+    worker = run()
+    worker.ready()
+    clients = [worker.client().open() for _ in range(4)]
+    began = time.monotonic()
+    # Sent together, they are read together: the first has no time to close anybody.
+    worker.process.send_signal(signal.SIGSTOP)
+    until(lambda: state(worker.process.pid) == "T", PATIENCE, "the worker to stop")
+    worker.tell(Drain(1012, "restart", 0.2, 10))
+    worker.tell(Drain(1001, "stop", 0, 1.0, wait=True))
+    worker.process.send_signal(signal.SIGCONT)
+    for client in clients:
+        ending = client.ending()
+        assert ending.code == 1001
+        assert ending.at - began >= 0.8
+        client.socket.close()
+    assert worker.ended() == 0
+
+
+def test_listeners_that_come_too_late_are_closed(run: Run) -> None:
+    """A worker that drains keeps no listener it is sent, or that slot's queue would not end."""
+    worker = run()
+    worker.ready()
+    with listening() as lent, worker.client() as client:
+        client.open()
+        name = os.readlink(f"/proc/self/fd/{lent.fileno()}")  # noqa: PTH115 - no path
+        descriptors = Path(f"/proc/{worker.process.pid}/fd")
+
+        def held() -> bool:
+            return name in {str(d.readlink()) for d in descriptors.iterdir()}
+
+        worker.tell(Listen(5, ["theirs"]), lent)
+        until(held, PATIENCE, "the worker to have the listener")
+        worker.tell(Drain(1012, "restart", 0.1, 1000, wait=True))
+        until(lambda: not held(), PATIENCE, "the worker to close its listeners")
+        for _ in range(5):
+            worker.tell(Listen(5, ["theirs"]), lent)
+        # What it answers to comes after what it was sent before.
+        worker.tell(Ready(1.0))
+        until(lambda: "unexpected_message" in worker.events(), PATIENCE, "the last message")
+        assert not held()
 
 
 def test_the_deadline_of_a_drain(run: Run) -> None:
