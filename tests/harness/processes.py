@@ -91,11 +91,14 @@ def reap(pid: int) -> None:
 
 
 def until(fact: Callable[[], object], seconds: float, what: str) -> None:
-    """Wait for a fact about other processes, looking every few milliseconds.
+    """Wait for a fact about other processes: look again and again, less often as time goes by.
 
     :raises AssertionError: naming what was waited for.
     """
     deadline = time.monotonic() + seconds
+    pause = 0.005
     while not fact():
         assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
-        time.sleep(0.005)
+        time.sleep(pause)
+        # Looking costs those time who are waited for.
+        pause = min(pause * 1.25, 0.05)

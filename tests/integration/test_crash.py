@@ -201,7 +201,9 @@ async def test_a_slot_that_cannot_boot_fails_after_its_budget_and_a_reload_reviv
     )
     assert running["restarts"] == 3
     assert len(instance.events("slot_failed")) == 1
-    for entry in instance.events("worker_lost"):
+    failures = instance.events("application_failed")
+    assert len(failures) == len(instance.events("worker_lost")) == 3
+    for entry in failures:
         assert "RuntimeError: slot 1 finds no database" in entry["exception"]
         assert "wssup/" not in entry["exception"]
     url = await aside(instance.url)

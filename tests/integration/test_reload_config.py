@@ -139,7 +139,7 @@ async def test_a_lingering_address_can_come_back(start: Start) -> None:
         assert instance.status()["retiring"] == [second, third]
         instance.hold_import()
         instance.reconfigure(bind=[_FIRST, _SECOND])
-        nursery.start_soon(_reload, instance)
+        nursery.start_soon(aside, instance.ask, "reload")
         # It was removed at the same moment: its end is that of the other's linger.
         (closed,) = await aside(instance.wait_logged, "address_closed")
         assert closed["bind"] == third

@@ -352,7 +352,8 @@ class Master:
     async def _retire(self, address: Address, scope: trio.CancelScope) -> None:
         with scope:
             await trio.sleep(self.settings.address_linger)
-        if scope.cancelled_caught:
+        # Also when it comes in the very turn in which the linger was over.
+        if scope.cancel_called:
             return
         # From here on there is no way back: a reload that wants the address again binds it anew.
         address.retirement = None
