@@ -103,9 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print_error(message: str, remedy: str) -> None:
-    sys.stderr.write(f"wssup: error: {one_line(message)}\n")
-    if remedy:
-        sys.stderr.write(f"  → {one_line(remedy)}\n")
+    told = f"{one_line(message)} → {one_line(remedy)}" if remedy else one_line(message)
+    sys.stderr.write(f"wssup: error: {told}\n")
 
 
 def _print_traceback(traceback: str) -> None:

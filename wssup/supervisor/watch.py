@@ -53,6 +53,7 @@ class Watch:
         self.snapshot: Snapshot = scoreboard.snapshot()
         self._told: Callable[[Snapshot], None] | None = None
         self._hurry = trio.Event()
+        self._suspect: int | None = None
         self._fleet = fleet
         self._scoreboard = scoreboard
         self._log = logs.get()
@@ -94,8 +95,11 @@ class Watch:
             looks[view.serial] = look
             if not worker.leaving and (look.age > look.stall_after) is not worker.stalled:
                 self._mark(worker, look.age)
-        victim = hung(looks)
-        if victim is not None:
+        victim, suspect = hung(looks), self._suspect
+        self._suspect = victim
+        # Twice in a row: where all had stalled, the last to recover is not to be taken for the only
+        # one that hangs.
+        if victim is not None and victim == suspect:
             worker = fleet.workers[victim]
             age = looks[victim].age
             worker.failure = f"its loop did not turn for {age:.1f} s (hang_after)"

@@ -376,7 +376,7 @@ def test_a_second_reload_is_refused(peer: Peer, capsys: pytest.CaptureFixture[st
         reload=[{"error": {"code": "busy", "message": "a reload runs", "remedy": "wait for it"}}],
     )
     assert main(["reload"]) == 1
-    assert errors(capsys) == "wssup: error: a reload runs\n  → wait for it\n"
+    assert errors(capsys) == "wssup: error: a reload runs → wait for it\n"
 
 
 def test_a_silent_reload_is_waited_for_while_the_master_answers(
@@ -572,13 +572,12 @@ def test_config_of_a_running_instance(peer: Peer, capsys: pytest.CaptureFixture[
 def test_mistakes(
     peer: Peer, capsys: pytest.CaptureFixture[str], command: list[str], parts: list[str]
 ) -> None:
-    """A mistake in a command or the configuration is a line and a remedy, with exit status 2."""
+    """A mistake in a command or the configuration is one line with its remedy, exit status 2."""
     assert main(command) == 2
     err = errors(capsys)
-    first, second, *rest = err.splitlines()
-    assert rest == []
-    assert first.startswith("wssup: error: ")
-    assert second.startswith("  → ")
+    (line,) = err.splitlines()
+    assert line.startswith("wssup: error: ")
+    assert " → " in line
     for part in parts:
         assert part in err
 
