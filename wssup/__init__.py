@@ -8,12 +8,39 @@ The API for applications. An application is a handler written for
         while True:
             await ws.send_message(await ws.get_message())
 
+or an object with hooks, which costs less per connection and per message::
+
+    class Echo:
+        def on_receive(self, ws, data):
+            ws.send_nowait(data)
+
+    app = Echo()
+
 served by ``wssup serve module:app``.
 """
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from wssup.identity import WorkerInfo, current_worker
 from wssup.version import __version__
 
-__all__ = ["WorkerInfo", "__version__", "current_worker"]
+if TYPE_CHECKING:
+    from wssup.server.connection import Connection
+    from wssup.server.request import Request
+
+__all__ = ["Connection", "Request", "WorkerInfo", "__version__", "current_worker"]
+
+
+_ENGINE = {"Connection": "wssup.server.connection", "Request": "wssup.server.request"}
+
+
+def __getattr__(name: str) -> object:
+    """The engine's types, imported when they are asked for: the master and the commands import this
+    package too, and none of the engine.
+    """
+    if name not in _ENGINE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_ENGINE[name]), name)

@@ -11,7 +11,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,7 +19,7 @@ from typing import Any
 
 from wssup.errors import ApplicationError
 
-__all__ = ["Application", "digest", "load", "own_traceback", "summary"]
+__all__ = ["Application", "digest", "load", "own_traceback", "style_of", "summary"]
 
 #: A traceback travels in one message; what is longer is cut in the middle.
 LONGEST_TRACEBACK = 32 * 1024
@@ -32,14 +32,17 @@ class Application:
     """What a worker serves.
 
     :ivar name: ``module:attribute``.
-    :ivar handler: called with a request for each WebSocket handshake.
+    :ivar handler: called with a request for each WebSocket handshake; or, of an event-style
+        application, the object that has the hooks.
+    :ivar is_event_style: which of the two it is.
     :ivar lifespan: the async context manager named ``lifespan`` beside the handler; entered before
         a worker is ready, left after its last connection.
     """
 
     name: str
-    handler: Callable[[Any], Awaitable[object]]
+    handler: Any
     lifespan: Callable[[], AbstractAsyncContextManager[object]] | None
+    is_event_style: bool = False
 
 
 def load(name: str, app_dir: str) -> Application:
@@ -89,7 +92,7 @@ def load(name: str, app_dir: str) -> Application:
                 else "define it there, or name another one",
             ) from None
         found += f"{part}."
-    _check_handler(name, handler)
+    handler, is_event_style = style_of(name, handler)
     lifespan = getattr(module, "lifespan", None)
     if lifespan is not None and not callable(lifespan):
         raise ApplicationError(
@@ -97,14 +100,61 @@ def load(name: str, app_dir: str) -> Application:
             f"function",
             "write it with contextlib.asynccontextmanager, or give it another name",
         )
-    return Application(name, handler, lifespan)
+    return Application(name, handler, lifespan, is_event_style)
+
+
+#: The hooks of an event-style application, and what each is called with.
+_HOOKS = {
+    "on_request": ("request",),
+    "on_connect": ("ws",),
+    "on_receive": ("ws", "data"),
+    "on_disconnect": ("ws", "code"),
+}
+
+
+def style_of(name: str, found: Any) -> tuple[Any, bool]:
+    """The handler or the object with hooks, and whether it is the latter.
+
+    :raises ApplicationError: it is neither.
+    """
+    hooks = [hook for hook in _HOOKS if hasattr(found, hook)]
+    if not hooks:
+        _check_handler(name, found)
+        return found, False
+    if inspect.isclass(found):
+        try:
+            found = found()
+        except TypeError as error:
+            raise ApplicationError(
+                f"{name} is a class that cannot be made without arguments ({error})",
+                "name an object of it",
+            ) from None
+        except Exception as error:
+            raise _import_failed(name, error) from error
+    for hook in hooks:
+        function = getattr(found, hook)
+        arguments = _HOOKS[hook]
+        should_be = f"it should be: def {hook}({', '.join(['self', *arguments])}), or async def"
+        if not callable(function):
+            raise ApplicationError(f"{name}.{hook} is {type(function).__name__}", should_be)
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise ApplicationError(f"{name}.{hook} is a generator", should_be)
+        try:
+            inspect.signature(function).bind(*arguments)
+        except TypeError as error:
+            raise ApplicationError(
+                f"{name}.{hook} cannot be called with {', '.join(arguments)} ({error})", should_be
+            ) from None
+        except ValueError:
+            continue  # written in C: it has no signature to look at
+    return found, True
 
 
 def _check_handler(name: str, handler: object) -> None:
     if not callable(handler):
         raise ApplicationError(
             f"{name} is {type(handler).__name__}, not a handler",
-            "it should be: async def app(request)",
+            "it should be: async def app(request), or an object with on_receive(ws, data)",
         )
     function = handler if inspect.isroutine(handler) else type(handler).__call__
     if inspect.isclass(handler) or (

@@ -76,6 +76,8 @@ def _expected_of_worker(instance: Instance, ports: list[int]) -> Counter[str]:
         # shared_memory may keep a descriptor beside the mapping's own.
         + Counter({"scoreboard": _scoreboards(instance.zygote(), instance)})
         + _loop()
+        # The pump's own epoll, and what wakes it.
+        + Counter({"anon_inode:[eventpoll]": 1, "anon_inode:[eventfd]": 1})
     )
 
 

@@ -140,6 +140,7 @@ def test_every_event_counts_in_its_own_place(board: Scoreboard) -> None:
         ("error", 5),
         ("draining", 6),
         ("worker_died", 7),
+        ("plain_http", 8),
     ]
     assert (counts.messages_in, counts.messages_out) == (11, 22)
     assert (counts.bytes_in, counts.bytes_out) == (330, 440)
@@ -244,4 +245,4 @@ def test_layout_changes_only_with_its_version() -> None:
         for table in (ClosedReason, RefusedReason, HandshakeFailure, WorkerState, InstanceState)
     ]
     digest = hashlib.sha256(repr((sorted(names.items()), labels)).encode()).hexdigest()[:16]
-    assert {layout.LAYOUT_VERSION: digest} == {1: "206866434876b2f4"}
+    assert {layout.LAYOUT_VERSION: digest} == {2: "534c0b776d0b0ee4"}

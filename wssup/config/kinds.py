@@ -34,6 +34,7 @@ __all__ = [
     "Flag",
     "Given",
     "Kind",
+    "Names",
     "Number",
     "Permissions",
     "Size",
@@ -42,6 +43,9 @@ __all__ = [
 
 MAX_BINDS: Final = 64
 """Addresses of one instance: each costs a listener per slot, held open for the master's life."""
+
+MAX_NAMES: Final = 100
+"""Entries of a list that is looked through for each handshake."""
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
@@ -202,6 +206,50 @@ class Binds(Kind):
                 raise BadValueError(f"{address} is named twice", "name each address once")
             addresses.append(address)
         return tuple(addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class Names(Kind):
+    """A list of texts of a given form, or one word in its place; in lower case, each once."""
+
+    pattern: str
+    form: str
+    example: str
+    placeholder: str
+    least: int = 0
+    word: str | None = None
+
+    def _metavar(self) -> str:
+        return f"{self.placeholder}|{self.word}" if self.word else self.placeholder
+
+    def _description(self) -> str:
+        word = f', or "{self.word}"' if self.word else ""
+        return (
+            f"{self.least} to {MAX_NAMES} texts: {self.form}{word}; in the environment separated "
+            "by commas"
+        )
+
+    def _read(self, value: object, given: Given, /) -> tuple[str, ...] | str:
+        remedy = f"write {self.example}" + (f' or "{self.word}"' if self.word else "")
+        if self.word is not None and value == self.word:
+            return self.word
+        if isinstance(value, str):
+            value = value.split(",") if given.text else [value]
+        if not isinstance(value, list | tuple):
+            raise BadValueError(f"{_named(value)} where an array of strings is expected", remedy)
+        names: list[str] = []
+        for item in value:
+            name = _text(item, remedy).strip().lower()
+            if not name and given.text:
+                continue
+            if re.fullmatch(self.pattern, name, re.DOTALL) is None:
+                raise BadValueError(f"{name!r} is not {self.form}", remedy)
+            if name not in names:
+                names.append(name)
+        if not self.least <= len(names) <= MAX_NAMES:
+            problem = f"{len(names)} of them; there must be {self.least} to {MAX_NAMES}"
+            raise BadValueError(problem, remedy)
+        return tuple(names)
 
 
 @dataclass(frozen=True, slots=True)

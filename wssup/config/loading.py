@@ -17,7 +17,7 @@ from wssup.config.addresses import MAX_UNIX_PATH
 from wssup.config.files import FILE_NAME, read_file
 from wssup.config.kinds import Given
 from wssup.config.places import default_runtime_dir, working_directory
-from wssup.config.settings import SETTINGS, Limits, Settings, value_of
+from wssup.config.settings import SETTINGS, Heartbeat, Limits, Settings, value_of
 from wssup.config.values import BadValueError, format_duration
 from wssup.errors import ConfigError, UserError
 
@@ -248,10 +248,14 @@ def _origin(source: str) -> str:
 
 def _build(values: dict[str, object]) -> Settings:
     top: dict[str, Any] = {key: value for key, value in values.items() if "." not in key}
-    limits: dict[str, Any] = {
-        key.removeprefix("limits."): value for key, value in values.items() if "." in key
-    }
-    return Settings(**top, limits=Limits(**limits))
+    tables: dict[str, dict[str, Any]] = {"limits": {}, "heartbeat": {}}
+    for key, value in values.items():
+        table, dot, name = key.partition(".")
+        if dot:
+            tables[table][name] = value
+    return Settings(
+        **top, limits=Limits(**tables["limits"]), heartbeat=Heartbeat(**tables["heartbeat"])
+    )
 
 
 def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:

@@ -35,6 +35,7 @@ from wssup.scoreboard.layout import (
     ClosedReason,
     HandshakeFailure,
     InstanceState,
+    Label,
     RefusedReason,
     WorkerState,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "Counts",
     "HandshakeFailure",
     "InstanceState",
+    "Label",
     "RefusedReason",
     "RowView",
     "RowWriter",

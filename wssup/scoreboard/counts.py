@@ -8,7 +8,9 @@ from wssup.scoreboard.layout import (
     ACCEPTED,
     BYTES_IN,
     BYTES_OUT,
+    CLOSE_LABELS,
     CLOSED,
+    CLOSES,
     COUNTERS,
     COUNTERS_END,
     HANDLER_ERRORS,
@@ -132,6 +134,18 @@ class Counts:
     def handshake_failures_by_reason(self) -> dict[str, int]:
         """:attr:`handshake_failures`, divided by the labels of :class:`HandshakeFailure`."""
         return _by_label(HandshakeFailure, self._part(HANDSHAKE_FAILED, len(HandshakeFailure)))
+
+    @property
+    def closes_by_code(self) -> dict[str, dict[str, int]]:
+        """:attr:`closed`, without what the master counted itself, divided by who began to close
+        (``server``, ``client``) and by close code; codes that did not occur are left out.
+        """
+        half = len(CLOSE_LABELS)
+        counted = self._part(CLOSES, 2 * half)
+        return {
+            who: {label: count for label, count in zip(CLOSE_LABELS, part, strict=True) if count}
+            for who, part in (("server", counted[:half]), ("client", counted[half:]))
+        }
 
     @property
     def messages_in(self) -> int:

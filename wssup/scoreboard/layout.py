@@ -3,9 +3,9 @@
 ::
 
     header          16 cells   written by the master
-    retired totals  88 cells   a worker block, written by the master
+    retired totals 128 cells   a worker block, written by the master
     row 0            8 cells   identity: written by the master
-                    88 cells   worker block: written by the worker
+                   128 cells   worker block: written by the worker
     row 1 …
 
 Every part is a multiple of 64 bytes, the cache line of x86-64 and of nearly every arm64, so that no
@@ -20,7 +20,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 MAGIC: Final = int.from_bytes(b"wssup-sb", "little")
 
 CELL: Final = 8  # bytes
@@ -76,6 +76,7 @@ class HandshakeFailure(Label):
     ERROR = 4  # the application raised before it accepted
     DRAINING = 5
     WORKER_DIED = 6  # its worker ended meanwhile; counted by the master
+    PLAIN_HTTP = 7  # no WebSocket was asked for: a health check, a browser gone astray
 
 
 class WorkerState(Label):
@@ -96,6 +97,22 @@ class InstanceState(Label):
     RELOADING = 2
     DRAINING = 3
     STOPPING = 4
+
+
+# The close codes that are counted one by one (RFC 6455 section 7.4.1 and its registry); then come
+# registered ones (3000 to 3999), private ones (4000 to 4999), and whatever else.
+CLOSE_CODES: Final = (
+    *(1000, 1001, 1002, 1003, 1005, 1006, 1007),
+    *(1008, 1009, 1010, 1011, 1012, 1013, 1014),
+)
+CLOSE_LABELS: Final = (*(str(code) for code in CLOSE_CODES), "3xxx", "4xxx", "other")
+_CODE_CELLS: Final = {code: index for index, code in enumerate(CLOSE_CODES)}
+
+
+def close_cell(code: int, *, by_client: bool) -> int:
+    """The offset of a close code's counter: the server's codes first, then the clients'."""
+    index = _CODE_CELLS.get(code, len(CLOSE_CODES) + {3: 0, 4: 1}.get(code // 1000, 2))
+    return index + (len(CLOSE_LABELS) if by_client else 0)
 
 
 # The upper bounds (exclusive) of the histograms' buckets. One more bucket takes what lies above.
@@ -156,7 +173,8 @@ PINGS_SENT: Final = BYTES_OUT + 1
 PING_TIMEOUTS: Final = PINGS_SENT + 1
 HANDLER_RUNS: Final = PING_TIMEOUTS + 1
 HANDLER_ERRORS: Final = HANDLER_RUNS + 1
-LIFETIMES: Final = HANDLER_ERRORS + 1
+CLOSES: Final = HANDLER_ERRORS + 1
+LIFETIMES: Final = CLOSES + 2 * len(CLOSE_LABELS)
 ROUND_TRIPS: Final = LIFETIMES + LIFETIME_BUCKETS
 COUNTERS_END: Final = ROUND_TRIPS + ROUND_TRIP_BUCKETS
 BLOCK_CELLS: Final = -(-COUNTERS_END // LINE) * LINE

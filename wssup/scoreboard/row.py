@@ -18,6 +18,7 @@ from wssup.scoreboard.layout import (
     BYTES_OUT,
     CHECKSUM,
     CLOSED,
+    CLOSES,
     HANDLER_ERRORS,
     HANDLER_RUNS,
     HANDSHAKE_FAILED,
@@ -42,6 +43,7 @@ from wssup.scoreboard.layout import (
     HandshakeFailure,
     RefusedReason,
     bucket,
+    close_cell,
 )
 
 # A worker writes for about a microsecond at a time; these tries outlast several transactions.
@@ -135,10 +137,17 @@ class RowWriter:
         """An accepted socket became a WebSocket (RFC 6455 section 4.2.2)."""
         commit(self._block, (UPGRADED, 1))
 
-    def closed(self, reason: ClosedReason, lifetime_s: float) -> None:
-        """A WebSocket ended, ``lifetime_s`` seconds after it had been upgraded."""
+    def closed(
+        self, reason: ClosedReason, lifetime_s: float, code: int = 1006, *, by_client: bool = True
+    ) -> None:
+        """A WebSocket ended, ``lifetime_s`` seconds after it had been upgraded.
+
+        :param code: the close code (RFC 6455 section 7.4), 1006 for a connection that broke.
+        :param by_client: who began to close it.
+        """
         lifetime = LIFETIMES + bucket(lifetime_s, LIFETIME_BUCKETS)
-        commit(self._block, (CLOSED + reason, 1), (lifetime, 1))
+        cell = CLOSES + close_cell(code, by_client=by_client)
+        commit(self._block, (CLOSED + reason, 1), (lifetime, 1), (cell, 1))
 
     def refused(self, reason: RefusedReason) -> None:
         """An accepted socket was turned away before its handshake."""

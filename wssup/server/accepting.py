@@ -42,8 +42,8 @@ _QUIET = 10.0
 Key = tuple[int, str]
 
 
-class Accepting(trio.abc.Listener[trio.SocketStream]):
-    """All listeners of the worker as one trio listener.
+class Accepting:
+    """All listeners of the worker.
 
     Listening sockets are shared with other processes: they are only ever closed here, never shut
     down, and their O_NONBLOCK, which belongs to the open file description, is left as the master
@@ -52,6 +52,7 @@ class Accepting(trio.abc.Listener[trio.SocketStream]):
     :param limit: sockets open at a time; beyond it connections wait in the kernel's queue.
     :param accepted: called for each connection taken, at once.
     :param gauge: called with whether connections are being taken.
+    :ivar adopt: called with each socket taken and its peer's address; owns it from then on.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Accepting(trio.abc.Listener[trio.SocketStream]):
         self.open = 0
         self._relief = trio.Event()
         self._quiet_until = -math.inf
-        self._sender, self._receiver = trio.open_memory_channel[trio.SocketStream](math.inf)
+        self.adopt: Callable[[socket.socket, object], None]
         self._log = logs.get()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -127,15 +128,6 @@ class Accepting(trio.abc.Listener[trio.SocketStream]):
         self.open -= 1
         self._relief.set()
 
-    async def accept(self) -> trio.SocketStream:
-        """The next connection (``trio.abc.Listener``)."""
-        return await self._receiver.receive()
-
-    async def aclose(self) -> None:
-        """Close the listeners (``trio.abc.Listener``)."""
-        self.close_listeners()
-        await trio.lowlevel.checkpoint()
-
     def _start(self, key: Key) -> None:
         assert self._nursery is not None
         scope = self._scopes[key] = trio.CancelScope()
@@ -166,7 +158,7 @@ class Accepting(trio.abc.Listener[trio.SocketStream]):
         """Take what is there, up to a batch; the error if this process can have no more sockets."""
         for _ in range(min(_BATCH, self._limit - self.open)):
             try:
-                client, _ = listener.accept()
+                client, address = listener.accept()
             except BlockingIOError:
                 return ""
             except OSError as error:
@@ -178,7 +170,7 @@ class Accepting(trio.abc.Listener[trio.SocketStream]):
             self.open += 1
             self._accepted()
             client.setblocking(False)
-            self._sender.send_nowait(trio.SocketStream(trio.socket.from_stdlib_socket(client)))
+            self.adopt(client, address)
         return ""
 
     async def _wait_for_relief(self, seconds: float) -> None:

@@ -135,13 +135,20 @@ class _Worker:
             self._fail(f"its lifespan raised {summary(error)}", own_traceback(error))
 
     async def _serve(self, app: Application, began: float) -> None:
+        settings = self._settings
         engine = self._engine = Engine(
-            app.handler, limits=self._settings.limits, row=self._row, accepting=self._accepting
+            app,
+            limits=settings.limits,
+            heartbeat=settings.heartbeat,
+            row=self._row,
+            accepting=self._accepting,
+            serial=self._start.fork.serial,
+            keep_headers=None if settings.keep_headers == "all" else settings.keep_headers,
         )
         await self._nursery.start(engine.run)
         if self._order is None:
             self._row.heartbeat(time.monotonic_ns(), 0)
-            self._accepting.switch(on=True)
+            self._switch(on=True)
             self._post(Ready(time.monotonic() - began))
         else:
             self._drain(self._order)
@@ -195,7 +202,7 @@ class _Worker:
         match received.message:
             case Accept(on=on):
                 if self._order is None:
-                    self._accepting.switch(on=on)
+                    self._switch(on=on)
             case Listen(slot=slot, addresses=addresses):
                 for address, descriptor in zip(addresses, received.descriptors, strict=True):
                     if self._order is None:
@@ -210,6 +217,11 @@ class _Worker:
             case other:
                 self._log.error("unexpected_message", kind=type(other).__name__)
 
+    def _switch(self, *, on: bool) -> None:
+        self._accepting.switch(on=on)
+        if self._engine is not None:
+            self._engine.accept(on=on)
+
     def _own_order(self) -> Drain:
         settings = self._settings
         return Drain(
@@ -222,12 +234,15 @@ class _Worker:
         if order.final and self._engine is not None:
             self._accepting.empty_queues()
         self._accepting.close_listeners()
-        if self._engine is None:
+        if self._engine is not None:
+            self._engine.accept(on=False)
+        else:
             # Still starting up, with nobody to say goodbye to.
             self._starting.cancel()
             return
         if self._draining is not None:
             self._draining.cancel()
+            self._engine.keep_all()
         self._draining = trio.CancelScope()
         self._nursery.start_soon(self._let_go, order, self._engine, self._draining)
 
@@ -238,11 +253,13 @@ class _Worker:
         window = min(order.window, _SPREAD_SHARE * order.timeout)
         self._log.info("draining", open=engine.count, window=order.window, timeout=order.timeout)
         with scope:
+            # A later order may have come before this task had its first turn.
+            await trio.lowlevel.checkpoint_if_cancelled()
             with trio.move_on_at(deadline):
                 if order.wait:
                     with trio.move_on_at(deadline - order.timeout * (1 - _SPREAD_SHARE) - window):
                         await engine.wait_empty()
-                await engine.close_all(order.code, order.reason, reason, window)
+                engine.close_all(order.code, order.reason, reason, window)
                 await engine.wait_empty()
             if engine.count:
                 self._log.warning("drain_deadline", left=engine.count)

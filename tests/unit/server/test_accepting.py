@@ -55,6 +55,7 @@ class Counted:
     def __init__(self) -> None:
         self.accepted = 0
         self.gauge: list[bool] = []
+        self.taken: list[socket.socket] = []
 
     def one_more(self) -> None:
         self.accepted += 1
@@ -65,23 +66,25 @@ async def accepting(limit: int = 1000) -> AsyncIterator[tuple[Accepting, Counted
     """A running Accepting; everything must come to its end within 30 seconds."""
     counted = Counted()
     found = Accepting(limit=limit, accepted=counted.one_more, gauge=counted.gauge.append)
+    found.adopt = lambda sock, _: counted.taken.append(sock)
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(found.run)
             try:
                 yield found, counted
             finally:
-                await found.aclose()
-                with contextlib.suppress(trio.WouldBlock):
-                    while True:
-                        found._receiver.receive_nowait().socket.close()
+                found.close_listeners()
+                for sock in counted.taken:
+                    sock.close()
                 nursery.cancel_scope.cancel()
 
 
-async def take(found: Accepting, count: int) -> None:
-    """Take connections and close them, as the engine does."""
+async def take(both: tuple[Accepting, Counted], count: int) -> None:
+    """Close connections that were taken, or will be, as the engine does."""
+    found, counted = both
     for _ in range(count):
-        await (await found.accept()).aclose()
+        await until(lambda: counted.taken)
+        counted.taken.pop(0).close()
         found.closed_one()
 
 
@@ -106,7 +109,7 @@ async def test_nothing_is_taken_before_it_is_switched_on(one: Listener) -> None:
             await quiet()
             assert counted.accepted == 0
             found.switch(on=True)
-            await take(found, 2)
+            await take((found, counted), 2)
             assert counted.accepted == 2
             assert counted.gauge == [True]
 
@@ -126,23 +129,23 @@ async def test_switched_off_it_keeps_what_it_took_and_its_listeners(one: Listene
             with one.connect():
                 await quiet()
                 assert counted.accepted == 2
-                await take(found, 2)
+                await take((found, counted), 2)
                 found.switch(on=True)
-                await take(found, 1)
+                await take((found, counted), 1)
         assert counted.gauge == [True, False, True]
         assert found.open == 0
 
 
 async def test_a_listener_added_while_on_is_served(one: Listener, two: Listener) -> None:
     """A listener that is lent to a worker that accepts is accepted from at once."""
-    async with accepting() as (found, _):
+    async with accepting() as (found, counted):
         found.add((0, "a"), one.lend())
         found.switch(on=True)
         found.add((1, "a"), two.lend())
         with two.connect():
-            await take(found, 1)
+            await take((found, counted), 1)
         with one.connect():
-            await take(found, 1)
+            await take((found, counted), 1)
 
 
 async def test_a_listener_removed_is_closed_here_only(one: Listener, two: Listener) -> None:
@@ -160,7 +163,7 @@ async def test_a_listener_removed_is_closed_here_only(one: Listener, two: Listen
         with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
             os.fstat(lent)
         with one.connect(), two.connect():
-            await take(found, 1)
+            await take((found, counted), 1)
             await quiet()
             assert counted.accepted == 1
             one.socket.accept()[0].close()
@@ -168,7 +171,7 @@ async def test_a_listener_removed_is_closed_here_only(one: Listener, two: Listen
 
 async def test_a_listener_that_is_there_already_is_not_taken_twice(one: Listener) -> None:
     """The second descriptor for the same slot and address is closed."""
-    async with accepting() as (found, _):
+    async with accepting() as (found, counted):
         found.add((0, "a"), one.lend())
         again = one.lend()
         found.add((0, "a"), again)
@@ -176,7 +179,7 @@ async def test_a_listener_that_is_there_already_is_not_taken_twice(one: Listener
             os.fstat(again)
         found.switch(on=True)
         with one.connect():
-            await take(found, 1)
+            await take((found, counted), 1)
 
 
 async def test_lent_and_taken_back_in_one_go(one: Listener) -> None:
@@ -234,7 +237,7 @@ async def test_at_its_limit_connections_wait(one: Listener, two: Listener) -> No
                 await quiet()
                 assert counted.accepted == min(8, 3 + gone)
                 assert found.open == min(3, 8 - gone)
-                await take(found, 1)
+                await take((found, counted), 1)
 
 
 async def test_at_its_limit_it_does_not_spin(one: Listener) -> None:
@@ -252,7 +255,7 @@ async def test_at_its_limit_it_does_not_spin(one: Listener) -> None:
 
 async def test_many_connections_from_two_listeners(one: Listener, two: Listener) -> None:
     """A storm on one listener does not starve another one: it has its turn after one batch."""
-    async with accepting() as (found, _):
+    async with accepting() as (found, counted):
         found.add((0, "a"), one.lend())
         found.add((1, "a"), two.lend())
         with contextlib.ExitStack() as stack:
@@ -263,10 +266,9 @@ async def test_many_connections_from_two_listeners(one: Listener, two: Listener)
             found.switch(on=True)
             order = []
             for _ in range(61):
-                stream = await found.accept()
-                order.append(stream.socket.getsockname()[1])
-                await stream.aclose()
-                found.closed_one()
+                await until(lambda: counted.taken)
+                order.append(counted.taken[0].getsockname()[1])
+                await take((found, counted), 1)
             for port in order:
                 ports[port] += 1
             assert list(ports.values()) == [60, 1]
@@ -285,18 +287,18 @@ async def test_a_connection_that_was_reset_in_the_queue(one: Listener) -> None:
             # The one that was reset may still be in the queue, or not.
             await until(lambda: counted.accepted)
             await quiet()
-            await take(found, found.open)
+            await take((found, counted), found.open)
             with one.connect():
-                await take(found, 1)
+                await take((found, counted), 1)
 
 
 async def test_the_listeners_stay_non_blocking(one: Listener) -> None:
     """O_NONBLOCK belongs to the open file that all workers share: it stays as the master set it."""
-    async with accepting() as (found, _):
+    async with accepting() as (found, counted):
         found.add((0, "a"), one.lend())
         found.switch(on=True)
         with one.connect():
-            await take(found, 1)
+            await take((found, counted), 1)
         assert not os.get_blocking(one.socket.fileno())
     assert not os.get_blocking(one.socket.fileno())
 
@@ -318,9 +320,10 @@ def test_out_of_descriptors() -> None:
         clients = [socket.create_connection(listener.getsockname(), 20) for _ in range(10)]
 
         async def main():
-            counted = []
+            counted, taken = [], []
             found = module.Accepting(
                 limit=1000, accepted=lambda: counted.append(1), gauge=lambda on: None)
+            found.adopt = lambda sock, _: taken.append(sock)
             with trio.fail_after(50):
                 async with trio.open_nursery() as nursery:
                     await nursery.start(found.run)
@@ -329,11 +332,12 @@ def test_out_of_descriptors() -> None:
                     resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 3, opened + 3))
                     found.switch(on=True)
                     for n in range(10):
-                        stream = await found.accept()
+                        while not taken:
+                            await trio.sleep(0.005)
                         if n == 0:
                             await trio.testing.wait_all_tasks_blocked(0.05)
                             print(len(counted))
-                        await stream.aclose()
+                        taken.pop(0).close()
                         found.closed_one()
                     print(len(counted), found.open)
                     nursery.cancel_scope.cancel()

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.harness import kernel
 from tests.harness.processes import state, until
 from tests.harness.raw import ABNORMAL, Raw, request
 from wssup import channel
@@ -306,10 +307,9 @@ def test_listeners_that_come_too_late_are_closed(run: Run) -> None:
     with listening() as lent, worker.client() as client:
         client.open()
         name = os.readlink(f"/proc/self/fd/{lent.fileno()}")  # noqa: PTH115 - no path
-        descriptors = Path(f"/proc/{worker.process.pid}/fd")
 
         def held() -> bool:
-            return name in {str(d.readlink()) for d in descriptors.iterdir()}
+            return name in kernel.holds(worker.process.pid)
 
         worker.tell(Listen(5, ["theirs"]), lent)
         until(held, PATIENCE, "the worker to have the listener")

@@ -1,0 +1,414 @@
+"""A WebSocket connection, as the application has it: trio-websocket's interface and a little more.
+
+What a connection keeps is what an idle one costs, so there are slots, and nothing stands in them
+that could be had otherwise. The methods only mark what is to happen; `Pump` does it.
+
+Two rules make cancellation harmless. A message is handed over after the last point where a receive
+can be cancelled: either the task is woken with it, and cannot be cancelled any more, or it is taken
+from the queue between a cancel point and a schedule point. And a message to be sent is either whole
+in the outbound queue or not there at all.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import trio_websocket
+from trio_websocket import CloseReason, ConnectionClosed, Endpoint
+
+from wssup.scoreboard import Label
+from wssup.server import handshake
+from wssup.server.frames import CONTROL_BYTES, PING, PONG, close_payload
+from wssup.server.wire import WireConnection
+
+if TYPE_CHECKING:
+    from wssup.server.pump import Pump
+
+__all__ = ["Connection", "State"]
+
+
+class State(IntEnum):
+    """What a connection is doing."""
+
+    HANDSHAKE = 0  # the request head is not complete
+    PENDING = 1  # the application has the request and has not answered
+    OPEN = 2
+    CLOSING = 3  # our close frame is sent; the peer's is awaited
+    LEAVING = 4  # both close frames are said; ends when ours is written
+    FLUSHING = 5  # our last words are said; lingers when they are written
+    LINGERING = 6  # what still comes is thrown away until the peer ends
+    ENDED = 7
+
+
+_OPEN: Final = State.OPEN
+
+
+class Connection(WireConnection):
+    """A WebSocket that a client opened.
+
+    :ivar closed: why the connection was or is being closed, a ``trio_websocket.CloseReason``;
+        ``None`` while it is open. Read only.
+    :ivar subprotocol: the negotiated one, or ``None``. Read only.
+    :ivar id: a number that no other connection has while the instance lives.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_state",
+        "by_client",
+        "closed",
+        "closers",
+        "deadline",
+        "head",
+        "heard",
+        "id",
+        "inbox",
+        "leave",
+        "mask",
+        "more_receivers",
+        "opened",
+        "paused",
+        "peer",
+        "ping_sent",
+        "pings",
+        "receiver",
+        "senders",
+        "status",
+        "stuck",
+        "subprotocol",
+        "tick",
+        "verdict",
+        "working",
+    )
+
+    wire: Pump
+
+    def __init__(self, pump: Pump, fd: int, peer: bytes, number: int, now: float) -> None:
+        self.wire = pump
+        self.fd = fd
+        self.peer = peer
+        self.id = number
+        self.unfinished = None
+        self.outbox = None
+        self.out_bytes = 0
+        self.status: State = State.HANDSHAKE
+        self.head = b""
+        self.closed: CloseReason | None = None
+        self.subprotocol: str | None = None
+        #: The epoll mask it is registered with; 0: it is not.
+        self.mask = 0
+        #: Seconds of time.monotonic(): connected, then upgraded; and when the peer last said
+        #: something.
+        self.opened = self.heard = now
+        #: The tick of its entry in the wheel, and the close that an order has set for it.
+        self.tick = 0
+        self.leave: tuple[float, int, str, Label] | None = None
+        #: When something last left the outbound queue.
+        self.stuck = 0.0
+        #: When the ping that the peer has not answered was sent; 0: there is none.
+        self.ping_sent = 0.0
+        #: How it ends, decided by what comes first.
+        self.verdict: Label | None = None
+        self.by_client = False
+        #: Not read from: the inbound queue is full, or the outbound one.
+        self.paused = False
+        #: Messages that nobody has taken yet, and tasks that wait.
+        self.inbox: list[Any] | None = None
+        self.working = False
+        self.receiver: Any = None
+        self.more_receivers: list[Any] | None = None
+        self.senders: list[tuple[Any, str | bytes]] | None = None
+        self.pings: dict[bytes, Any] | None = None
+        self.closers: list[Any] | None = None
+        self._state: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<wssup.Connection {self.id} {self.status.name.lower()}>"
+
+    def __str__(self) -> str:
+        return f"server-{self.id}"
+
+    def decide(self, verdict: Label) -> None:
+        """Say how the connection ends; what was said first holds."""
+        if self.verdict is None:
+            self.verdict = verdict
+
+    # What it is.
+
+    is_client: Final = False
+    is_server: Final = True
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The application's own data about this connection."""
+        if self._state is None:
+            self._state = {}
+        return self._state
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is closed or being closed."""
+        return self.closed is not None
+
+    @property
+    def path(self) -> str:
+        """The requested path, with its query."""
+        return target_of(self.head)
+
+    @property
+    def handshake_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The headers of the client's request, names in lower case; with ``keep_headers`` only
+        those that it names.
+        """
+        return tuple(handshake.parse(self.head).headers)
+
+    @property
+    def remote(self) -> Endpoint | str:
+        """Where the client is; ``"unix:"`` on a unix socket. Known after the end, too."""
+        peer = self.peer
+        if not peer:
+            return "unix:"
+        family = socket.AF_INET if len(peer) == 6 else socket.AF_INET6
+        port = int.from_bytes(peer[-2:], "big")
+        return Endpoint(socket.inet_ntop(family, peer[:-2]), port, is_ssl=False)
+
+    @property
+    def local(self) -> Endpoint | str:
+        """Where the client connected to; ``"unix:/path"`` on a unix socket.
+
+        :raises ConnectionClosed: the connection has ended.
+        """
+        if self.fd < 0:
+            raise ConnectionClosed(self.closed)
+        # A duplicate of the descriptor, closed at once: the number stays the pump's.
+        with socket.fromfd(self.fd, *self.wire.family_of(self.peer)) as sock:
+            name = sock.getsockname()
+        return f"unix:{name}" if isinstance(name, str) else Endpoint(name[0], name[1], is_ssl=False)
+
+    # Receiving.
+
+    async def get_message(self) -> str | bytes:
+        """The next message: ``str`` for text, ``bytes`` for binary.
+
+        What came before the client closed can still be had after it.
+
+        :raises ConnectionClosed: there is none, and none will come.
+        """
+        if self.inbox:
+            await self.wire.loop.cancel_point()
+            if self.inbox:
+                message: str | bytes = self.inbox.pop(0)
+                if not self.inbox:
+                    self.inbox = None
+                if self.paused:
+                    self.wire.has_room(self)
+                await self.wire.loop.schedule_point()
+                return message
+        if self.closed is not None:
+            await self.wire.loop.cancel_point()
+            await self.wire.loop.schedule_point()
+            raise ConnectionClosed(self.closed)
+        loop = self.wire.loop
+        if self.receiver is None:
+            waiter = self.receiver = loop.waiter()
+            forget = self._forget_receiver
+        else:
+            waiter = loop.waiter()
+            self.more_receivers = self.more_receivers or []
+            self.more_receivers.append(waiter)
+            forget = _forgetting(loop.forgotten, self, waiter)
+        received: str | bytes = await loop.park(waiter, forget, self._put_back)
+        return received
+
+    def _forget_receiver(self, _: object) -> Any:
+        more = self.more_receivers
+        self.receiver = more.pop(0) if more else None
+        return self.wire.loop.forgotten
+
+    def _put_back(self, message: str | bytes) -> None:
+        self.inbox = [message, *(self.inbox or ())]
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        """Messages until the connection is closed."""
+        while True:
+            try:
+                message = await self.get_message()
+            except ConnectionClosed:
+                return
+            yield message
+
+    # Sending.
+
+    def send_nowait(self, message: str | bytes) -> bool:
+        """Send a message without waiting: ``str`` as text, ``bytes`` as binary.
+
+        :returns: whether it is on its way. If not, the connection is closed, or its outbound queue
+            is full (with ``slow_client = "close"`` that closes it).
+        :raises ValueError: it is neither ``str`` nor bytes.
+        """
+        if self.closed is not None:
+            return False
+        if self.outbox is not None and self.wire.is_full(self):
+            return False
+        try:
+            if type(message) is str:
+                waits = self.transmit_text(message.encode())
+            elif type(message) is bytes:
+                waits = self.transmit_binary(message)
+            else:
+                waits = self._send_other(message)
+        except OSError:
+            self.wire.lose(self)
+            return False
+        if waits:
+            self.wire.must_flush(self)
+        return True
+
+    def _send_other(self, message: object) -> bool:
+        if isinstance(message, str):
+            return self.transmit_text(message.encode())
+        if isinstance(message, bytes | bytearray | memoryview):
+            return self.transmit_binary(bytes(message))
+        raise ValueError("message must be str or bytes")
+
+    async def send_message(self, message: str | bytes) -> None:
+        """Send a message: ``str`` as text, ``bytes`` as binary.
+
+        Waits while more than ``limits.outbound_bytes`` wait to be sent. A call that is cancelled
+        has sent nothing.
+
+        :raises ConnectionClosed: the connection is closed or being closed.
+        :raises ValueError: it is neither ``str`` nor bytes.
+        """
+        pump = self.wire
+        await pump.loop.cancel_point()
+        if self.outbox is not None and self.closed is None and pump.must_wait(self):
+            if not isinstance(message, str | bytes | bytearray | memoryview):
+                raise ValueError("message must be str or bytes")
+            waiter = pump.loop.waiter()
+            self.senders = self.senders or []
+            entry = (waiter, message)
+            self.senders.append(entry)
+
+            def forget(_: object) -> Any:
+                if self.senders is not None and entry in self.senders:
+                    self.senders.remove(entry)
+                return pump.loop.forgotten
+
+            await pump.loop.park(waiter, forget, lambda _: None)
+            return
+        if not self.send_nowait(message):
+            raise ConnectionClosed(self.closed)
+        await pump.loop.schedule_point()
+
+    async def ping(self, payload: bytes | None = None) -> None:
+        """Send a ping and wait for its pong, or for that of a later one.
+
+        :param payload: at most 125 bytes; ``None`` for four random ones.
+        :raises ConnectionClosed: the connection is closed, or closes before the pong.
+        :raises ValueError: a ping with this payload is on its way already, or it is too long.
+        """
+        pump = self.wire
+        await pump.loop.cancel_point()
+        if self.closed is not None:
+            raise ConnectionClosed(self.closed)
+        if payload is None:
+            payload = pump.random.randbytes(4)
+        if len(payload) > CONTROL_BYTES:
+            raise ValueError(f"a ping's payload has at most {CONTROL_BYTES} bytes")
+        pings = self.pings = self.pings if self.pings is not None else {}
+        if payload in pings:
+            raise ValueError(f"Payload value {payload!r} is already in flight.")
+        waiter = pings[payload] = pump.loop.waiter()
+        pump.send_control(self, PING, payload)
+
+        def forget(_: object) -> Any:
+            pings.pop(payload, None)
+            return pump.loop.forgotten
+
+        if self.closed is None:
+            await pump.loop.park(waiter, forget, lambda _: None)
+        else:
+            raise ConnectionClosed(self.closed)
+
+    async def pong(self, payload: bytes | None = None) -> None:
+        """Send a pong that nobody asked for (RFC 6455 section 5.5.3).
+
+        :raises ConnectionClosed: the connection is closed.
+        :raises ValueError: more than 125 bytes.
+        """
+        await self.wire.loop.cancel_point()
+        if self.closed is not None:
+            raise ConnectionClosed(self.closed)
+        if payload is not None and len(payload) > CONTROL_BYTES:
+            raise ValueError(f"a pong's payload has at most {CONTROL_BYTES} bytes")
+        self.wire.send_control(self, PONG, payload or b"")
+        await self.wire.loop.schedule_point()
+
+    # Closing.
+
+    def close_nowait(self, code: int = 1000, reason: str | None = None) -> None:
+        """Begin to close the connection; nothing happens if it is closed or being closed.
+
+        :param code: RFC 6455 section 7.4: 1000, 1001… or 3000 to 4999.
+        :raises ValueError: a code that nobody may send.
+        """
+        close_payload(code, reason)
+        if self.closed is None:
+            self.wire.close(self, code, reason)
+
+    async def aclose(self, code: int = 1000, reason: str | None = None) -> None:
+        """Close the connection and wait until it is, ``limits.close_timeout`` at most. When the
+        wait is cancelled the connection is cut off.
+
+        :raises ValueError: a code that nobody may send.
+        """
+        pump = self.wire
+        self.close_nowait(code, reason)
+        if self.status is State.ENDED:
+            await pump.loop.cancel_point()
+            await pump.loop.schedule_point()
+            return
+        waiter = pump.loop.waiter()
+        self.closers = self.closers or []
+        self.closers.append(waiter)
+
+        def forget(_: object) -> Any:
+            if self.closers is not None and waiter in self.closers:
+                self.closers.remove(waiter)
+            pump.lose(self)
+            return pump.loop.forgotten
+
+        await pump.loop.park(waiter, forget, lambda _: None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+# trio-websocket's class is an abstract one (trio.abc.AsyncResource), which can be told of others.
+trio_websocket.WebSocketConnection.register(Connection)
+
+
+def _forgetting(forgotten: Any, connection: Connection, waiter: Any) -> Any:
+    """How a receive that is not the first in line is forgotten."""
+
+    def forget(_: object) -> Any:
+        more = connection.more_receivers
+        if more is not None and waiter in more:
+            more.remove(waiter)
+        elif connection.receiver is waiter:
+            connection.receiver = more.pop(0) if more else None
+        return forgotten
+
+    return forget
+
+
+def target_of(head: bytes) -> str:
+    """The request target of a head that was parsed before."""
+    return head[head.index(b" ") + 1 : head.index(b" ", head.index(b" ") + 1)].decode("latin-1")

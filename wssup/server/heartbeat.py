@@ -1,0 +1,130 @@
+"""Deadlines of connections: the handshake's, the heartbeat, the closing handshake's, and slow
+clients. Called by the wheel when a connection's deadline has come.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from typing import TYPE_CHECKING
+
+from wssup.config.settings import Heartbeat
+from wssup.scoreboard import ClosedReason, HandshakeFailure
+from wssup.server import handshake
+from wssup.server.connection import Connection, State
+from wssup.server.frames import PING
+
+if TYPE_CHECKING:
+    from wssup.server.pump import Pump
+
+__all__ = ["Heartbeats"]
+
+#: RFC 6455's registry: "internal error" is what others close silent peers with, "try again later"
+#: what a slow client is told.
+_SILENT = 1011
+_SLOW = 1013
+#: A ping comes between this share of the interval and the whole, so that connections that came
+#: together do not stay together.
+_EARLY = 0.9
+
+
+class Heartbeats:
+    """Decides what to do with a connection whose deadline has come."""
+
+    def __init__(self, pump: Pump, settings: Heartbeat) -> None:
+        self._pump = pump
+        self._interval = settings.ping_interval
+        self._timeout = settings.ping_timeout
+
+    def begin(self, connection: Connection) -> None:
+        """A connection is open. The first ping comes anywhere in the interval: thousands may have
+        connected within a second.
+        """
+        if self._interval:
+            part = self._pump.random.random()
+            self._pump.schedule(connection, connection.opened + self._interval * (1 + part) / 2)
+
+    def due(self, connection: Connection, now: float, lag: float) -> None:
+        """A deadline has come.
+
+        :param lag: by how many seconds this worker is late itself, which no client is blamed for.
+        """
+        pump = self._pump
+        match connection.status:
+            case State.HANDSHAKE:
+                if connection.head:
+                    answer = handshake.response(408, b"too slow\n", kind=b"text/plain")
+                    pump.respond(connection, answer, HandshakeFailure.TIMEOUT)
+                pump.lose(connection, HandshakeFailure.TIMEOUT)
+            case State.OPEN:
+                self._open(connection, now, lag)
+            case _:
+                pump.lose(connection)
+
+    def _open(self, connection: Connection, now: float, lag: float) -> None:
+        pump = self._pump
+        leave = connection.leave
+        if leave is not None:
+            if leave[0] <= now:
+                pump.close(connection, leave[1], leave[2], leave[3])
+                return
+            pump.schedule(connection, leave[0], sooner=True)
+        if connection.outbox is not None:
+            given_up = connection.stuck + pump.limits.send_timeout + lag
+            if given_up <= now:
+                self.too_slow(connection)
+                return
+            pump.schedule(connection, given_up, sooner=True)
+        if not self._interval:
+            return
+        if connection.paused:
+            # A pong may lie behind what is not read: TCP decides meanwhile (SO_KEEPALIVE,
+            # TCP_USER_TIMEOUT).
+            connection.ping_sent = 0.0
+            pump.schedule(connection, now + self._interval, sooner=True)
+            return
+        if connection.ping_sent and connection.heard < connection.ping_sent:
+            given_up = connection.ping_sent + self._timeout + lag
+            if given_up <= now:
+                pump.row.ping_timeout()
+                pump.fail(connection, _SILENT, "keepalive ping timeout", ClosedReason.TIMEOUT)
+                # Nobody is there to read it out.
+                pump.lose(connection)
+                return
+            pump.schedule(connection, given_up, sooner=True)
+            return
+        silence = now - connection.heard
+        wait = self._interval * (_EARLY + (1 - _EARLY) * pump.random.random())
+        if silence < self._interval * _EARLY:
+            pump.schedule(connection, connection.heard + wait, sooner=True)
+            return
+        connection.ping_sent = now
+        pump.row.ping_sent()
+        pump.send_control(connection, PING, struct.pack("!d", now))
+        pump.schedule(connection, now + self._timeout, sooner=True)
+
+    def pong(self, connection: Connection, payload: bytes) -> None:
+        """A pong came (RFC 6455 section 5.5.3): the heartbeat's, or the application's. It answers
+        the application's earlier pings, too.
+        """
+        pump = self._pump
+        if connection.ping_sent and payload == struct.pack("!d", connection.ping_sent):
+            pump.row.round_trip(time.monotonic() - connection.ping_sent)
+            connection.ping_sent = 0.0
+            return
+        pings = connection.pings
+        if pings and payload in pings:
+            for sent in list(pings):
+                pump.loop.wake(pings.pop(sent), None)
+                if sent == payload:
+                    break
+
+    def too_slow(self, connection: Connection) -> None:
+        """A client that does not take what it is sent: what waits for it is thrown away, but for
+        the frame that it may have a part of, and it is told to come back later.
+        """
+        pump = self._pump
+        if connection.status is not State.OPEN:
+            return
+        connection.drop_queue(keep_first=True)
+        pump.close(connection, _SLOW, "too slow", ClosedReason.SLOW_CLIENT)

@@ -1,0 +1,60 @@
+"""What the engine needs of an event loop, and the loops that give it.
+
+Four things drive connections: to be called when a descriptor is *readable*, a *timer*, to *spawn* a
+task and to *cancel* those spawned. A fifth serves the methods that applications await: a task
+*parks* until the engine wakes it with a value, which then cannot be lost any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+__all__ = ["Loop"]
+
+
+class Loop(Protocol):
+    """An event loop, as the engine sees it. Times are seconds of ``time.monotonic()``."""
+
+    cancelled: type[BaseException]
+    """What a cancelled task raises."""
+    forgotten: Any
+    """What the ``forget`` of :meth:`park` must return."""
+
+    def readable(self, fd: int, turn: Callable[[], bool]) -> None:
+        """Call ``turn`` whenever ``fd`` is readable; soon again as long as it returns true, with
+        others having their turn in between.
+        """
+
+    def timer(self, ring: Callable[[], None]) -> Callable[[float], None]:
+        """A timer that calls ``ring``; returns how to set it, which replaces what it was set to."""
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Run an async function, which must not raise, in a task of its own."""
+
+    def cancel(self) -> None:
+        """Cancel all tasks that were spawned."""
+
+    def waiter(self) -> Any:
+        """The calling task's ticket for :meth:`park`."""
+
+    def park(
+        self, waiter: Any, forget: Callable[[Any], Any], put_back: Callable[[Any], None]
+    ) -> Awaitable[Any]:
+        """Wait for :meth:`wake`.
+
+        :param forget: called when the wait is cancelled: the waiter must not be woken any more.
+        :param put_back: called with a value that the task was woken with too late to have it.
+        """
+
+    def wake(self, waiter: Any, value: Any) -> bool:
+        """End a wait with a value; false if it has been cancelled and can take none."""
+
+    def wake_error(self, waiter: Any, error: BaseException) -> None:
+        """End a wait with an exception."""
+
+    def cancel_point(self) -> Awaitable[None]:
+        """Raise if the calling task is cancelled; let nobody else run."""
+
+    def schedule_point(self) -> Awaitable[None]:
+        """Let others run; never raise."""

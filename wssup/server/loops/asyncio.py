@@ -1,0 +1,111 @@
+"""The engine's loop on asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+__all__ = ["AsyncioLoop"]
+
+
+class AsyncioLoop:
+    """Runs the engine on the running asyncio loop.
+
+    asyncio can cancel a task that was woken and has not run yet, which trio cannot: the value is
+    then put back.
+    """
+
+    cancelled: type[BaseException] = asyncio.CancelledError
+    forgotten = None
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watched: list[int] = []
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        for fd in self._watched:
+            self._loop.remove_reader(fd)
+        for timer in self._timers:
+            timer.cancel()
+
+    def readable(self, fd: int, turn: Callable[[], bool]) -> None:
+        """See :class:`Loop`."""
+
+        def turns() -> None:
+            # The rest of an interrupted turn is no event that epoll would tell.
+            if turn():
+                self._loop.call_soon(turns)
+
+        self._watched.append(fd)
+        self._loop.add_reader(fd, turns)
+
+    def timer(self, ring: Callable[[], None]) -> Callable[[float], None]:
+        """See :class:`Loop`."""
+        place = len(self._timers)
+        self._timers.append(self._loop.call_later(0, bool))
+
+        def set_to(at: float) -> None:
+            self._timers[place].cancel()
+            if at < math.inf:
+                self._timers[place] = self._loop.call_at(at, ring)
+
+        return set_to
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """See :class:`Loop`."""
+
+        async def run() -> None:
+            await function(*arguments)
+
+        task = self._loop.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def cancel(self) -> None:
+        """See :class:`Loop`."""
+        for task in self._tasks:
+            task.cancel()
+
+    def waiter(self) -> asyncio.Future[Any]:
+        """See :class:`Loop`."""
+        return self._loop.create_future()
+
+    async def park(
+        self,
+        waiter: asyncio.Future[Any],
+        forget: Callable[[Any], Any],
+        put_back: Callable[[Any], None],
+    ) -> Any:
+        """See :class:`Loop`."""
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.cancelled():
+                forget(None)
+            elif waiter.exception() is None:
+                put_back(waiter.result())
+            raise
+
+    def wake(self, waiter: asyncio.Future[Any], value: Any) -> bool:
+        """See :class:`Loop`."""
+        if waiter.done():
+            return False
+        waiter.set_result(value)
+        return True
+
+    def wake_error(self, waiter: asyncio.Future[Any], error: BaseException) -> None:
+        """See :class:`Loop`."""
+        if not waiter.done():
+            waiter.set_exception(error)
+
+    async def cancel_point(self) -> None:
+        """See :class:`Loop`. asyncio delivers a cancellation where a task waits."""
+
+    async def schedule_point(self) -> None:
+        """See :class:`Loop`."""
+        await asyncio.sleep(0)

@@ -1,0 +1,125 @@
+"""The engine's loop on trio."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import outcome
+import trio
+from trio.lowlevel import (
+    Abort,
+    cancel_shielded_checkpoint,
+    checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+    reschedule,
+    wait_readable,
+    wait_task_rescheduled,
+)
+
+__all__ = ["TrioLoop"]
+
+
+class TrioLoop:
+    """Runs the engine in the task that calls :meth:`run`."""
+
+    cancelled: type[BaseException] = trio.Cancelled
+    forgotten = Abort.SUCCEEDED
+    waiter = staticmethod(current_task)
+    cancel_point = staticmethod(checkpoint_if_cancelled)
+    schedule_point = staticmethod(cancel_shielded_checkpoint)
+
+    def __init__(self) -> None:
+        self._system: trio.Nursery | None = None
+        self._spawned: trio.Nursery | None = None
+        self._begin: list[tuple[Any, ...]] = []
+        self._names: dict[object, str] = {}
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Host everything that was begun and spawned; until cancelled."""
+        async with trio.open_nursery() as self._system:
+            for begun in self._begin:
+                self._system.start_soon(*begun)
+            while True:
+                async with trio.open_nursery() as self._spawned:
+                    task_status.started()
+                    task_status = trio.TASK_STATUS_IGNORED
+                    await trio.sleep_forever()
+
+    def readable(self, fd: int, turn: Callable[[], bool]) -> None:
+        """See :class:`Loop`."""
+        self._start(_turns, fd, turn)
+
+    def timer(self, ring: Callable[[], None]) -> Callable[[float], None]:
+        """See :class:`Loop`."""
+        alarm = _Alarm(ring)
+        self._start(alarm.run)
+        return alarm.set
+
+    def _start(self, *begun: Any) -> None:
+        if self._system is not None:
+            self._system.start_soon(*begun)
+        else:
+            self._begin.append(begun)
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """See :class:`Loop`."""
+        assert self._spawned is not None
+        # trio would make the name anew for each task, a string per connection.
+        name = self._names.get(key := getattr(function, "__func__", function))
+        if name is None:
+            name = self._names[key] = getattr(function, "__qualname__", repr(function))
+        self._spawned.start_soon(function, *arguments, name=name)
+
+    def cancel(self) -> None:
+        """See :class:`Loop`."""
+        if self._spawned is not None:
+            self._spawned.cancel_scope.cancel()
+
+    def park(
+        self, _waiter: Any, forget: Callable[[Any], Any], _put_back: Callable[[Any], None]
+    ) -> Awaitable[Any]:
+        """See :class:`Loop`. A rescheduled task is beyond cancellation, so nothing is put back."""
+        return wait_task_rescheduled(forget)  # noqa: ASYNC105 - the caller awaits it
+
+    def wake(self, waiter: trio.lowlevel.Task, value: Any) -> bool:
+        """See :class:`Loop`."""
+        reschedule(waiter, outcome.Value(value))
+        return True
+
+    def wake_error(self, waiter: trio.lowlevel.Task, error: BaseException) -> None:
+        """See :class:`Loop`."""
+        reschedule(waiter, outcome.Error(error))
+
+
+async def _turns(fd: int, turn: Callable[[], bool]) -> None:
+    while True:
+        await wait_readable(fd)
+        while turn():
+            await checkpoint()
+
+
+class _Alarm:
+    """A timer whose deadline can be moved."""
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
+        self._at = math.inf
+        self._scope = trio.CancelScope()
+
+    def set(self, at: float) -> None:
+        self._at = at
+        self._scope.deadline = trio.current_time() + at - time.monotonic()
+
+    async def run(self) -> None:
+        while True:
+            with trio.CancelScope(deadline=self._deadline()) as self._scope:
+                await trio.sleep_forever()
+            self._at = math.inf
+            self._ring()
+
+    def _deadline(self) -> float:
+        return trio.current_time() + self._at - time.monotonic()

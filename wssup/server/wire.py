@@ -1,0 +1,218 @@
+"""The seam: a socket's bytes become events, and frames become a socket's bytes.
+
+Everything that is done once per message and needs no decision stands here: one read, decoding, one
+write, what the kernel did not take. A compiled core can replace these two classes; the pump above
+uses nothing of a connection's inside but what is declared here, and one test suite holds for both.
+
+Descriptors are plain numbers: a Python socket object per connection would cost memory, and
+settimeout() on one changes the open file description, which others may share.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from typing import Final
+
+from wssup.server.frames import BINARY, TEXT, Decoder, Event, Unfinished, apply_mask, encode
+from wssup.server.frames import HEADS as _HEADS
+
+__all__ = ["END", "Broken", "End", "Wire", "WireConnection"]
+
+_TEXT_HEADS = _HEADS[TEXT]
+_BINARY_HEADS = _HEADS[BINARY]
+#: Buffers that one writev(2) takes; the kernel's limit is 1024 (IOV_MAX).
+_BATCH = 64
+_readv, _write, _writev = os.readv, os.write, os.writev
+
+
+class End:
+    """The peer sends nothing more: end of file, or the connection broke."""
+
+    def __repr__(self) -> str:
+        return "END"
+
+
+END: Final = End()
+Broken = OSError
+_END: Final[Sequence[Event | End]] = (END,)
+_NOTHING: Final[Sequence[Event | End]] = ()
+
+
+class Wire:
+    """What the connections of a worker share: the buffer, the limits, the counters of traffic.
+
+    :param read_bytes: the most that is read of a connection at a time.
+    :ivar messages_in: since they were last flushed; so for ``messages_out``, and payload bytes
+        ``bytes_in``, ``bytes_out``.
+    :ivar queued: bytes in all outbound queues, now.
+    """
+
+    def __init__(self, decoder: Decoder, *, read_bytes: int, message_bytes: int) -> None:
+        self.buffer = bytearray(max(read_bytes, 16))
+        self.buffers = [self.buffer]
+        self.view = memoryview(self.buffer)
+        self.decode = decoder.decode
+        self.short = min(125, message_bytes)
+        self.medium = min(0xFFFF, message_bytes)
+        self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
+        self.queued = 0
+
+
+class WireConnection:
+    """One connection, as far as its bytes go.
+
+    :ivar fd: its descriptor; -1 once it is closed.
+    :ivar unfinished: what was received and not decoded to the end.
+    :ivar outbox: frames that the kernel did not take; ``None`` if there are none. The first may
+        have been sent in part.
+    :ivar out_bytes: the bytes in it.
+    """
+
+    __slots__ = ("fd", "out_bytes", "outbox", "unfinished", "wire")
+
+    fd: int
+    wire: Wire
+    unfinished: Unfinished | None
+    outbox: deque[bytes | memoryview] | None
+    out_bytes: int
+
+    def receive(self, budget: int) -> Sequence[Event | End]:  # noqa: C901, PLR0912 - the hot path
+        """Read once, unless frames of the last read are left, and decode at most ``budget`` frames.
+
+        :returns: the events; `END` last if the peer is gone. Nothing is read after that, or after
+            a Close or a Violation.
+        """
+        wire = self.wire
+        unfinished = self.unfinished
+        if unfinished is not None and unfinished.more:
+            data = b""
+        else:
+            try:
+                size = _readv(self.fd, wire.buffers)
+            except BlockingIOError:
+                return _NOTHING
+            except OSError:
+                return _END
+            if not size:
+                return _END
+            buffer = wire.buffer
+            if unfinished is None:
+                # Nearly all reads: one whole masked frame, which is one whole message.
+                length = buffer[1] - 0x80
+                start = 6
+                if length == 126:
+                    length = buffer[2] << 8 | buffer[3]
+                    start = 8 if 126 <= length <= wire.medium else size
+                elif length > wire.short:
+                    start = size
+                if size == start + length:
+                    first = buffer[0]
+                    if first == 0x81:
+                        try:
+                            mask = buffer[start - 4 : start]
+                            text = apply_mask(buffer[start:size], mask).decode()
+                        except UnicodeDecodeError:
+                            pass  # the decoder finds the words for it
+                        else:
+                            wire.messages_in += 1
+                            wire.bytes_in += length
+                            return [text]
+                    elif first == 0x82:
+                        wire.messages_in += 1
+                        wire.bytes_in += length
+                        return [apply_mask(buffer[start:size], buffer[start - 4 : start])]
+            data = wire.view[:size].tobytes()
+        return self.decode(data, budget)
+
+    def decode(self, data: bytes, budget: int) -> list[Event]:
+        """Decode bytes that did not come by `receive`, or not as one whole message."""
+        wire = self.wire
+        events, self.unfinished = wire.decode(data, self.unfinished, budget)
+        for event in events:
+            kind = type(event)
+            if kind is bytes:
+                wire.messages_in += 1
+                wire.bytes_in += len(event)
+            elif kind is str:
+                assert isinstance(event, str)
+                wire.messages_in += 1
+                wire.bytes_in += len(event) if event.isascii() else len(event.encode())
+        return events
+
+    def transmit_text(self, payload: bytes) -> bool:
+        """Send a text message; see :meth:`transmit`."""
+        size = len(payload)
+        wire = self.wire
+        wire.messages_out += 1
+        wire.bytes_out += size
+        return self.transmit(_TEXT_HEADS[size] + payload if size < 126 else encode(TEXT, payload))
+
+    def transmit_binary(self, payload: bytes) -> bool:
+        """Send a binary message; see :meth:`transmit`."""
+        size = len(payload)
+        wire = self.wire
+        wire.messages_out += 1
+        wire.bytes_out += size
+        return self.transmit(
+            _BINARY_HEADS[size] + payload if size < 126 else encode(BINARY, payload)
+        )
+
+    def transmit(self, data: bytes) -> bool:
+        """Send whole frames, in order; what the kernel does not take is queued.
+
+        :returns: whether the queue was empty before and is not now: somebody must wait until the
+            socket is writable.
+        :raises OSError: the connection is broken.
+        """
+        if self.outbox is None:
+            try:
+                sent = _write(self.fd, data)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(data):
+                return False
+            self.outbox = deque((memoryview(data)[sent:],))
+            self.out_bytes = len(data) - sent
+            self.wire.queued += self.out_bytes
+            return True
+        self.outbox.append(data)
+        self.out_bytes += len(data)
+        self.wire.queued += len(data)
+        return False
+
+    def flush(self) -> bool:
+        """Send what is queued.
+
+        :returns: whether something was sent.
+        :raises OSError: the connection is broken.
+        """
+        outbox = self.outbox
+        if outbox is None:
+            return False
+        try:
+            sent = _writev(self.fd, list(islice(outbox, _BATCH)))
+        except BlockingIOError:
+            return False
+        self.out_bytes -= sent
+        self.wire.queued -= sent
+        while outbox:
+            first = outbox[0]
+            if sent < len(first):
+                outbox[0] = memoryview(first)[sent:]
+                break
+            sent -= len(first)
+            outbox.popleft()
+        else:
+            self.outbox = None
+        return True
+
+    def drop_queue(self, *, keep_first: bool) -> None:
+        """Forget what is queued; the first frame, of which the peer may have a part, can stay."""
+        if self.outbox is not None:
+            kept = self.outbox[0] if keep_first else b""
+            self.wire.queued -= self.out_bytes - len(kept)
+            self.out_bytes = len(kept)
+            self.outbox = deque((kept,)) if kept else None
