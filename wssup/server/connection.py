@@ -21,7 +21,7 @@ from trio_websocket import CloseReason, ConnectionClosed, Endpoint
 
 from wssup.scoreboard import Label
 from wssup.server import handshake
-from wssup.server.frames import CONTROL_BYTES, PING, PONG, close_payload
+from wssup.server.frames import BINARY, CONTROL_BYTES, PING, PONG, TEXT, close_payload
 from wssup.server.wire import WireConnection
 
 if TYPE_CHECKING:
@@ -255,9 +255,9 @@ class Connection(WireConnection):
             return False
         try:
             if type(message) is str:
-                waits = self.transmit_text(message.encode())
+                waits = self.send(TEXT, message.encode())
             elif type(message) is bytes:
-                waits = self.transmit_binary(message)
+                waits = self.send(BINARY, message)
             else:
                 waits = self._send_other(message)
         except OSError:
@@ -269,9 +269,9 @@ class Connection(WireConnection):
 
     def _send_other(self, message: object) -> bool:
         if isinstance(message, str):
-            return self.transmit_text(message.encode())
+            return self.send(TEXT, message.encode())
         if isinstance(message, bytes | bytearray | memoryview):
-            return self.transmit_binary(bytes(message))
+            return self.send(BINARY, bytes(message))
         raise ValueError("message must be str or bytes")
 
     async def send_message(self, message: str | bytes) -> None:

@@ -48,7 +48,7 @@ class Engine:
             if application.is_event_style
             else TaskStyle(application.handler)
         )
-        self._pump = self._style.pump = Pump(
+        self._pump = Pump(
             self._style,
             self._loop,
             limits=limits,

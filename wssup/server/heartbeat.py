@@ -8,6 +8,8 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from wssup.config.settings import Heartbeat
 from wssup.scoreboard import ClosedReason, HandshakeFailure
 from wssup.server import handshake
@@ -17,7 +19,11 @@ from wssup.server.frames import PING
 if TYPE_CHECKING:
     from wssup.server.pump import Pump
 
-__all__ = ["Heartbeats"]
+__all__ = ["APP_PONG", "Heartbeats", "is_app_ping"]
+
+APP_PONG = '{"type":"pong"}'
+#: Whatever spaces its JSON has, a ping is not longer.
+_LONGEST_APP_PING = 64
 
 #: RFC 6455's registry: "internal error" is what others close silent peers with, "try again later"
 #: what a slow client is told.
@@ -26,6 +32,16 @@ _SLOW = 1013
 #: A ping comes between this share of the interval and the whole, so that connections that came
 #: together do not stay together.
 _EARLY = 0.9
+
+
+def is_app_ping(message: str) -> bool:
+    """Whether a text is the JSON ``{"type": "ping"}`` and nothing more."""
+    if len(message) > _LONGEST_APP_PING or '"ping"' not in message:
+        return False
+    try:
+        return bool(msgspec.json.decode(message) == {"type": "ping"})
+    except msgspec.DecodeError:
+        return False
 
 
 class Heartbeats:

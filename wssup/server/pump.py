@@ -104,7 +104,9 @@ class Pump(Wire):
         )
         self.loop = loop
         self.style = style
+        style.pump = self
         self.limits = limits
+        self._whole_budget = style.whole_budget
         self.row = row
         self.random = random.Random()  # noqa: S311 - spreads things; made after the fork
         self.connections: dict[int, Connection] = {}
@@ -129,7 +131,7 @@ class Pump(Wire):
         #: Wakes the loop for what no socket will tell.
         self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._nudge, _IN)
-        self._app_ping = beat.app_ping
+        self._deliver = self._deliver_or_answer if beat.app_ping else style.deliver
         loop.readable(self._epoll.fileno(), self.turn)
 
     def close_descriptors(self) -> None:
@@ -201,7 +203,7 @@ class Pump(Wire):
     def _serve(self, connection: Connection, bits: int) -> None:  # noqa: C901 - the hot path
         """One connection's part of a turn, and the boundary for what goes wrong in it."""
         try:
-            if bits & _OUT:
+            if bits != _IN and bits & _OUT:
                 self._flush(connection)
                 if not bits & ~_OUT:
                     return
@@ -213,12 +215,12 @@ class Pump(Wire):
                 if bits & ~(_IN | _OUT):
                     self.lose(connection)
                 return
-            events = connection.receive(self.style.budget(connection))
-            deliver = self.style.deliver
-            for event in events:
+            for event in connection.receive(
+                self._whole_budget if connection.inbox is None else self.style.budget(connection)
+            ):
                 kind = type(event)
                 if kind is str or kind is bytes:
-                    deliver(connection, event)
+                    self._deliver(connection, event)
                 else:
                     self._control(connection, event)
                 if connection.status is not _OPEN:
@@ -230,6 +232,13 @@ class Pump(Wire):
         except Exception as error:  # noqa: BLE001 - the boundary: one connection, whatever it did
             self._log.error("connection_failed", exc_info=error)
             self.lose(connection, ClosedReason.ERROR)
+
+    def _deliver_or_answer(self, connection: Connection, message: str | bytes) -> None:
+        """Answer the pings of code that cannot send real ones."""
+        if type(message) is str and heartbeat.is_app_ping(message):
+            connection.send_nowait(heartbeat.APP_PONG)
+        else:
+            self.style.deliver(connection, message)
 
     def _serve_other(self, connection: Connection) -> None:
         """A connection that is not open: not yet, or not any more."""

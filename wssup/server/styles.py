@@ -47,8 +47,12 @@ class Style(Protocol):
     busy: int
     """Tasks of the application that run."""
 
+    @property
+    def whole_budget(self) -> int:
+        """How many frames may be decoded in a turn for a connection that has no queue."""
+
     def budget(self, connection: Connection) -> int:
-        """How many frames may be decoded for a connection now."""
+        """The same for one that has a queue."""
 
     def requested(self, request: Request) -> None:
         """A client wants to connect."""
@@ -70,6 +74,11 @@ class _Base:
         self.busy = 0
         self.idle: Callable[[], None] = lambda: None
         self._log = logs.get()
+
+    @property
+    def whole_budget(self) -> int:
+        """What the inbound queue has room for when it is empty."""
+        return self.pump.limits.inbound_messages
 
     def budget(self, connection: Connection) -> int:
         """As many as the inbound queue has room for."""
@@ -198,11 +207,10 @@ class EventStyle(_Base):
         if self._on_receive is not None and not self._receive_is_async:
             self.plain = "on_receive"
 
-    def budget(self, connection: Connection) -> int:
+    @property
+    def whole_budget(self) -> int:
         """With a plain hook nothing is kept, so it is a turn's work."""
-        if connection.inbox is None and not self._receive_is_async:
-            return _FRAMES
-        return super().budget(connection)
+        return super().whole_budget if self._receive_is_async else _FRAMES
 
     def requested(self, request: Request) -> None:
         """Ask ``on_request``; accept if it has nothing to say."""
@@ -243,8 +251,10 @@ class EventStyle(_Base):
             self._call(connection, "on_connect", hook, connection)
 
     def deliver(self, connection: Connection, message: str | bytes) -> None:
-        """Call ``on_receive``, or keep the message for when its turn comes."""
-        if connection.working or connection.inbox is not None or self._receive_is_async:
+        """Call ``on_receive``, or keep the message for when its turn comes: there is a queue as long
+        as a task of this connection is at work.
+        """
+        if connection.inbox is not None or self._receive_is_async:
             self._queue(connection, message)
             if not connection.working and self._receive_is_async:
                 self._work(connection)

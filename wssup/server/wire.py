@@ -13,16 +13,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Final
 
-from wssup.server.frames import BINARY, TEXT, Decoder, Event, Unfinished, apply_mask, encode
-from wssup.server.frames import HEADS as _HEADS
+from wssup.server.frames import HEADS, Decoder, Event, Unfinished, apply_mask, encode
 
 __all__ = ["END", "Broken", "End", "Wire", "WireConnection"]
 
-_TEXT_HEADS = _HEADS[TEXT]
-_BINARY_HEADS = _HEADS[BINARY]
 #: Buffers that one writev(2) takes; the kernel's limit is 1024 (IOV_MAX).
 _BATCH = 64
 _readv, _write, _writev = os.readv, os.write, os.writev
@@ -142,31 +140,18 @@ class WireConnection:
                 wire.bytes_in += len(event) if event.isascii() else len(event.encode())
         return events
 
-    def transmit_text(self, payload: bytes) -> bool:
-        """Send a text message; see :meth:`transmit`."""
-        size = len(payload)
-        wire = self.wire
-        wire.messages_out += 1
-        wire.bytes_out += size
-        return self.transmit(_TEXT_HEADS[size] + payload if size < 126 else encode(TEXT, payload))
-
-    def transmit_binary(self, payload: bytes) -> bool:
-        """Send a binary message; see :meth:`transmit`."""
-        size = len(payload)
-        wire = self.wire
-        wire.messages_out += 1
-        wire.bytes_out += size
-        return self.transmit(
-            _BINARY_HEADS[size] + payload if size < 126 else encode(BINARY, payload)
-        )
-
-    def transmit(self, data: bytes) -> bool:
-        """Send whole frames, in order; what the kernel does not take is queued.
+    def send(self, opcode: int, payload: bytes) -> bool:
+        """Send a message as one frame, in order; what the kernel does not take is queued.
 
         :returns: whether the queue was empty before and is not now: somebody must wait until the
             socket is writable.
         :raises OSError: the connection is broken.
         """
+        size = len(payload)
+        data = HEADS[opcode][size] + payload if size < 126 else encode(opcode, payload)
+        wire = self.wire
+        wire.messages_out += 1
+        wire.bytes_out += size
         if self.outbox is None:
             try:
                 sent = _write(self.fd, data)
@@ -174,13 +159,30 @@ class WireConnection:
                 sent = 0
             if sent == len(data):
                 return False
-            self.outbox = deque((memoryview(data)[sent:],))
-            self.out_bytes = len(data) - sent
-            self.wire.queued += self.out_bytes
+            return self._queue(data, sent)
+        return self._queue(data, 0)
+
+    def transmit(self, data: bytes) -> bool:
+        """Send what is no message: control frames, and the answer to a handshake; else as `send`.
+
+        :raises OSError: the connection is broken.
+        """
+        sent = 0
+        if self.outbox is None:
+            with suppress(BlockingIOError):
+                sent = _write(self.fd, data)
+            if sent == len(data):
+                return False
+        return self._queue(data, sent)
+
+    def _queue(self, data: bytes, sent: int) -> bool:
+        rest = memoryview(data)[sent:] if sent else data
+        self.out_bytes += len(rest)
+        self.wire.queued += len(rest)
+        if self.outbox is None:
+            self.outbox = deque((rest,))
             return True
-        self.outbox.append(data)
-        self.out_bytes += len(data)
-        self.wire.queued += len(data)
+        self.outbox.append(rest)
         return False
 
     def flush(self) -> bool:
