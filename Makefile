@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
 
-.PHONY: help run test lint bench format clean
+.PHONY: help run test lint bench bench-job conformance e2e format clean
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 24
 
 $(STAMP): pyproject.toml constraints.txt wssup/version.py
 	@$(PYTHON) -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' \
@@ -33,8 +33,14 @@ format: $(STAMP) ## format the code and mend what can be mended
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## measure the main job; takes about two minutes
+bench: $(STAMP) ## the engine beside its peers; needs cc; takes about twenty minutes
+	@$(BIN)/python -m benchmarks.engine
+
+bench-job: $(STAMP) ## the main job: a reload under load, a worker's death; about two minutes
 	@$(BIN)/python -m benchmarks.main_job
 
+conformance: $(STAMP) ## the Autobahn cases about performance (9.*); the others are tests
+	@$(BIN)/python -m tests.conformance.limits
+
 clean: ## remove what was set up
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) benchmarks/.peers benchmarks/native/build .mypy_cache .ruff_cache .pytest_cache .hypothesis

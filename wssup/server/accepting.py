@@ -67,6 +67,8 @@ class Accepting:
         self._on = False
         #: Sockets taken here that are not closed yet.
         self.open = 0
+        #: Sockets taken here that are closed.
+        self.closed = 0
         self._relief = trio.Event()
         self._quiet_until = -math.inf
         self.adopt: Callable[[socket.socket, object], None]
@@ -126,6 +128,7 @@ class Accepting:
     def closed_one(self) -> None:
         """A socket taken here was closed."""
         self.open -= 1
+        self.closed += 1
         self._relief.set()
 
     def _start(self, key: Key) -> None:

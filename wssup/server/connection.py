@@ -11,7 +11,6 @@ in the outbound queue or not there at all.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -20,11 +19,12 @@ import trio_websocket
 from trio_websocket import CloseReason, ConnectionClosed, Endpoint
 
 from wssup.scoreboard import Label
-from wssup.server import handshake
+from wssup.server import handshake, sockets
 from wssup.server.frames import BINARY, CONTROL_BYTES, PING, PONG, TEXT, close_payload
 from wssup.server.wire import WireConnection
 
 if TYPE_CHECKING:
+    from wssup.server.closing import Leave
     from wssup.server.pump import Pump
 
 __all__ = ["Connection", "State"]
@@ -105,7 +105,7 @@ class Connection(WireConnection):
         self.opened = self.heard = now
         #: The tick of its entry in the wheel, and the close that an order has set for it.
         self.tick = 0
-        self.leave: tuple[float, int, str, Label] | None = None
+        self.leave: tuple[float, Leave] | None = None
         #: When something last left the outbound queue.
         self.stuck = 0.0
         #: When the ping that the peer has not answered was sent; 0: there is none.
@@ -168,12 +168,9 @@ class Connection(WireConnection):
     @property
     def remote(self) -> Endpoint | str:
         """Where the client is; ``"unix:"`` on a unix socket. Known after the end, too."""
-        peer = self.peer
-        if not peer:
+        if not self.peer:
             return "unix:"
-        family = socket.AF_INET if len(peer) == 6 else socket.AF_INET6
-        port = int.from_bytes(peer[-2:], "big")
-        return Endpoint(socket.inet_ntop(family, peer[:-2]), port, is_ssl=False)
+        return Endpoint(*sockets.unpacked(self.peer), is_ssl=False)
 
     @property
     def local(self) -> Endpoint | str:
@@ -183,10 +180,10 @@ class Connection(WireConnection):
         """
         if self.fd < 0:
             raise ConnectionClosed(self.closed)
-        # A duplicate of the descriptor, closed at once: the number stays the pump's.
-        with socket.fromfd(self.fd, *self.wire.family_of(self.peer)) as sock:
-            name = sock.getsockname()
-        return f"unix:{name}" if isinstance(name, str) else Endpoint(name[0], name[1], is_ssl=False)
+        address = sockets.local_address(self.fd, self.peer)
+        if isinstance(address, str):
+            return f"unix:{address}"
+        return Endpoint(*address, is_ssl=False)
 
     # Receiving.
 
@@ -197,38 +194,37 @@ class Connection(WireConnection):
 
         :raises ConnectionClosed: there is none, and none will come.
         """
+        loop = self.wire.loop
         if self.inbox:
-            await self.wire.loop.cancel_point()
+            await loop.cancel_point()
             if self.inbox:
                 message: str | bytes = self.inbox.pop(0)
                 if not self.inbox:
                     self.inbox = None
                 if self.paused:
                     self.wire.has_room(self)
-                await self.wire.loop.schedule_point()
+                await loop.schedule_point()
                 return message
         if self.closed is not None:
-            await self.wire.loop.cancel_point()
-            await self.wire.loop.schedule_point()
+            await loop.cancel_point()
+            await loop.schedule_point()
             raise ConnectionClosed(self.closed)
-        loop = self.wire.loop
+        waiter = loop.waiter()
         if self.receiver is None:
-            waiter = self.receiver = loop.waiter()
-            forget = self._forget_receiver
-        else:
-            waiter = loop.waiter()
-            self.more_receivers = self.more_receivers or []
-            self.more_receivers.append(waiter)
-            forget = _forgetting(loop.forgotten, self, waiter)
-        received: str | bytes = await loop.park(waiter, forget, self._put_back)
-        return received
+            self.receiver = waiter
+            return await loop.park(waiter, self._forget_receiver, self)  # type: ignore[no-any-return]
+        self.more_receivers = self.more_receivers or []
+        self.more_receivers.append(waiter)
+        forget = _forgetting(loop.forgotten, self, waiter)
+        return await loop.park(waiter, forget, self)  # type: ignore[no-any-return]
 
     def _forget_receiver(self, _: object) -> Any:
         more = self.more_receivers
         self.receiver = more.pop(0) if more else None
         return self.wire.loop.forgotten
 
-    def _put_back(self, message: str | bytes) -> None:
+    def put_back(self, message: str | bytes) -> None:
+        """A message that its task could not take any more (asyncio): it is the next one again."""
         self.inbox = [message, *(self.inbox or ())]
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
@@ -261,7 +257,7 @@ class Connection(WireConnection):
             else:
                 waits = self._send_other(message)
         except OSError:
-            self.wire.lose(self)
+            self.wire.closing.lose(self)
             return False
         if waits:
             self.wire.must_flush(self)
@@ -283,26 +279,30 @@ class Connection(WireConnection):
         :raises ConnectionClosed: the connection is closed or being closed.
         :raises ValueError: it is neither ``str`` nor bytes.
         """
-        pump = self.wire
-        await pump.loop.cancel_point()
-        if self.outbox is not None and self.closed is None and pump.must_wait(self):
-            if not isinstance(message, str | bytes | bytearray | memoryview):
-                raise ValueError("message must be str or bytes")
-            waiter = pump.loop.waiter()
-            self.senders = self.senders or []
-            entry = (waiter, message)
-            self.senders.append(entry)
-
-            def forget(_: object) -> Any:
-                if self.senders is not None and entry in self.senders:
-                    self.senders.remove(entry)
-                return pump.loop.forgotten
-
-            await pump.loop.park(waiter, forget, lambda _: None)
+        loop = self.wire.loop
+        await loop.cancel_point()
+        if self.outbox is not None and self.closed is None and self.wire.must_wait(self):
+            await self._wait_to_send(message)
             return
         if not self.send_nowait(message):
             raise ConnectionClosed(self.closed)
-        await pump.loop.schedule_point()
+        await loop.schedule_point()
+
+    async def _wait_to_send(self, message: str | bytes) -> None:
+        loop = self.wire.loop
+        if not isinstance(message, str | bytes | bytearray | memoryview):
+            raise ValueError("message must be str or bytes")  # noqa: TRY004 - as trio-websocket does
+        waiter = loop.waiter()
+        self.senders = self.senders or []
+        entry = (waiter, message)
+        self.senders.append(entry)
+
+        def forget(_: object) -> Any:
+            if self.senders is not None and entry in self.senders:
+                self.senders.remove(entry)
+            return loop.forgotten
+
+        await loop.park(waiter, forget)
 
     async def ping(self, payload: bytes | None = None) -> None:
         """Send a ping and wait for its pong, or for that of a later one.
@@ -330,7 +330,7 @@ class Connection(WireConnection):
             return pump.loop.forgotten
 
         if self.closed is None:
-            await pump.loop.park(waiter, forget, lambda _: None)
+            await pump.loop.park(waiter, forget)
         else:
             raise ConnectionClosed(self.closed)
 
@@ -358,7 +358,7 @@ class Connection(WireConnection):
         """
         close_payload(code, reason)
         if self.closed is None:
-            self.wire.close(self, code, reason)
+            self.wire.closing.close(self, code, reason)
 
     async def aclose(self, code: int = 1000, reason: str | None = None) -> None:
         """Close the connection and wait until it is, ``limits.close_timeout`` at most. When the
@@ -379,10 +379,10 @@ class Connection(WireConnection):
         def forget(_: object) -> Any:
             if self.closers is not None and waiter in self.closers:
                 self.closers.remove(waiter)
-            pump.lose(self)
+            pump.closing.lose(self)
             return pump.loop.forgotten
 
-        await pump.loop.park(waiter, forget, lambda _: None)
+        await pump.loop.park(waiter, forget)
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,10 +10,9 @@ import trio
 
 from wssup.application import Application
 from wssup.config.settings import Heartbeat, Limits
-from wssup.scoreboard import ClosedReason, HandshakeFailure, RowWriter
+from wssup.scoreboard import ClosedReason, RowWriter
 from wssup.server.accepting import Accepting
-from wssup.server.connection import State
-from wssup.server.ending import Leave
+from wssup.server.closing import Leave
 from wssup.server.loops.trio import TrioLoop
 from wssup.server.pump import Pump
 from wssup.server.styles import EventStyle, TaskStyle
@@ -61,7 +60,7 @@ class Engine:
         self._style.idle = self._look
         self._empty = trio.Event()
         self._random = random.Random()  # noqa: S311 - spreads closes in time; made after the fork
-        accepting.adopt = self._pump.adopt
+        accepting.adopt = self._pump.opening.adopt
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
@@ -77,7 +76,7 @@ class Engine:
 
     def accept(self, *, on: bool) -> None:
         """Say whether the worker takes new connections, for health checks."""
-        self._pump.accepting = on
+        self._pump.opening.accepting = on
 
     async def wait_empty(self) -> None:
         """Wait until no connection is left, and no task of the application that served one."""
@@ -93,38 +92,19 @@ class Engine:
         What finishes its handshake later is closed within what is left of the window. A later order
         replaces an earlier one.
         """
-        now = time.monotonic()
-        pump = self._pump
-        pump.leave = Leave(code, why, reason, now + window)
-        there = [c for c in list(pump.connections.values()) if c.status is State.OPEN]
-        self._random.shuffle(there)
-        for index, connection in enumerate(there):
-            when = now + window * (index + self._random.random()) / len(there)
-            connection.leave = (when, code, why, reason)
-            if window:
-                pump.schedule(connection, when, sooner=True)
-            else:
-                pump.close(connection, code, why, reason)
+        order = Leave(code, why, reason, time.monotonic() + window)
+        self._pump.closing.close_all(order, self._random)
 
     def keep_all(self) -> None:
         """Take an order to close everybody back, as far as it was not carried out."""
-        self._pump.leave = None
-        for connection in self._pump.connections.values():
-            connection.leave = None
+        self._pump.closing.keep_all()
 
     def abort_all(self, reason: ClosedReason) -> None:
         """Cut off what is left, and what still comes out of the accept queue; cancel the
         application's tasks.
         """
-        pump = self._pump
-        pump.hurry = reason
-        for connection in list(pump.connections.values()):
-            if connection.status in {State.HANDSHAKE, State.PENDING}:
-                pump.lose(connection, HandshakeFailure.DRAINING)
-            else:
-                if connection.status in {State.OPEN, State.CLOSING}:
-                    connection.verdict = reason
-                pump.lose(connection, reason)
+        self._pump.opening.hurry = True
+        self._pump.closing.abort_all(reason)
         self._loop.cancel()
 
     def flush(self) -> None:

@@ -19,6 +19,7 @@ from typing import Final
 import httptools
 
 __all__ = [
+    "HEAD_END",
     "BadRequestError",
     "Head",
     "Headers",
@@ -28,13 +29,17 @@ __all__ = [
     "examine",
     "is_origin_allowed",
     "parse",
+    "plain_response",
     "response",
+    "text_response",
     "trimmed",
 ]
 
 Headers = list[tuple[bytes, bytes]]
 
 _LONGEST_METHOD = 20
+HEAD_END: Final = b"\r\n\r\n"
+
 #: RFC 6455 section 1.3.
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION = b"13"
@@ -259,12 +264,10 @@ def response(
     body: bytes = b"",
     extra_headers: Iterable[tuple[bytes, bytes]] = (),
     *,
-    kind: bytes = b"",
     upgrade: bool = False,
 ) -> bytes:
     """An answer after which the connection ends.
 
-    :param kind: the Content-Type.
     :param upgrade: say what could be spoken here (RFC 9110 section 7.8).
     :raises ValueError: a status that is none for this purpose, or a header that cannot be sent.
     """
@@ -276,8 +279,6 @@ def response(
         phrase = b""
     lines = _lines(extra_headers)
     given = {line.partition(b":")[0].lower() for line in lines}
-    if kind and b"content-type" not in given:
-        lines.append(b"Content-Type: " + kind)
     if b"content-length" not in given:
         lines.append(b"Content-Length: %d" % len(body))
     first = b"HTTP/1.1 %d %b" % (status, phrase)
@@ -287,19 +288,20 @@ def response(
     return b"\r\n".join([first, options, *lines, b"", body])
 
 
+def text_response(
+    status: int, text: str, extra_headers: Iterable[tuple[bytes, bytes]] = ()
+) -> bytes:
+    """A line of text for whoever reads the answer."""
+    body = f"{text}\n".encode("ascii", "replace")
+    return response(status, body, (*extra_headers, (b"Content-Type", b"text/plain")))
+
+
 def plain_response(head: Head, *, accepting: bool) -> bytes:
     """The answer to plain HTTP: ``GET /healthz`` for load balancers, and a line for people."""
-    path = head.target.partition(b"?")[0]
-    if head.method == "GET" and path == b"/healthz":
-        if accepting:
-            return response(200, b"ok\n", kind=b"text/plain")
-        return response(503, b"draining\n", kind=b"text/plain")
-    return response(
-        426,
-        b"This is a WebSocket service: connect with a WebSocket client.\n",
-        kind=b"text/plain",
-        upgrade=True,
-    )
+    if head.method == "GET" and head.target.partition(b"?")[0] == b"/healthz":
+        return text_response(200, "ok") if accepting else text_response(503, "draining")
+    body = b"This is a WebSocket service: connect with a WebSocket client.\n"
+    return response(426, body, [(b"Content-Type", b"text/plain")], upgrade=True)
 
 
 def _lines(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
@@ -326,6 +328,3 @@ def trimmed(head: bytes, keep: Iterable[str]) -> bytes:
     names = {name.encode("latin-1") for name in keep}
     kept = [b"%b: %b" % pair for pair in found.headers if pair[0] in names]
     return b"\r\n".join([head.lstrip(b"\r\n").partition(b"\r\n")[0], *kept, b"", b""])
-
-
-REQUEST_END: Final = b"\r\n\r\n"

@@ -69,20 +69,20 @@ class Heartbeats:
         match connection.status:
             case State.HANDSHAKE:
                 if connection.head:
-                    answer = handshake.response(408, b"too slow\n", kind=b"text/plain")
-                    pump.respond(connection, answer, HandshakeFailure.TIMEOUT)
-                pump.lose(connection, HandshakeFailure.TIMEOUT)
+                    pump.transmit(connection, handshake.text_response(408, "too slow"))
+                pump.closing.lose(connection, HandshakeFailure.TIMEOUT)
             case State.OPEN:
                 self._open(connection, now, lag)
             case _:
-                pump.lose(connection)
+                pump.closing.lose(connection)
 
     def _open(self, connection: Connection, now: float, lag: float) -> None:
         pump = self._pump
         leave = connection.leave
         if leave is not None:
             if leave[0] <= now:
-                pump.close(connection, leave[1], leave[2], leave[3])
+                _, order = leave
+                pump.closing.close(connection, order.code, order.reason, order.verdict)
                 return
             pump.schedule(connection, leave[0], sooner=True)
         if connection.outbox is not None:
@@ -103,9 +103,11 @@ class Heartbeats:
             given_up = connection.ping_sent + self._timeout + lag
             if given_up <= now:
                 pump.row.ping_timeout()
-                pump.fail(connection, _SILENT, "keepalive ping timeout", ClosedReason.TIMEOUT)
+                pump.closing.fail(
+                    connection, _SILENT, "keepalive ping timeout", ClosedReason.TIMEOUT
+                )
                 # Nobody is there to read it out.
-                pump.lose(connection)
+                pump.closing.lose(connection)
                 return
             pump.schedule(connection, given_up, sooner=True)
             return
@@ -143,4 +145,4 @@ class Heartbeats:
         if connection.status is not State.OPEN:
             return
         connection.drop_queue(keep_first=True)
-        pump.close(connection, _SLOW, "too slow", ClosedReason.SLOW_CLIENT)
+        pump.closing.close(connection, _SLOW, "too slow", ClosedReason.SLOW_CLIENT)

@@ -22,46 +22,26 @@ from __future__ import annotations
 import os
 import random
 import select
-import socket
 import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 
-from trio_websocket import CloseReason
-
 from wssup import logs
 from wssup.config.settings import Heartbeat, Limits
-from wssup.scoreboard import (
-    ClosedReason,
-    HandshakeFailure,
-    Label,
-    RefusedReason,
-    RowWriter,
-)
-from wssup.server import ending, handshake, heartbeat
+from wssup.scoreboard import ClosedReason, HandshakeFailure, RowWriter
+from wssup.server import heartbeat, sockets
+from wssup.server.closing import Closing
 from wssup.server.connection import Connection, State
-from wssup.server.frames import (
-    CLOSE,
-    PONG,
-    Close,
-    Decoder,
-    Event,
-    Ping,
-    Pong,
-    Unfinished,
-    Violation,
-    close_payload,
-    encode,
-)
+from wssup.server.frames import PONG, Close, Decoder, Event, Ping, Pong, Violation, encode
 from wssup.server.loops import Loop
-from wssup.server.request import Request
+from wssup.server.opening import Opening
 from wssup.server.wheel import Wheel
-from wssup.server.wire import END, End, Wire
+from wssup.server.wire import END, End, Received, Wire
 
 if TYPE_CHECKING:
     from wssup.server.styles import Style
 
-__all__ = ["Pump"]
+__all__ = ["FRAMES", "Pump"]
 
 _IN, _OUT, _GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLRDHUP
 #: Sockets looked at in a turn; who is left over comes first in the next one.
@@ -79,7 +59,7 @@ class Pump(Wire):
     """Moves the bytes of all connections of a worker.
 
     :param style: the application.
-    :param serial: the worker's number, from which connections get theirs.
+    :param serial: the worker's number in its instance.
     :param keep_headers: names of request headers that are kept; ``None`` for all.
     :param closed_one: called for each socket that was closed.
     :ivar connections: by descriptor.
@@ -92,9 +72,9 @@ class Pump(Wire):
         *,
         limits: Limits,
         beat: Heartbeat,
-        keep_headers: Collection[str] | None,
         row: RowWriter,
         serial: int,
+        keep_headers: Collection[str] | None,
         closed_one: Callable[[], None],
     ) -> None:
         super().__init__(
@@ -102,69 +82,36 @@ class Pump(Wire):
             read_bytes=limits.read_bytes,
             message_bytes=limits.message_bytes,
         )
-        self.loop = loop
         self.style = style
-        style.pump = self
+        self.loop = loop
         self.limits = limits
-        self._whole_budget = style.whole_budget
         self.row = row
-        self.random = random.Random()  # noqa: S311 - spreads things; made after the fork
+        self.random = random.Random()  # noqa: S311 - spreads things in time; made after the fork
         self.connections: dict[int, Connection] = {}
-        self.accepting = False
-        self.hurry: Label | None = None
-        self.leave: ending.Leave | None = None
+        self.opening = Opening(self, serial=serial, keep_headers=keep_headers)
+        self.closing = Closing(self, closed_one)
         self.heartbeat = heartbeat.Heartbeats(self, beat)
-        self._keep_headers = keep_headers
-        self._closed_one = closed_one
-        self._number = serial << 32
-        self._addresses: dict[bytes, int] = {}
         self._again: list[Connection] = []
-        self._doomed: list[Connection] = []
         self._in_turn = False
+        self._wheel = Wheel()
+        self._set_timer = loop.timer(self._ring)
         self._log = logs.get()
         self._quiet_until = 0.0
         self._reported = 0
-        self._wheel = Wheel()
-        self._set_timer = loop.timer(self._ring)
         self._epoll = select.epoll()
         self._poll = self._epoll.poll
         #: Wakes the loop for what no socket will tell.
         self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._nudge, _IN)
+        style.begin(self)
         self._deliver = self._deliver_or_answer if beat.app_ping else style.deliver
+        self._whole_budget = style.whole_budget
         loop.readable(self._epoll.fileno(), self.turn)
 
     def close_descriptors(self) -> None:
         """Give back the pump's own descriptors; nothing may be called afterwards."""
         self._epoll.close()
         os.close(self._nudge)
-
-    # Connections come.
-
-    def adopt(self, sock: socket.socket, address: object) -> None:
-        """Take over an accepted socket."""
-        peer = ending.packed(sock.family, address)
-        fd = sock.detach()
-        self._number += 1
-        now = time.monotonic()
-        connection = self.connections[fd] = Connection(self, fd, peer, self._number, now)
-        if self.hurry is not None:
-            self.lose(connection, HandshakeFailure.DRAINING)
-            return
-        self.schedule(connection, now + self.limits.handshake_timeout)
-        self.watch(connection)
-        most = self.limits.connections_per_address
-        if most and peer:
-            # Behind the address stands the port, which tells connections apart, not clients.
-            count = self._addresses[peer[:-2]] = self._addresses.get(peer[:-2], 0) + 1
-            if count > most:
-                answer = handshake.response(429, b"too many connections\n", kind=b"text/plain")
-                self.respond(connection, answer, RefusedReason.ADDRESS)
-
-    def family_of(self, peer: bytes) -> tuple[int, int]:
-        """The family and type of the socket that ``peer`` is at the other end of."""
-        families = {0: socket.AF_UNIX, 6: socket.AF_INET}
-        return families.get(len(peer), socket.AF_INET6), socket.SOCK_STREAM
 
     # A turn.
 
@@ -180,58 +127,75 @@ class Pump(Wire):
                 if left.status is not State.ENDED:
                     self._serve(left, _IN)
             ready = self._poll(0, _SOCKETS)
-            connections = self.connections
-            monotonic, began = time.monotonic, time.monotonic()
-            plain = self.style.plain
-            for fd, bits in ready:
-                connection = connections.get(fd)
-                if connection is None:
-                    os.eventfd_read(fd)  # nothing else is registered that is no connection
-                    continue
-                self._serve(connection, bits)
-                now = monotonic()
-                if bits & _IN:
-                    connection.heard = now
-                if now - began > _SLOW:
-                    self._slow(connection, now - began, plain=plain)
-                began = now
+            self._serve_all(ready)
         finally:
             self._in_turn = False
             self._end_turn()
         return bool(ready) or bool(self._again)
 
-    def _serve(self, connection: Connection, bits: int) -> None:  # noqa: C901 - the hot path
-        """One connection's part of a turn, and the boundary for what goes wrong in it."""
+    def _serve_all(self, ready: list[tuple[int, int]]) -> None:
+        """The hot path: what is open, readable and holds one whole message goes no further."""
+        connections, deliver, budget = self.connections, self._deliver, self._whole_budget
+        monotonic, watched = time.monotonic, self.style.plain
+        now = monotonic()
+        for fd, bits in ready:
+            connection = connections.get(fd)
+            if connection is None:
+                os.eventfd_read(fd)  # nothing else is registered that is no connection
+                continue
+            try:
+                if bits == _IN and connection.status is _OPEN and connection.inbox is None:
+                    connection.heard = now
+                    found = connection.receive(budget)
+                    kind = type(found)
+                    if kind is str or kind is bytes:
+                        deliver(connection, found)  # type: ignore[arg-type]
+                    else:
+                        self._take(connection, found)
+                else:
+                    self._serve(connection, bits)
+            except Exception as error:  # noqa: BLE001 - the boundary: one connection, whatever it did
+                self._broke(connection, error)
+            if watched:
+                began, now = now, monotonic()
+                if now - began > _SLOW:
+                    self._slow(connection, now - began)
+
+    def _broke(self, connection: Connection, error: Exception) -> None:
+        self._log.error("connection_failed", exc_info=error)
+        self.closing.lose(connection, ClosedReason.ERROR)
+
+    def _serve(self, connection: Connection, bits: int) -> None:
+        """One connection's part of a turn."""
         try:
-            if bits != _IN and bits & _OUT:
+            if bits & _OUT:
                 self._flush(connection)
                 if not bits & ~_OUT:
                     return
             if connection.status is not _OPEN:
                 self._serve_other(connection)
-                return
-            if connection.paused:
+            elif not connection.paused:
+                connection.heard = time.monotonic()
+                budget = self.style.budget(connection)
+                self._take(connection, connection.receive(budget))
+            elif bits & ~(_IN | _OUT):
                 # Only errors are reported of it, if anything.
-                if bits & ~(_IN | _OUT):
-                    self.lose(connection)
-                return
-            for event in connection.receive(
-                self._whole_budget if connection.inbox is None else self.style.budget(connection)
-            ):
-                kind = type(event)
-                if kind is str or kind is bytes:
-                    self._deliver(connection, event)
-                else:
-                    self._control(connection, event)
-                if connection.status is not _OPEN:
-                    break
+                self.closing.lose(connection)
+        except Exception as error:  # noqa: BLE001 - the boundary, as above
+            self._broke(connection, error)
+
+    def _take(self, connection: Connection, found: Received) -> None:
+        """What an open connection received."""
+        for event in (found,) if isinstance(found, str | bytes) else found:
+            if isinstance(event, str | bytes):
+                self._deliver(connection, event)
             else:
-                unfinished = connection.unfinished
-                if unfinished is not None and unfinished.more and not connection.paused:
-                    self._again.append(connection)
-        except Exception as error:  # noqa: BLE001 - the boundary: one connection, whatever it did
-            self._log.error("connection_failed", exc_info=error)
-            self.lose(connection, ClosedReason.ERROR)
+                self._control(connection, event)
+            if connection.status is not _OPEN:
+                return
+        unfinished = connection.unfinished
+        if unfinished is not None and unfinished.more and not connection.paused:
+            self._again.append(connection)
 
     def _deliver_or_answer(self, connection: Connection, message: str | bytes) -> None:
         """Answer the pings of code that cannot send real ones."""
@@ -244,21 +208,22 @@ class Pump(Wire):
         """A connection that is not open: not yet, or not any more."""
         match connection.status:
             case State.HANDSHAKE:
-                self._read_head(connection)
+                self.opening.read_head(connection)
             case State.PENDING:
                 # Registered for the peer's end only.
-                self.lose(connection, HandshakeFailure.DISCONNECTED)
+                self.closing.lose(connection, HandshakeFailure.DISCONNECTED)
             case State.CLOSING:
-                for event in connection.receive(FRAMES):
+                found = connection.receive(FRAMES)
+                for event in () if isinstance(found, str | bytes) else found:
                     if event is END or isinstance(event, Violation):
-                        self.lose(connection)
+                        self.closing.lose(connection)
                     elif isinstance(event, Close):
-                        self._leave(connection)
+                        self.closing.complete(connection)
                 if connection.unfinished is not None and connection.unfinished.more:
                     self._again.append(connection)
             case _:
-                if ending.discard(connection.fd, self.buffers):
-                    self.lose(connection)
+                if sockets.discard(connection.fd, self.buffers):
+                    self.closing.lose(connection)
 
     def _control(self, connection: Connection, event: Event | End) -> None:
         """What is no message, of an open connection."""
@@ -268,263 +233,67 @@ class Pump(Wire):
             case Pong(payload):
                 self.heartbeat.pong(connection, payload)
             case Close(code, reason):
-                connection.by_client = True
-                connection.decide(ClosedReason.CLIENT)
-                connection.closed = CloseReason(code, reason or None)
-                ending.wake_all(self.loop, connection)
-                self.send_control(connection, CLOSE, close_payload(code, reason))
-                self._leave(connection)
-            case Violation(code, reason):
-                kind = ClosedReason.TOO_BIG if code == 1009 else ClosedReason.PROTOCOL
-                self.fail(connection, code, reason, kind)
+                self.closing.closed_by_client(connection, code, reason)
+            case Violation():
+                self.closing.violated(connection, event)
             case _:
-                self.lose(connection)
-
-    def _read_head(self, connection: Connection) -> None:
-        size = ending.read(connection.fd, self.buffers)
-        if size == 0:
-            self.lose(connection, HandshakeFailure.DISCONNECTED)
-            return
-        if size < 0:
-            return
-        seen = max(0, len(connection.head) - 3)
-        connection.head += self.view[:size]
-        end = connection.head.find(handshake.REQUEST_END, seen)
-        if end < 0:
-            if len(connection.head) > self.limits.header_bytes:
-                self.refuse(connection, handshake.BadRequestError("the head is too long", 431))
-            elif not handshake.could_be_head(connection.head):
-                self.refuse(connection, handshake.BadRequestError("not an HTTP request"))
-            return
-        head, rest = connection.head[: end + 4], connection.head[end + 4 :]
-        connection.head = head
-        if len(head) > self.limits.header_bytes:
-            self.refuse(connection, handshake.BadRequestError("the head is too long", 431))
-            return
-        self._take_request(connection, rest)
-
-    def _take_request(self, connection: Connection, rest: bytes) -> None:
-        try:
-            head = handshake.examine(connection.head, self.limits.headers)
-        except handshake.BadRequestError as error:
-            self.refuse(connection, error)
-            return
-        except handshake.PlainHttpError as plain:
-            self.respond(
-                connection,
-                handshake.plain_response(plain.head, accepting=self.accepting),
-                HandshakeFailure.PLAIN_HTTP,
-            )
-            return
-        if not handshake.is_origin_allowed(head.get(b"origin"), self.limits.origins):
-            self.respond(
-                connection,
-                handshake.response(403, b"this origin may not connect\n", kind=b"text/plain"),
-                RefusedReason.ORIGIN,
-            )
-            return
-        if rest:
-            connection.unfinished = Unfinished(rest)
-        connection.status = State.PENDING
-        connection.tick = 0
-        self.watch(connection)
-        self.style.requested(Request(connection, head))
+                self.closing.lose(connection)
 
     def _flush(self, connection: Connection) -> None:
         try:
             moved = connection.flush()
         except OSError:
-            self.lose(connection)
+            self.closing.lose(connection)
             return
         if moved:
             connection.stuck = time.monotonic()
-        if connection.outbox is None:
-            if connection.status is State.LEAVING:
-                self.lose(connection)
-                return
-            if connection.status is State.FLUSHING:
-                self._linger(connection)
-                return
+        if connection.status is _OPEN:
+            if connection.outbox is None:
+                self.watch(connection)
+            if connection.out_bytes <= self.limits.outbound_bytes // 2:
+                self.style.drained(connection)
+        elif connection.outbox is None:
             self.watch(connection)
-        if connection.out_bytes <= self.limits.outbound_bytes // 2:
-            self.style.drained(connection)
+            self.closing.flushed(connection)
 
-    # What is said to a connection.
-
-    def upgrade(self, connection: Connection, answer: bytes) -> None:
-        """Make a WebSocket of a connection whose request was accepted."""
-        now = time.monotonic()
-        connection.status = _OPEN
-        connection.opened = connection.heard = now
-        self.row.upgraded()
-        if self._keep_headers is not None:
-            connection.head = handshake.trimmed(connection.head, self._keep_headers)
-        unfinished = connection.unfinished
-        if unfinished is not None:
-            # Sent before the answer to the handshake, which is early but not forbidden.
-            unfinished.more = True
-            self._again.append(connection)
+    def _end_turn(self) -> None:
+        if self.closing.bury():
             self.nudge()
-        self.watch(connection)
-        self._transmit(connection, answer)
-        self.heartbeat.begin(connection)
-        if self.leave is not None:
-            self.leave_later(connection, self.leave)
+        self.flush_counters()
 
-    def reject(self, connection: Connection, answer: bytes) -> None:
-        """The application turned a request down."""
-        self.respond(connection, answer, HandshakeFailure.REJECTED)
-
-    def refuse(self, connection: Connection, error: handshake.BadRequestError) -> None:
-        """Tell a client what is wrong with its request."""
-        body = f"{error}\n".encode("ascii", "replace")
-        answer = handshake.response(error.status, body, error.headers, kind=b"text/plain")
-        self.respond(connection, answer, HandshakeFailure.BAD_REQUEST)
-
-    def respond(self, connection: Connection, answer: bytes, verdict: Label) -> None:
-        """Give the last answer there is, and end."""
-        connection.decide(verdict)
-        connection.status = State.FLUSHING
-        self._transmit(connection, answer)
-        self._linger(connection)
-
-    def close(
-        self,
-        connection: Connection,
-        code: int | None,
-        reason: str | None,
-        verdict: Label = ClosedReason.SERVER,
-    ) -> None:
-        """Begin the closing handshake of an open connection (RFC 6455 section 7.1.2)."""
-        if connection.status is not _OPEN:
-            return
-        connection.decide(verdict)
-        connection.closed = CloseReason(1005 if code is None else code, reason)
-        connection.status = State.CLOSING
-        connection.inbox = None
-        connection.paused = False
-        ending.wake_all(self.loop, connection)
-        self.watch(connection)
-        self.schedule(connection, time.monotonic() + self.limits.close_timeout)
-        self._transmit(connection, encode(CLOSE, close_payload(code, reason)))
-        if connection.unfinished is not None and connection.unfinished.more:
-            self._again.append(connection)
-            self.nudge()
-
-    def fail(self, connection: Connection, code: int, reason: str, verdict: Label) -> None:
-        """Close a connection whose bytes make no sense any more (section 7.1.7): what the client
-        still sends is not looked at.
+    def again(self, connection: Connection) -> None:
+        """Serve a connection in the next turn, whatever its socket says: of its last read some is
+        left.
         """
-        connection.decide(verdict)
-        connection.closed = CloseReason(code, reason)
-        connection.unfinished = None
-        ending.wake_all(self.loop, connection)
-        self.send_control(connection, CLOSE, close_payload(code, reason))
-        self._linger(connection)
+        self._again.append(connection)
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Have another turn, although no socket has anything to say."""
+        if not self._in_turn:
+            os.eventfd_write(self._nudge, 1)
+
+    # What is sent.
 
     def send_control(self, connection: Connection, opcode: int, payload: bytes) -> None:
-        """Send a control frame (section 5.5)."""
-        self._transmit(connection, encode(opcode, payload))
+        """Send a control frame (RFC 6455 section 5.5)."""
+        self.transmit(connection, encode(opcode, payload))
 
-    def _transmit(self, connection: Connection, data: bytes) -> None:
-        if connection.fd < 0 or connection.status is State.ENDED:
+    def transmit(self, connection: Connection, data: bytes) -> None:
+        """Send what is no message."""
+        if connection.status is State.ENDED:
             return
         try:
             if connection.transmit(data):
                 self.must_flush(connection)
         except OSError:
-            self.lose(connection)
+            self.closing.lose(connection)
 
     def must_flush(self, connection: Connection) -> None:
         """The kernel did not take all: go on when it does, or give up when it never does."""
         connection.stuck = now = time.monotonic()
         self.watch(connection)
         self.schedule(connection, now + self.limits.send_timeout, sooner=True)
-
-    # Connections go.
-
-    def _leave(self, connection: Connection) -> None:
-        """The closing handshake is complete: the server is the one to close (section 7.1.1)."""
-        if connection.outbox is None:
-            self.lose(connection)
-        elif connection.status is not State.ENDED:
-            self._wait_for_end(connection, State.LEAVING)
-
-    def _linger(self, connection: Connection) -> None:
-        """Nothing more is sent but what is queued; then the socket is shut, and read to its end: to
-        close it with unread bytes in it would reset the connection, and the client might never see
-        our last words (RFC 9112 section 9.6).
-        """
-        if connection.status is State.ENDED:
-            return
-        if connection.outbox is not None:
-            self._wait_for_end(connection, State.FLUSHING)
-        elif ending.shut(connection.fd):
-            self.lose(connection)
-        else:
-            self._wait_for_end(connection, State.LINGERING)
-
-    def _wait_for_end(self, connection: Connection, status: State) -> None:
-        connection.status = status
-        connection.paused = False
-        self.watch(connection)
-        self.schedule(connection, time.monotonic() + self.limits.close_timeout)
-
-    def lose(self, connection: Connection, verdict: Label = ClosedReason.LOST) -> None:
-        """The connection has ended: tell all who wait, and close it at the end of the turn."""
-        if connection.status is State.ENDED:
-            return
-        connection.decide(verdict)
-        connection.status = State.ENDED
-        if connection.closed is None:
-            connection.by_client = True
-            connection.closed = CloseReason(1006, None)
-        connection.tick = 0
-        ending.wake_all(self.loop, connection, over=True)
-        self._doomed.append(connection)
-        if not self._in_turn:
-            self.nudge()
-
-    def nudge(self) -> None:
-        """Have a turn, although no socket has anything to say."""
-        if not self._in_turn:
-            os.eventfd_write(self._nudge, 1)
-
-    def leave_later(self, connection: Connection, order: ending.Leave) -> None:
-        """Close a connection at a moment of the order's window."""
-        connection.leave = order.draw(self.random, time.monotonic())
-        self.schedule(connection, connection.leave[0], sooner=True)
-
-    def _end_turn(self) -> None:
-        doomed, self._doomed = self._doomed, []
-        for connection in doomed:
-            self._bury(connection)
-        self.flush_counters()
-        if self._doomed:
-            self.nudge()
-
-    def _bury(self, connection: Connection) -> None:
-        fd, connection.fd = connection.fd, -1
-        if connection.mask:
-            connection.mask = 0
-            self._epoll.unregister(fd)
-        del self.connections[fd]
-        connection.drop_queue(keep_first=False)
-        connection.unfinished = None
-        os.close(fd)
-        if self._addresses and connection.peer:
-            address = connection.peer[:-2]
-            left = self._addresses.get(address, 0) - 1
-            if left > 0:
-                self._addresses[address] = left
-            else:
-                self._addresses.pop(address, None)
-        ending.count(self.row, connection)
-        self._closed_one()
-        try:
-            self.style.ended(connection)
-        except Exception as error:  # noqa: BLE001 - the boundary, as in _serve
-            self._log.error("connection_failed", exc_info=error)
 
     # Waiting.
 
@@ -564,8 +333,16 @@ class Pump(Wire):
         connection.heard = time.monotonic()
         self.watch(connection)
         if connection.unfinished is not None and connection.unfinished.more:
-            self._again.append(connection)
-            self.nudge()
+            self.again(connection)
+
+    def remove(self, connection: Connection, fd: int) -> None:
+        """Let go of a connection's descriptor, and close it."""
+        if connection.mask:
+            connection.mask = 0
+            self._epoll.unregister(fd)
+        del self.connections[fd]
+        self.opening.forget(connection)
+        os.close(fd)
 
     def has_room(self, connection: Connection) -> None:
         """A message was taken from the inbound queue of a paused connection."""
@@ -631,11 +408,11 @@ class Pump(Wire):
             self._reported = self.queued
             self.row.send_queue(self.queued)
 
-    def _slow(self, connection: Connection, seconds: float, *, plain: str) -> None:
+    def _slow(self, connection: Connection, seconds: float) -> None:
         self._warn(
             "application_blocks",
             seconds=round(seconds, 3),
-            hook=plain or None,
+            hook=self.style.plain or None,
             connection=connection.id,
             hint="a plain function runs inside the worker's turn and must not block; use async def",
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from trio_websocket import CloseReason, ConnectionClosed, Endpoint
 
+from wssup.scoreboard import HandshakeFailure
 from wssup.server import handshake
 from wssup.server.connection import Connection, State
 from wssup.server.handshake import Headers
@@ -103,7 +104,7 @@ class Request:
         )
         self._head, self._answered = None, True
         self._connection.subprotocol = subprotocol
-        self._pump.upgrade(self._connection, answer)
+        self._pump.opening.upgrade(self._connection, answer)
         if self._connection.status is State.ENDED:
             raise ConnectionClosed(self._connection.closed)
         return self._connection
@@ -124,7 +125,7 @@ class Request:
         self._check()
         answer = handshake.response(status_code, body or b"", extra_headers or ())
         self._head, self._answered = None, True
-        self._pump.reject(self._connection, answer)
+        self._pump.opening.respond(self._connection, answer, HandshakeFailure.REJECTED)
 
     async def accept(
         self,

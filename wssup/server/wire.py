@@ -19,7 +19,7 @@ from typing import Final
 
 from wssup.server.frames import HEADS, Decoder, Event, Unfinished, apply_mask, encode
 
-__all__ = ["END", "Broken", "End", "Wire", "WireConnection"]
+__all__ = ["END", "End", "Received", "Wire", "WireConnection"]
 
 #: Buffers that one writev(2) takes; the kernel's limit is 1024 (IOV_MAX).
 _BATCH = 64
@@ -34,9 +34,10 @@ class End:
 
 
 END: Final = End()
-Broken = OSError
-_END: Final[Sequence[Event | End]] = (END,)
-_NOTHING: Final[Sequence[Event | End]] = ()
+#: What one read gives: a message, or what else there is.
+Received = str | bytes | Sequence[Event | End]
+_END: Final[Received] = (END,)
+_NOTHING: Final[Received] = ()
 
 
 class Wire:
@@ -77,11 +78,11 @@ class WireConnection:
     outbox: deque[bytes | memoryview] | None
     out_bytes: int
 
-    def receive(self, budget: int) -> Sequence[Event | End]:  # noqa: C901, PLR0912 - the hot path
+    def receive(self, budget: int) -> Received:  # noqa: C901, PLR0912 - the hot path
         """Read once, unless frames of the last read are left, and decode at most ``budget`` frames.
 
-        :returns: the events; `END` last if the peer is gone. Nothing is read after that, or after
-            a Close or a Violation.
+        :returns: a message, if that is all there is; else the events, `END` the last one if the
+            peer is gone. Nothing may be read after that, or after a Close or a Violation.
         """
         wire = self.wire
         unfinished = self.unfinished
@@ -117,11 +118,11 @@ class WireConnection:
                         else:
                             wire.messages_in += 1
                             wire.bytes_in += length
-                            return [text]
+                            return text
                     elif first == 0x82:
                         wire.messages_in += 1
                         wire.bytes_in += length
-                        return [apply_mask(buffer[start:size], buffer[start - 4 : start])]
+                        return apply_mask(buffer[start:size], buffer[start - 4 : start])
             data = wire.view[:size].tobytes()
         return self.decode(data, budget)
 

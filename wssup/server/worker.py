@@ -37,6 +37,7 @@ from wssup.messages import (
 )
 from wssup.scoreboard import ClosedReason
 from wssup.server.accepting import Accepting
+from wssup.server.collecting import Collecting
 from wssup.server.engine import Engine
 from wssup.start import WorkerStart
 
@@ -85,6 +86,7 @@ class _Worker:
             limit=max(1, limit), accepted=self._row.accepted, gauge=self._row.accepting
         )
         self._engine: Engine | None = None
+        self._collecting: Collecting | None = None
         self._log = logs.get()
         self._order: Drain | None = None
         self._draining: trio.CancelScope | None = None
@@ -147,6 +149,7 @@ class _Worker:
         )
         await self._nursery.start(engine.run)
         if self._order is None:
+            self._collecting = Collecting()
             self._row.heartbeat(time.monotonic_ns(), 0)
             self._switch(on=True)
             self._post(Ready(time.monotonic() - began))
@@ -165,6 +168,8 @@ class _Worker:
             self._row.heartbeat(time.monotonic_ns(), int(lag * 1e9))
             if self._engine is not None:
                 self._engine.flush()
+            if self._collecting is not None:
+                self._collecting.look(self._accepting.open, self._accepting.closed)
             # After a stall the beats that were missed are not made up for.
             due = max(due, trio.current_time() - pause)
 

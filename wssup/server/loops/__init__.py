@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-__all__ = ["Loop"]
+__all__ = ["Loop", "TakesBack"]
+
+
+class TakesBack(Protocol):
+    """Has values that tasks wait for."""
+
+    def put_back(self, value: Any) -> None:
+        """A value that its task could not take."""
 
 
 class Loop(Protocol):
@@ -39,12 +46,12 @@ class Loop(Protocol):
         """The calling task's ticket for :meth:`park`."""
 
     def park(
-        self, waiter: Any, forget: Callable[[Any], Any], put_back: Callable[[Any], None]
+        self, waiter: Any, forget: Callable[[Any], Any], owner: TakesBack | None = None
     ) -> Awaitable[Any]:
         """Wait for :meth:`wake`.
 
         :param forget: called when the wait is cancelled: the waiter must not be woken any more.
-        :param put_back: called with a value that the task was woken with too late to have it.
+        :param owner: of the value; gets it back if the task was woken too late to have it.
         """
 
     def wake(self, waiter: Any, value: Any) -> bool:

@@ -7,6 +7,8 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from wssup.server.loops import TakesBack
+
 __all__ = ["AsyncioLoop"]
 
 
@@ -79,7 +81,7 @@ class AsyncioLoop:
         self,
         waiter: asyncio.Future[Any],
         forget: Callable[[Any], Any],
-        put_back: Callable[[Any], None],
+        owner: TakesBack | None = None,
     ) -> Any:
         """See :class:`Loop`."""
         try:
@@ -87,8 +89,8 @@ class AsyncioLoop:
         except asyncio.CancelledError:
             if waiter.cancelled():
                 forget(None)
-            elif waiter.exception() is None:
-                put_back(waiter.result())
+            elif owner is not None and waiter.exception() is None:
+                owner.put_back(waiter.result())
             raise
 
     def wake(self, waiter: asyncio.Future[Any], value: Any) -> bool:

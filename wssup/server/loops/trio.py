@@ -20,6 +20,8 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
+from wssup.server.loops import TakesBack
+
 __all__ = ["TrioLoop"]
 
 
@@ -80,7 +82,7 @@ class TrioLoop:
             self._spawned.cancel_scope.cancel()
 
     def park(
-        self, _waiter: Any, forget: Callable[[Any], Any], _put_back: Callable[[Any], None]
+        self, _waiter: Any, forget: Callable[[Any], Any], _owner: TakesBack | None = None
     ) -> Awaitable[Any]:
         """See :class:`Loop`. A rescheduled task is beyond cancellation, so nothing is put back."""
         return wait_task_rescheduled(forget)  # noqa: ASYNC105 - the caller awaits it

@@ -1,0 +1,118 @@
+"""What the figures were measured on, and where each process runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def processors() -> tuple[int, int]:
+    """The processor that servers run on, and the one of the load: the same if there is only one."""
+    usable = sorted(os.sched_getaffinity(0))
+    return usable[0], usable[1 % len(usable)]
+
+
+@contextmanager
+def pinned(processor: int) -> Iterator[None]:
+    """What is started meanwhile runs on this processor alone, its descendants too."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {processor})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nobody listens on at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor seconds of a process so far, user and kernel mode, in steps of a clock tick."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Company:
+    """How busy other processes keep this machine, from its making on: then figures vary."""
+
+    def __init__(self) -> None:
+        self._before = self._taken()
+
+    @staticmethod
+    def _taken() -> tuple[float, float]:
+        """Seconds of all processors since boot, and of them those that others used (proc(5))."""
+        names = Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]
+        user, nice, system, idle, waiting, irq, soft_irq, steal = map(int, names)
+        used = (user + nice + system + irq + soft_irq + steal) / os.sysconf("SC_CLK_TCK")
+        unused = (idle + waiting) / os.sysconf("SC_CLK_TCK")
+        own = sum(
+            usage.ru_utime + usage.ru_stime
+            for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        )
+        return used + unused, used - own
+
+    def share(self) -> float:
+        """The share of all processors that went to others; own processes must have ended."""
+        (total, others), (total_before, others_before) = self._taken(), self._before
+        return max(0.0, (others - others_before) / (total - total_before))
+
+
+def anonymous(pid: int) -> int:
+    """Bytes of a process's memory that no file backs, shared pages in shares (proc(5)):
+    unlike all of its PSS it does not change when another process maps the same libraries.
+    """
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:")) * 1024
+
+
+def quiet(pid: int) -> None:
+    """Wait, for seconds at most, until a process has nothing to do: it must not clean up after
+    one measurement while the next one of another server runs.
+    """
+    deadline = time.monotonic() + 5
+    before, now = -1.0, cpu_seconds(pid)
+    while now - before > 0.01 and time.monotonic() < deadline:
+        time.sleep(0.1)
+        before, now = now, cpu_seconds(pid)
+
+
+def described(peers: dict[str, str]) -> list[str]:
+    """Markdown lines: commit, machine, and versions."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    server, load = processors()
+    where = f"the server on number {server}, the load on number {load}"
+    others = ", ".join(f"{name} {number}" for name, number in sorted(peers.items()))
+    return [
+        f"- commit {commit or 'unknown'}; wssup {version('wssup')}, trio {version('trio')}",
+        f"- {model}, {len(os.sched_getaffinity(0))} processors: {where}",
+        f"- Linux {platform.release()}, Python {platform.python_version()}",
+        f"- peers: {others or 'none'}",
+    ]

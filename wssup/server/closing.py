@@ -1,0 +1,250 @@
+"""Connections go: the closing handshake, violations, losses; and the count of it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from trio_websocket import CloseReason, ConnectionClosed
+
+from wssup import logs
+from wssup.scoreboard import ClosedReason, HandshakeFailure, Label, RefusedReason, RowWriter
+from wssup.server import sockets
+from wssup.server.connection import Connection, State
+from wssup.server.frames import CLOSE, Violation, close_payload, encode
+from wssup.server.loops import Loop
+
+if TYPE_CHECKING:
+    from wssup.server.pump import Pump
+
+__all__ = ["Closing", "Leave"]
+
+#: RFC 6455 section 7.4.1: no close frame came; a message is too big.
+_ABNORMAL = 1006
+_NO_STATUS = 1005
+_TOO_BIG = 1009
+
+_log = logs.get()
+
+
+class Leave(NamedTuple):
+    """An order to close connections.
+
+    :ivar until: the end of its window, in seconds of ``time.monotonic()``.
+    """
+
+    code: int
+    reason: str
+    verdict: Label
+    until: float
+
+
+class Closing:
+    """The ends of a worker's connections.
+
+    :param closed_one: called for each socket that was closed.
+    :ivar leave: who opens from now on is closed within what is left of its window.
+    """
+
+    def __init__(self, pump: Pump, closed_one: Callable[[], None]) -> None:
+        self._pump = pump
+        self._closed_one = closed_one
+        self._doomed: list[Connection] = []
+        self.leave: Leave | None = None
+
+    def close(
+        self,
+        connection: Connection,
+        code: int | None,
+        reason: str | None,
+        verdict: Label = ClosedReason.SERVER,
+    ) -> None:
+        """Begin the closing handshake of an open connection (RFC 6455 section 7.1.2)."""
+        if connection.status is not State.OPEN:
+            return
+        pump = self._pump
+        connection.decide(verdict)
+        connection.closed = CloseReason(_NO_STATUS if code is None else code, reason)
+        connection.inbox = None
+        _wake(pump.loop, connection)
+        self._wait_for_end(connection, State.CLOSING)
+        pump.transmit(connection, encode(CLOSE, close_payload(code, reason)))
+        if connection.unfinished is not None and connection.unfinished.more:
+            pump.again(connection)
+
+    def closed_by_client(self, connection: Connection, code: int, reason: str) -> None:
+        """The client began the closing handshake (section 7.1.3): finish it."""
+        connection.by_client = True
+        connection.decide(ClosedReason.CLIENT)
+        connection.closed = CloseReason(code, reason or None)
+        _wake(self._pump.loop, connection)
+        self._pump.send_control(connection, CLOSE, close_payload(code, reason))
+        self.complete(connection)
+
+    def violated(self, connection: Connection, violation: Violation) -> None:
+        """The client broke the protocol, or a limit."""
+        verdict = ClosedReason.TOO_BIG if violation.code == _TOO_BIG else ClosedReason.PROTOCOL
+        self.fail(connection, violation.code, violation.reason, verdict)
+
+    def fail(self, connection: Connection, code: int, reason: str, verdict: Label) -> None:
+        """Close a connection whose bytes make no sense any more (section 7.1.7): what the client
+        still sends is not looked at.
+        """
+        connection.decide(verdict)
+        connection.closed = CloseReason(code, reason)
+        connection.unfinished = None
+        _wake(self._pump.loop, connection)
+        self._pump.send_control(connection, CLOSE, close_payload(code, reason))
+        self.linger(connection)
+
+    def complete(self, connection: Connection) -> None:
+        """The closing handshake is complete: the server is the one to close (section 7.1.1)."""
+        if connection.outbox is None:
+            self.lose(connection)
+        elif connection.status is not State.ENDED:
+            self._wait_for_end(connection, State.LEAVING)
+
+    def linger(self, connection: Connection) -> None:
+        """Nothing more is sent but what is queued; then the socket is shut, and read to its end: to
+        close it with unread bytes in it would reset the connection, and the client might never see
+        our last words (RFC 9112 section 9.6).
+        """
+        if connection.status is State.ENDED:
+            return
+        if connection.outbox is not None:
+            self._wait_for_end(connection, State.FLUSHING)
+        elif sockets.shut(connection.fd):
+            self._wait_for_end(connection, State.LINGERING)
+        else:
+            self.lose(connection)
+
+    def flushed(self, connection: Connection) -> None:
+        """All that was queued is written; what a connection that is not open does then."""
+        if connection.status is State.LEAVING:
+            self.lose(connection)
+        elif connection.status is State.FLUSHING:
+            self.linger(connection)
+
+    def _wait_for_end(self, connection: Connection, status: State) -> None:
+        connection.status = status
+        connection.paused = False
+        self._pump.watch(connection)
+        self._pump.schedule(connection, time.monotonic() + self._pump.limits.close_timeout)
+
+    def lose(self, connection: Connection, verdict: Label = ClosedReason.LOST) -> None:
+        """The connection has ended: tell all who wait, and close it at the end of the turn."""
+        if connection.status is State.ENDED:
+            return
+        connection.decide(verdict)
+        connection.status = State.ENDED
+        connection.tick = 0
+        if connection.closed is None:
+            connection.by_client = True
+            connection.closed = CloseReason(_ABNORMAL, None)
+        _wake(self._pump.loop, connection, over=True)
+        self._doomed.append(connection)
+        self._pump.nudge()
+
+    # Orders.
+
+    def is_open(self, connection: Connection) -> None:
+        """A connection opened, perhaps while all are being closed."""
+        order = self.leave
+        if order is not None:
+            now = time.monotonic()
+            left = max(0.0, order.until - now)
+            self.close_at(connection, now + self._pump.random.random() * left, order)
+
+    def close_at(self, connection: Connection, when: float, order: Leave) -> None:
+        """Have a connection closed at a moment."""
+        connection.leave = (when, order)
+        self._pump.schedule(connection, when, sooner=True)
+
+    def close_all(self, order: Leave, chance: random.Random) -> None:
+        """Close every connection, spread evenly with jitter over what is left of the window; who
+        opens later, too.
+        """
+        self.leave = order
+        now = time.monotonic()
+        window = order.until - now
+        there = [c for c in self._pump.connections.values() if c.status is State.OPEN]
+        chance.shuffle(there)
+        for index, connection in enumerate(there):
+            if window > 0:
+                when = now + window * (index + chance.random()) / len(there)
+                self.close_at(connection, when, order)
+            else:
+                self.close(connection, order.code, order.reason, order.verdict)
+
+    def keep_all(self) -> None:
+        """Take an order back, as far as it was not carried out."""
+        self.leave = None
+        for connection in self._pump.connections.values():
+            connection.leave = None
+
+    def abort_all(self, verdict: Label) -> None:
+        """Cut off everybody, without a word."""
+        for connection in list(self._pump.connections.values()):
+            if connection.status in {State.HANDSHAKE, State.PENDING}:
+                self.lose(connection, HandshakeFailure.DRAINING)
+            else:
+                if connection.status in {State.OPEN, State.CLOSING}:
+                    connection.verdict = verdict
+                self.lose(connection)
+
+    # The end of a turn.
+
+    def bury(self) -> bool:
+        """Close the descriptors of those that have ended, and count them; whether more have ended
+        meanwhile.
+        """
+        doomed, self._doomed = self._doomed, []
+        for connection in doomed:
+            fd, connection.fd = connection.fd, -1
+            self._pump.remove(connection, fd)
+            connection.drop_queue(keep_first=False)
+            connection.unfinished = None
+            _count(self._pump.row, connection)
+            self._closed_one()
+            try:
+                self._pump.style.ended(connection)
+            except Exception as error:  # noqa: BLE001 - the boundary: one connection, whatever it did
+                _log.error("connection_failed", exc_info=error)
+        return bool(self._doomed)
+
+
+def _wake(loop: Loop, connection: Connection, *, over: bool = False) -> None:
+    """Tell all who wait for something of a connection that it is being closed.
+
+    :param over: it has ended, which is what those in ``aclose()`` wait for.
+    """
+    waiting = [connection.receiver, *(connection.more_receivers or ())]
+    waiting += [waiter for waiter, _ in connection.senders or ()]
+    waiting += (connection.pings or {}).values()
+    connection.receiver = connection.more_receivers = None
+    connection.senders = connection.pings = None
+    for waiter in waiting:
+        if waiter is not None:
+            loop.wake_error(waiter, ConnectionClosed(connection.closed))
+    if over:
+        for waiter in connection.closers or ():
+            loop.wake(waiter, None)
+        connection.closers = None
+
+
+def _count(row: RowWriter, connection: Connection) -> None:
+    """Write a connection's end to the scoreboard: exactly once, under what decided it."""
+    verdict = connection.verdict
+    assert verdict is not None
+    match verdict:
+        case HandshakeFailure():
+            row.handshake_failed(verdict)
+        case RefusedReason():
+            row.refused(verdict)
+        case ClosedReason():
+            assert connection.closed is not None
+            lifetime = time.monotonic() - connection.opened
+            row.closed(verdict, lifetime, connection.closed.code, by_client=connection.by_client)
+    _log.debug("closed", reason=verdict.label)

@@ -1,0 +1,150 @@
+"""Connections come: from an accepted socket to a WebSocket, or to an answer why not."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from wssup.scoreboard import HandshakeFailure, Label, RefusedReason
+from wssup.server import handshake, sockets
+from wssup.server.connection import Connection, State
+from wssup.server.frames import Unfinished
+from wssup.server.request import Request
+
+if TYPE_CHECKING:
+    from wssup.server.pump import Pump
+
+__all__ = ["Opening"]
+
+
+class Opening:
+    """The handshakes of a worker.
+
+    :param serial: the worker's number, from which connections get theirs.
+    :param keep_headers: names of request headers that are kept; ``None`` for all.
+    :ivar accepting: what health checks are told.
+    :ivar hurry: the worker ends now: nobody is let in any more.
+    """
+
+    def __init__(self, pump: Pump, *, serial: int, keep_headers: Collection[str] | None) -> None:
+        self._pump = pump
+        self._limits = pump.limits
+        self._keep_headers = keep_headers
+        # 21 bits of workers and 32 of connections are a whole number in JavaScript, too.
+        self._number = serial << 32
+        self._per_address: dict[bytes, int] = {}
+        self.accepting = False
+        self.hurry = False
+
+    def adopt(self, sock: socket.socket, address: object) -> None:
+        """Take over an accepted socket."""
+        pump = self._pump
+        peer = sockets.packed(sock.family, address)
+        fd = sock.detach()
+        self._number += 1
+        now = time.monotonic()
+        connection = pump.connections[fd] = Connection(pump, fd, peer, self._number, now)
+        count = self._count(peer)
+        if self.hurry:
+            pump.closing.lose(connection, HandshakeFailure.DRAINING)
+            return
+        try:
+            pump.watch(connection)
+        except OSError:  # no memory for one more, or its limit is reached (epoll(7))
+            pump.closing.lose(connection, RefusedReason.DESCRIPTORS)
+            return
+        pump.schedule(connection, now + self._limits.handshake_timeout)
+        if count > self._limits.connections_per_address > 0:
+            answer = handshake.text_response(429, "too many connections")
+            self.respond(connection, answer, RefusedReason.ADDRESS)
+
+    def _count(self, peer: bytes) -> int:
+        """Count a connection of an address, if that is limited; how many there are then."""
+        if not self._limits.connections_per_address or not peer:
+            return 0
+        # Behind the address stands the port, which tells connections apart, not clients.
+        count = self._per_address[peer[:-2]] = self._per_address.get(peer[:-2], 0) + 1
+        return count
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is gone."""
+        address = connection.peer[:-2]
+        if address in self._per_address:
+            self._per_address[address] -= 1
+            if not self._per_address[address]:
+                del self._per_address[address]
+
+    def read_head(self, connection: Connection) -> None:
+        """Read of a connection that has not said what it wants, or not to the end."""
+        pump = self._pump
+        size = sockets.read(connection.fd, pump.buffers)
+        if size == 0:
+            pump.closing.lose(connection, HandshakeFailure.DISCONNECTED)
+        if size <= 0:
+            return
+        seen = max(0, len(connection.head) - len(handshake.HEAD_END) + 1)
+        connection.head += pump.view[:size]
+        end = connection.head.find(handshake.HEAD_END, seen)
+        length = end + len(handshake.HEAD_END) if end >= 0 else len(connection.head)
+        if length > self._limits.header_bytes:
+            self._refuse(connection, handshake.BadRequestError("the head is too long", 431))
+        elif end >= 0:
+            rest = connection.head[length:]
+            connection.head = connection.head[:length]
+            if rest:
+                connection.unfinished = Unfinished(rest)
+            self._take_request(connection)
+        elif not handshake.could_be_head(connection.head):
+            self._refuse(connection, handshake.BadRequestError("not an HTTP request"))
+
+    def _take_request(self, connection: Connection) -> None:
+        """The head is there."""
+        try:
+            head = handshake.examine(connection.head, self._limits.headers)
+        except handshake.BadRequestError as error:
+            self._refuse(connection, error)
+            return
+        except handshake.PlainHttpError as plain:
+            answer = handshake.plain_response(plain.head, accepting=self.accepting)
+            self.respond(connection, answer, HandshakeFailure.PLAIN_HTTP)
+            return
+        if not handshake.is_origin_allowed(head.get(b"origin"), self._limits.origins):
+            answer = handshake.text_response(403, "this origin may not connect")
+            self.respond(connection, answer, RefusedReason.ORIGIN)
+            return
+        connection.status = State.PENDING
+        connection.tick = 0
+        self._pump.watch(connection)
+        self._pump.style.requested(Request(connection, head))
+
+    def upgrade(self, connection: Connection, answer: bytes) -> None:
+        """Make a WebSocket of a connection whose request was accepted."""
+        pump = self._pump
+        connection.status = State.OPEN
+        connection.opened = connection.heard = time.monotonic()
+        pump.row.upgraded()
+        if self._keep_headers is not None:
+            connection.head = handshake.trimmed(connection.head, self._keep_headers)
+        if connection.unfinished is not None:
+            # Sent before the answer to the handshake, which is early but not forbidden.
+            connection.unfinished.more = True
+            pump.again(connection)
+        pump.watch(connection)
+        pump.transmit(connection, answer)
+        pump.heartbeat.begin(connection)
+        pump.closing.is_open(connection)
+
+    def _refuse(self, connection: Connection, error: handshake.BadRequestError) -> None:
+        """Tell a client what is wrong with its request."""
+        answer = handshake.text_response(error.status, str(error), error.headers)
+        self.respond(connection, answer, HandshakeFailure.BAD_REQUEST)
+
+    def respond(self, connection: Connection, answer: bytes, verdict: Label) -> None:
+        """Give a request its last answer, and end."""
+        connection.decide(verdict)
+        connection.unfinished = None
+        connection.status = State.FLUSHING
+        self._pump.transmit(connection, answer)
+        self._pump.closing.linger(connection)

@@ -1,0 +1,62 @@
+"""System calls on the descriptors of connections, which are plain numbers."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+__all__ = ["discard", "local_address", "packed", "read", "shut", "unpacked"]
+
+
+def read(fd: int, buffers: list[bytearray]) -> int:
+    """Read once: bytes, 0 when the peer is gone, -1 when there is nothing."""
+    try:
+        return os.readv(fd, buffers)
+    except BlockingIOError:
+        return -1
+    except OSError:
+        return 0
+
+
+def discard(fd: int, buffers: list[bytearray]) -> bool:
+    """Read once and throw away; whether the peer is gone."""
+    return read(fd, buffers) == 0
+
+
+def shut(fd: int) -> bool:
+    """Send the end of our stream (shutdown(2)); whether the peer is still there."""
+    # The socket object only lends its method: its descriptor is taken back.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        return False
+    finally:
+        sock.detach()
+    return True
+
+
+def packed(family: int, address: object) -> bytes:
+    """A peer's address and port in network order, 6 or 18 bytes; empty for a unix socket."""
+    if not isinstance(address, tuple) or family not in {socket.AF_INET, socket.AF_INET6}:
+        return b""
+    # The zone of a link-local address ("%eth0") is no part of it.
+    host = str(address[0]).partition("%")[0]
+    return socket.inet_pton(family, host) + int(address[1]).to_bytes(2, "big")
+
+
+def unpacked(peer: bytes) -> tuple[str, int]:
+    """Address and port of what `packed` made; not of a unix socket."""
+    family = socket.AF_INET if len(peer) == 6 else socket.AF_INET6
+    return socket.inet_ntop(family, peer[:-2]), int.from_bytes(peer[-2:], "big")
+
+
+def local_address(fd: int, peer: bytes) -> tuple[str, int] | str:
+    """Where a socket with that peer is bound to (getsockname(2)); a path for a unix socket."""
+    family = {0: socket.AF_UNIX, 6: socket.AF_INET}.get(len(peer), socket.AF_INET6)
+    sock = socket.socket(family, socket.SOCK_STREAM, 0, fileno=fd)
+    try:
+        name = sock.getsockname()
+    finally:
+        sock.detach()
+    return name if isinstance(name, str) else (name[0], name[1])

@@ -1,0 +1,162 @@
+"""What the styles share: the inbound queue, senders that wait, tasks, and whose fault what is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from trio_websocket import ConnectionClosed
+
+from wssup import logs
+from wssup.application import own_traceback, summary
+from wssup.scoreboard import ClosedReason, HandshakeFailure
+from wssup.server import handshake
+from wssup.server.connection import Connection, State
+from wssup.server.request import Request
+
+if TYPE_CHECKING:
+    from wssup.server.pump import Pump
+
+__all__ = ["BaseStyle", "Style", "fault_of"]
+
+#: RFC 6455 section 7.4.1.
+_INTERNAL_ERROR = 1011
+
+
+class Style(Protocol):
+    """An application, as the pump sees it."""
+
+    plain: str
+    """The hook that runs inside a turn; empty if none does."""
+
+    def deliver(self, connection: Connection, message: Any) -> None:
+        """A message came."""
+
+    busy: int
+    """Tasks of the application that run."""
+
+    def begin(self, pump: Pump) -> None:
+        """The pump that serves it."""
+
+    @property
+    def whole_budget(self) -> int:
+        """How many frames may be decoded in a turn for a connection that has no queue."""
+
+    def budget(self, connection: Connection) -> int:
+        """The same for one that has a queue."""
+
+    def requested(self, request: Request) -> None:
+        """A client wants to connect."""
+
+    def drained(self, connection: Connection) -> None:
+        """The outbound queue has room."""
+
+    def ended(self, connection: Connection) -> None:
+        """A connection is gone; called once for each that was adopted."""
+
+
+class BaseStyle:
+    """What both styles share: tasks, the inbound queue, senders that wait, and faults."""
+
+    plain = ""
+    pump: Pump
+
+    def __init__(self) -> None:
+        self.busy = 0
+        self.idle: Callable[[], None] = lambda: None
+        self._log = logs.get()
+
+    def begin(self, pump: Pump) -> None:
+        """See :class:`Style`."""
+        self.pump = pump
+
+    @property
+    def whole_budget(self) -> int:
+        """What the inbound queue has room for when it is empty."""
+        return self.pump.limits.inbound_messages
+
+    def budget(self, connection: Connection) -> int:
+        """As many as the inbound queue has room for."""
+        return self.pump.limits.inbound_messages - len(connection.inbox or ())
+
+    def _queue(self, connection: Connection, item: Any) -> None:
+        inbox = connection.inbox
+        if inbox is None:
+            inbox = connection.inbox = []
+        inbox.append(item)
+        if len(inbox) >= self.pump.limits.inbound_messages and not connection.paused:
+            self.pump.pause(connection)
+
+    def drained(self, connection: Connection) -> None:
+        """Those who wait to send go first, in their order: the pump sends for them, so that none
+        can be overtaken on its way back to its task.
+        """
+        pump = self.pump
+        while connection.senders and (
+            connection.closed is not None or connection.out_bytes < pump.limits.outbound_bytes
+        ):
+            waiter, message = connection.senders.pop(0)
+            waiting, connection.senders = connection.senders, None
+            try:
+                sent = connection.send_nowait(message)
+            except UnicodeEncodeError as error:
+                pump.loop.wake_error(waiter, error)
+                sent = True
+            else:
+                if sent:
+                    pump.loop.wake(waiter, None)
+                else:
+                    pump.loop.wake_error(waiter, ConnectionClosed(connection.closed))
+            connection.senders = waiting or None
+
+    async def _task(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        try:
+            await function(*arguments)
+        finally:
+            self.busy -= 1
+            if not self.busy:
+                self.idle()
+
+    def _spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        self.busy += 1
+        self.pump.loop.spawn(self._task, function, *arguments)
+
+    def _failed(self, connection: Connection, error: BaseException, hook: str = "") -> None:
+        """The application raised: say so, and end that connection."""
+        self.pump.row.handler_error()
+        fields = {"hook": hook} if hook else {}
+        self._log.error(
+            "handler_failed", error=summary(error), **fields, exception=own_traceback(error)
+        )
+        if connection.status is State.PENDING:
+            answer = handshake.text_response(500, "internal error")
+            self.pump.opening.respond(connection, answer, HandshakeFailure.ERROR)
+        else:
+            self.pump.closing.close(
+                connection, _INTERNAL_ERROR, "internal error", ClosedReason.ERROR
+            )
+
+    def _unanswered(self, request: Request, connection: Connection) -> None:
+        """An application that neither accepts nor rejects has rejected."""
+        if not request.is_answered:
+            answer = handshake.text_response(403, "not accepted")
+            self.pump.opening.respond(connection, answer, HandshakeFailure.REJECTED)
+
+
+def fault_of(
+    error: BaseException, cancelled: type[BaseException]
+) -> tuple[BaseException | None, BaseException | None]:
+    """What of an exception out of an application is its fault, and what must go on (cancellation).
+
+    ConnectionClosed is no fault: the handler has simply ended. Nurseries wrap both in groups.
+
+    :param cancelled: the event loop's own exception.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        going_on, rest = error.split((cancelled, GeneratorExit))
+        if rest is not None:
+            _, rest = rest.split(ConnectionClosed)
+        return rest, going_on
+    if isinstance(error, (cancelled, GeneratorExit)):
+        return None, error
+    return (None, None) if isinstance(error, ConnectionClosed) else (error, None)
