@@ -15,7 +15,8 @@ _HELP = """\
 Serve the WebSocket application MODULE:ATTR until it is told to stop.
 
 MODULE is imported from the application directory; ATTR is its handler, such as
-`async def app(request)` written for trio_websocket.
+`async def app(request)` written for trio_websocket, or an object with hooks such as
+`def on_receive(self, ws, data)`.
 
 \b
   wssup serve shop.chat:app

@@ -283,6 +283,11 @@ class Master:
             nofile=self.nofile.soft,
             backlog=min(settings.backlog, limits.somaxconn()),
         )
+        if "*" in settings.limits.origins:
+            self._log.info(
+                "any_origin",
+                hint="pages of any web site may connect; limits.origins names those that may",
+            )
         try:
             await generation.load()
         except ApplicationError as error:
