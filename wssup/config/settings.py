@@ -204,7 +204,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
         Spec(
             Duration(),
             "Heartbeat",
-            "After how long without a word from a client it is sent a ping. 0: never.",
+            "How often a client that says nothing is sent a ping. 0: never.",
         ),
     ] = 20.0
     ping_timeout: Annotated[

@@ -26,8 +26,6 @@ _ABNORMAL = 1006
 _NO_STATUS = 1005
 _TOO_BIG = 1009
 
-_log = logs.get()
-
 
 class Leave(NamedTuple):
     """An order to close connections.
@@ -52,6 +50,7 @@ class Closing:
         self._pump = pump
         self._closed_one = closed_one
         self._doomed: list[Connection] = []
+        self._log = logs.get()
         self.leave: Leave | None = None
 
     def close(
@@ -207,11 +206,13 @@ class Closing:
             connection.drop_queue(keep_first=False)
             connection.unfinished = None
             _count(self._pump.row, connection)
+            if connection.verdict is not None:
+                self._log.debug("closed", reason=connection.verdict.label)
             self._closed_one()
             try:
                 self._pump.style.ended(connection)
             except Exception as error:  # noqa: BLE001 - the boundary: one connection, whatever it did
-                _log.error("connection_failed", exc_info=error)
+                self._log.error("connection_failed", exc_info=error)
         return bool(self._doomed)
 
 
@@ -247,4 +248,3 @@ def _count(row: RowWriter, connection: Connection) -> None:
             assert connection.closed is not None
             lifetime = time.monotonic() - connection.opened
             row.closed(verdict, lifetime, connection.closed.code, by_client=connection.by_client)
-    _log.debug("closed", reason=verdict.label)

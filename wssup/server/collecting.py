@@ -31,14 +31,13 @@ _ROUNDS: Final = 1_000
 #: … or so many connections.
 _LEAST_GONE: Final = 5_000
 
-_log = logs.get()
-
 
 class Collecting:
     """The collector of a worker. Made when the worker is about to serve."""
 
     def __init__(self) -> None:
         self._gone = 0
+        self._log = logs.get()
         gc.collect()
         gc.freeze()
         gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
@@ -53,7 +52,7 @@ class Collecting:
             return
         began = time.monotonic()
         found = gc.collect()
-        _log.debug(
+        self._log.debug(
             "garbage_collected",
             objects=found,
             connections_gone=gone - self._gone,

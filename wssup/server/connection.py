@@ -194,29 +194,29 @@ class Connection(WireConnection):
 
         :raises ConnectionClosed: there is none, and none will come.
         """
-        loop = self.wire.loop
+        pump = self.wire
         if self.inbox:
-            await loop.cancel_point()
+            await pump.cancel_point()
             if self.inbox:
                 message: str | bytes = self.inbox.pop(0)
                 if not self.inbox:
                     self.inbox = None
                 if self.paused:
-                    self.wire.has_room(self)
-                await loop.schedule_point()
+                    pump.has_room(self)
+                await pump.schedule_point()
                 return message
         if self.closed is not None:
-            await loop.cancel_point()
-            await loop.schedule_point()
+            await pump.cancel_point()
+            await pump.schedule_point()
             raise ConnectionClosed(self.closed)
-        waiter = loop.waiter()
+        waiter = pump.waiter()
         if self.receiver is None:
             self.receiver = waiter
-            return await loop.park(waiter, self._forget_receiver, self)  # type: ignore[no-any-return]
+            return await pump.park(waiter, self._forget_receiver, self)  # type: ignore[no-any-return]
         self.more_receivers = self.more_receivers or []
         self.more_receivers.append(waiter)
-        forget = _forgetting(loop.forgotten, self, waiter)
-        return await loop.park(waiter, forget, self)  # type: ignore[no-any-return]
+        forget = _forgetting(pump.loop.forgotten, self, waiter)
+        return await pump.park(waiter, forget, self)  # type: ignore[no-any-return]
 
     def _forget_receiver(self, _: object) -> Any:
         more = self.more_receivers
@@ -279,14 +279,22 @@ class Connection(WireConnection):
         :raises ConnectionClosed: the connection is closed or being closed.
         :raises ValueError: it is neither ``str`` nor bytes.
         """
-        loop = self.wire.loop
-        await loop.cancel_point()
-        if self.outbox is not None and self.closed is None and self.wire.must_wait(self):
+        pump = self.wire
+        await pump.cancel_point()
+        if self.closed is None and self.outbox is None and type(message) is str:
+            # The usual case, without a call more than it needs.
+            try:
+                if self.send(TEXT, message.encode()):
+                    pump.must_flush(self)
+            except OSError:
+                pump.closing.lose(self)
+                raise ConnectionClosed(self.closed) from None
+        elif self.outbox is not None and self.closed is None and pump.must_wait(self):
             await self._wait_to_send(message)
             return
-        if not self.send_nowait(message):
+        elif not self.send_nowait(message):
             raise ConnectionClosed(self.closed)
-        await loop.schedule_point()
+        await pump.schedule_point()
 
     async def _wait_to_send(self, message: str | bytes) -> None:
         loop = self.wire.loop
@@ -322,17 +330,17 @@ class Connection(WireConnection):
         pings = self.pings = self.pings if self.pings is not None else {}
         if payload in pings:
             raise ValueError(f"Payload value {payload!r} is already in flight.")
-        waiter = pings[payload] = pump.loop.waiter()
+        # Who waits is woken when the connection ends, so nobody waits before the ping is sent.
         pump.send_control(self, PING, payload)
+        if self.closed is not None:
+            raise ConnectionClosed(self.closed)
+        waiter = pings[payload] = pump.loop.waiter()
 
         def forget(_: object) -> Any:
             pings.pop(payload, None)
             return pump.loop.forgotten
 
-        if self.closed is None:
-            await pump.loop.park(waiter, forget)
-        else:
-            raise ConnectionClosed(self.closed)
+        await pump.loop.park(waiter, forget)
 
     async def pong(self, payload: bytes | None = None) -> None:
         """Send a pong that nobody asked for (RFC 6455 section 5.5.3).

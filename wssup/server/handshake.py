@@ -55,6 +55,7 @@ _ASCII = _SINGLE | {
     b"sec-websocket-protocol",
     b"upgrade",
 }
+_BODY = frozenset({b"content-length", b"transfer-encoding"})
 #: What the server says of itself, or the handshake; an application cannot say it otherwise.
 _OURS = frozenset(
     {
@@ -161,12 +162,17 @@ def parse(head: bytes) -> Head:
         raise BadRequestError(f"not an HTTP request: {error}") from None
     if not found.complete:
         raise BadRequestError("not an HTTP request: empty lines")
-    found.method = parser.get_method().decode("latin-1")
+    method = parser.get_method()
+    found.method = method.decode("latin-1")
     found.version = parser.get_http_version()
+    # llhttp is generous with spaces, and knows protocols that look like HTTP.
+    line = b"%b %b HTTP/%b\r\n" % (method, found.target, found.version.encode())
+    if not head.lstrip(b"\r\n").startswith(line):
+        raise BadRequestError("not an HTTP request line")
     return found
 
 
-def examine(head: bytes, most_headers: int) -> Head:  # noqa: C901 - a list of rules
+def examine(head: bytes, most_headers: int) -> Head:
     """Parse a head and check that it is a WebSocket handshake in order.
 
     :raises BadRequestError: it is no request, or no handshake as it should be.
@@ -177,30 +183,50 @@ def examine(head: bytes, most_headers: int) -> Head:  # noqa: C901 - a list of r
         raise BadRequestError(f"more than {most_headers} header fields", 431)
     if found.version not in {"1.1", "1.0"}:
         raise BadRequestError(f"HTTP/{found.version} is not spoken here")
-    seen = set()
-    for name, value in found.headers:
-        if name in _ASCII and not value.isascii():
-            raise BadRequestError(f"{name.decode()} is not ASCII")
-        if name in _SINGLE:
-            if name in seen:
-                raise BadRequestError(f"{name.decode()} is given twice")
-            seen.add(name)
-    if "websocket" not in [token.lower() for token in found.tokens(b"upgrade")]:
+    fields = _fields(found.headers)
+    if not _lists(fields.get(b"upgrade"), b"websocket"):
         raise PlainHttpError(found)
     if found.method != "GET" or found.version != "1.1":
         raise BadRequestError("a WebSocket handshake is a GET of HTTP/1.1")
-    if found.get(b"content-length") not in {None, b"0"} or found.get(b"transfer-encoding"):
+    if fields.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in fields:
         raise BadRequestError("a WebSocket handshake has no body")
-    if not found.get(b"host"):
+    if not fields.get(b"host"):
         raise BadRequestError("no Host")
-    if "upgrade" not in [token.lower() for token in found.tokens(b"connection")]:
+    if not _lists(fields.get(b"connection"), b"upgrade"):
         raise BadRequestError("no Connection: Upgrade")
-    if found.get(b"sec-websocket-version") != _VERSION:
+    if fields.get(b"sec-websocket-version") != _VERSION:
         raise BadRequestError(
             "Sec-WebSocket-Version must be 13", 426, [(b"Sec-WebSocket-Version", _VERSION)]
         )
-    _check_key(found.get(b"sec-websocket-key"))
+    _check_key(fields.get(b"sec-websocket-key"))
     return found
+
+
+def _fields(headers: Headers) -> dict[bytes, bytes]:
+    """The fields that a handshake is made of, by name.
+
+    :raises BadRequestError: one is given twice, or cannot be read.
+    """
+    fields: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in _ASCII or name in _BODY:
+            if not value.isascii():
+                raise BadRequestError(f"{name.decode()} is not ASCII")
+            if name in fields:
+                if name in _SINGLE:
+                    raise BadRequestError(f"{name.decode()} is given twice")
+                # RFC 9110 section 5.3: as if they stood in one.
+                value = fields[name] + b"," + value  # noqa: PLW2901
+            fields[name] = value
+    return fields
+
+
+def _lists(value: bytes | None, token: bytes) -> bool:
+    """Whether a list of tokens has this one (RFC 9110 section 5.6.1), in any case of letters."""
+    if value is None:
+        return False
+    value = value.lower()
+    return value == token or token in [part.strip() for part in value.split(b",")]
 
 
 def _check_key(key: bytes | None) -> None:

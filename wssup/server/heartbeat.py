@@ -29,9 +29,10 @@ _LONGEST_APP_PING = 64
 #: what a slow client is told.
 _SILENT = 1011
 _SLOW = 1013
-#: A ping comes between this share of the interval and the whole, so that connections that came
-#: together do not stay together.
-_EARLY = 0.9
+#: Multiples of the golden ratio fill an interval evenly, whatever their number.
+_GOLDEN = 0.6180339887498949
+#: Seconds after a connection's turn in which the wheel may come to it.
+_LATE = 0.1
 
 
 def is_app_ping(message: str) -> bool:
@@ -53,12 +54,19 @@ class Heartbeats:
         self._timeout = settings.ping_timeout
 
     def begin(self, connection: Connection) -> None:
-        """A connection is open. The first ping comes anywhere in the interval: thousands may have
-        connected within a second.
-        """
+        """A connection is open."""
         if self._interval:
-            part = self._pump.random.random()
-            self._pump.schedule(connection, connection.opened + self._interval * (1 + part) / 2)
+            self._pump.schedule(connection, self._next_turn(connection, connection.opened))
+
+    def _next_turn(self, connection: Connection, now: float) -> float:
+        """When it is a connection's turn to be pinged. Each has a place of its own in the interval,
+        told by its number, so that connections that came together are not pinged together, and
+        nothing has to be remembered for it.
+        """
+        return now + self._interval - self._since_turn(connection, now)
+
+    def _since_turn(self, connection: Connection, now: float) -> float:
+        return (now - connection.id * _GOLDEN % 1.0 * self._interval) % self._interval
 
     def due(self, connection: Connection, now: float, lag: float) -> None:
         """A deadline has come.
@@ -99,27 +107,25 @@ class Heartbeats:
             connection.ping_sent = 0.0
             pump.schedule(connection, now + self._interval, sooner=True)
             return
+        pump.schedule(connection, self._next_turn(connection, now), sooner=True)
         if connection.ping_sent and connection.heard < connection.ping_sent:
             given_up = connection.ping_sent + self._timeout + lag
             if given_up <= now:
                 pump.row.ping_timeout()
-                pump.closing.fail(
-                    connection, _SILENT, "keepalive ping timeout", ClosedReason.TIMEOUT
-                )
+                why = "keepalive ping timeout"
+                pump.closing.fail(connection, _SILENT, why, ClosedReason.TIMEOUT)
                 # Nobody is there to read it out.
                 pump.closing.lose(connection)
-                return
-            pump.schedule(connection, given_up, sooner=True)
-            return
-        silence = now - connection.heard
-        wait = self._interval * (_EARLY + (1 - _EARLY) * pump.random.random())
-        if silence < self._interval * _EARLY:
-            pump.schedule(connection, connection.heard + wait, sooner=True)
-            return
-        connection.ping_sent = now
-        pump.row.ping_sent()
-        pump.send_control(connection, PING, struct.pack("!d", now))
-        pump.schedule(connection, now + self._timeout, sooner=True)
+            else:
+                pump.schedule(connection, given_up, sooner=True)
+        elif (
+            self._since_turn(connection, now) <= _LATE + lag
+            and now - connection.heard >= self._interval / 2
+        ):
+            connection.ping_sent = now
+            pump.row.ping_sent()
+            pump.send_control(connection, PING, struct.pack("!d", now))
+            pump.schedule(connection, now + self._timeout, sooner=True)
 
     def pong(self, connection: Connection, payload: bytes) -> None:
         """A pong came (RFC 6455 section 5.5.3): the heartbeat's, or the application's. It answers

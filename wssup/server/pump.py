@@ -23,7 +23,7 @@ import os
 import random
 import select
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from typing import TYPE_CHECKING, Final
 
 from wssup import logs
@@ -51,6 +51,8 @@ FRAMES: Final = 64
 #: Seconds of application code inside a turn that are worth a warning, and between two of them.
 _SLOW = 0.1
 _QUIET = 10.0
+#: Seconds between two writes of the counters of traffic while there is always something to do.
+_FLUSH = 0.01
 
 _OPEN = State.OPEN
 
@@ -84,6 +86,9 @@ class Pump(Wire):
         )
         self.style = style
         self.loop = loop
+        # Looked up for each message.
+        self.park, self.waiter = loop.park, loop.waiter
+        self.cancel_point, self.schedule_point = loop.cancel_point, loop.schedule_point
         self.limits = limits
         self.row = row
         self.random = random.Random()  # noqa: S311 - spreads things in time; made after the fork
@@ -91,13 +96,14 @@ class Pump(Wire):
         self.opening = Opening(self, serial=serial, keep_headers=keep_headers)
         self.closing = Closing(self, closed_one)
         self.heartbeat = heartbeat.Heartbeats(self, beat)
-        self._again: list[Connection] = []
+        self._again: dict[Connection, None] = {}
         self._in_turn = False
         self._wheel = Wheel()
         self._set_timer = loop.timer(self._ring)
         self._log = logs.get()
         self._quiet_until = 0.0
         self._reported = 0
+        self._flush_at = 0.0
         self._epoll = select.epoll()
         self._poll = self._epoll.poll
         #: Wakes the loop for what no socket will tell.
@@ -121,20 +127,27 @@ class Pump(Wire):
         :returns: whether there may be more at once.
         """
         self._in_turn = True
+        again, self._again = self._again, {}
         try:
-            again, self._again = self._again, []
-            for left in again:
-                if left.status is not State.ENDED:
-                    self._serve(left, _IN)
+            for connection in again:
+                if connection.status is not State.ENDED:
+                    self._serve(connection, _IN)
             ready = self._poll(0, _SOCKETS)
-            self._serve_all(ready)
+            if ready:
+                self._serve_all(ready, again)
         finally:
             self._in_turn = False
             self._end_turn()
+        # After the last turn of a burst comes one without anything ready.
+        if not ready or time.monotonic() >= self._flush_at:
+            self.flush_counters()
         return bool(ready) or bool(self._again)
 
-    def _serve_all(self, ready: list[tuple[int, int]]) -> None:
-        """The hot path: what is open, readable and holds one whole message goes no further."""
+    def _serve_all(self, ready: list[tuple[int, int]], served: Container[Connection]) -> None:
+        """The hot path: what is open, readable and holds one whole message goes no further.
+
+        :param served: who had its part of this turn already.
+        """
         connections, deliver, budget = self.connections, self._deliver, self._whole_budget
         monotonic, watched = time.monotonic, self.style.plain
         now = monotonic()
@@ -144,7 +157,10 @@ class Pump(Wire):
                 os.eventfd_read(fd)  # nothing else is registered that is no connection
                 continue
             try:
-                if bits == _IN and connection.status is _OPEN and connection.inbox is None:
+                if served and connection in served:
+                    if bits & _OUT:
+                        self._flush(connection)
+                elif bits == _IN and connection.status is _OPEN and connection.inbox is None:
                     connection.heard = now
                     found = connection.receive(budget)
                     kind = type(found)
@@ -185,17 +201,23 @@ class Pump(Wire):
             self._broke(connection, error)
 
     def _take(self, connection: Connection, found: Received) -> None:
-        """What an open connection received."""
+        """What was received of an open connection, or of one that the application is closing."""
         for event in (found,) if isinstance(found, str | bytes) else found:
-            if isinstance(event, str | bytes):
-                self._deliver(connection, event)
-            else:
-                self._control(connection, event)
-            if connection.status is not _OPEN:
+            if connection.status is _OPEN:
+                if isinstance(event, str | bytes):
+                    self._deliver(connection, event)
+                else:
+                    self._control(connection, event)
+            elif connection.status is not State.CLOSING:
                 return
+            # Only the other half of the closing handshake is of interest any more.
+            elif isinstance(event, Close):
+                self.closing.complete(connection)
+            elif event is END or isinstance(event, Violation):
+                self.closing.lose(connection)
         unfinished = connection.unfinished
         if unfinished is not None and unfinished.more and not connection.paused:
-            self._again.append(connection)
+            self.again(connection)
 
     def _deliver_or_answer(self, connection: Connection, message: str | bytes) -> None:
         """Answer the pings of code that cannot send real ones."""
@@ -213,14 +235,7 @@ class Pump(Wire):
                 # Registered for the peer's end only.
                 self.closing.lose(connection, HandshakeFailure.DISCONNECTED)
             case State.CLOSING:
-                found = connection.receive(FRAMES)
-                for event in () if isinstance(found, str | bytes) else found:
-                    if event is END or isinstance(event, Violation):
-                        self.closing.lose(connection)
-                    elif isinstance(event, Close):
-                        self.closing.complete(connection)
-                if connection.unfinished is not None and connection.unfinished.more:
-                    self._again.append(connection)
+                self._take(connection, connection.receive(FRAMES))
             case _:
                 if sockets.discard(connection.fd, self.buffers):
                     self.closing.lose(connection)
@@ -230,6 +245,8 @@ class Pump(Wire):
         match event:
             case Ping(payload):
                 self.send_control(connection, PONG, payload)
+                if connection.outbox is not None and not self.hold_back(connection):
+                    self.is_full(connection)
             case Pong(payload):
                 self.heartbeat.pong(connection, payload)
             case Close(code, reason):
@@ -259,13 +276,12 @@ class Pump(Wire):
     def _end_turn(self) -> None:
         if self.closing.bury():
             self.nudge()
-        self.flush_counters()
 
     def again(self, connection: Connection) -> None:
         """Serve a connection in the next turn, whatever its socket says: of its last read some is
         left.
         """
-        self._again.append(connection)
+        self._again[connection] = None
         self.nudge()
 
     def nudge(self) -> None:
@@ -344,9 +360,28 @@ class Pump(Wire):
         self.opening.forget(connection)
         os.close(fd)
 
+    def hold_back(self, connection: Connection) -> bool:
+        """Do not listen to a client that does not take what it is sent: the answers to what it says
+        would have nowhere to go.
+
+        :returns: whether it is not listened to; with ``slow_client = "close"`` it never comes to
+            that.
+        """
+        if (
+            self.limits.slow_client == "close"
+            or connection.out_bytes < self.limits.outbound_bytes
+            or connection.status is not _OPEN
+        ):
+            return False
+        self.pause(connection)
+        return True
+
     def has_room(self, connection: Connection) -> None:
-        """A message was taken from the inbound queue of a paused connection."""
-        if len(connection.inbox or ()) <= self.limits.inbound_messages // 2:
+        """Something was taken from a queue of a paused connection."""
+        if (
+            len(connection.inbox or ()) <= self.limits.inbound_messages // 2
+            and connection.out_bytes <= self.limits.outbound_bytes // 2
+        ):
             self.resume(connection)
 
     def is_full(self, connection: Connection) -> bool:
@@ -383,7 +418,9 @@ class Pump(Wire):
         lag = max(0.0, now - self._wheel.due)
         if lag > _SLOW:
             # What arrived while this process stood still is looked at before anybody is judged.
-            self.turn()
+            for _ in range(2 + len(self.connections) // _SOCKETS):
+                if not self.turn():
+                    break
         self._in_turn = True
         try:
             for tick, bucket in self._wheel.take(now):
@@ -395,12 +432,15 @@ class Pump(Wire):
         finally:
             self._in_turn = False
             self._end_turn()
+        if self._again:
+            self.nudge()
         self._set_timer(self._wheel.due)
 
     # What is told.
 
     def flush_counters(self) -> None:
         """Write the counters of traffic to the scoreboard."""
+        self._flush_at = time.monotonic() + _FLUSH
         if self.messages_in or self.messages_out:
             self.row.traffic(self.messages_in, self.messages_out, self.bytes_in, self.bytes_out)
             self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0

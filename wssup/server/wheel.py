@@ -27,7 +27,9 @@ class Wheel:
 
     def tick_of(self, when: float) -> int:
         """The first tick that is not before ``when``."""
-        return math.ceil(when / self._tick)
+        tick = math.ceil(when / self._tick)
+        # The quotient was rounded; the bucket must not be due before.
+        return tick if tick * self._tick >= when else tick + 1
 
     def enter(self, fd: int, tick: int) -> bool:
         """Put a descriptor into a tick's bucket.

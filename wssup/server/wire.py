@@ -98,21 +98,21 @@ class WireConnection:
             if not size:
                 return _END
             buffer = wire.buffer
-            if unfinished is None:
+            # What stands behind the first ``size`` bytes is another connection's.
+            if unfinished is None and size >= 6:
                 # Nearly all reads: one whole masked frame, which is one whole message.
-                length = buffer[1] - 0x80
-                start = 6
+                length, start = buffer[1] - 0x80, 6
                 if length == 126:
-                    length = buffer[2] << 8 | buffer[3]
-                    start = 8 if 126 <= length <= wire.medium else size
-                elif length > wire.short:
-                    start = size
-                if size == start + length:
+                    length, start = buffer[2] << 8 | buffer[3], 8
+                    whole = size == 8 + length and 126 <= length <= wire.medium
+                else:
+                    whole = size == 6 + length and 0 <= length <= wire.short
+                if whole:
+                    payload = apply_mask(buffer[start:size], buffer[start - 4 : start])
                     first = buffer[0]
                     if first == 0x81:
                         try:
-                            mask = buffer[start - 4 : start]
-                            text = apply_mask(buffer[start:size], mask).decode()
+                            text = payload.decode()
                         except UnicodeDecodeError:
                             pass  # the decoder finds the words for it
                         else:
@@ -122,7 +122,7 @@ class WireConnection:
                     elif first == 0x82:
                         wire.messages_in += 1
                         wire.bytes_in += length
-                        return apply_mask(buffer[start:size], buffer[start - 4 : start])
+                        return payload
             data = wire.view[:size].tobytes()
         return self.decode(data, budget)
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import outcome
 import trio
+from outcome import Error, Value
 from trio.lowlevel import (
     Abort,
     cancel_shielded_checkpoint,
@@ -81,20 +81,22 @@ class TrioLoop:
         if self._spawned is not None:
             self._spawned.cancel_scope.cancel()
 
+    @staticmethod
     def park(
-        self, _waiter: Any, forget: Callable[[Any], Any], _owner: TakesBack | None = None
+        _waiter: Any, forget: Callable[[Any], Any], _owner: TakesBack | None = None
     ) -> Awaitable[Any]:
         """See :class:`Loop`. A rescheduled task is beyond cancellation, so nothing is put back."""
         return wait_task_rescheduled(forget)  # noqa: ASYNC105 - the caller awaits it
 
-    def wake(self, waiter: trio.lowlevel.Task, value: Any) -> bool:
+    @staticmethod
+    def wake(waiter: trio.lowlevel.Task, value: Any) -> bool:
         """See :class:`Loop`."""
-        reschedule(waiter, outcome.Value(value))
+        reschedule(waiter, Value(value))
         return True
 
     def wake_error(self, waiter: trio.lowlevel.Task, error: BaseException) -> None:
         """See :class:`Loop`."""
-        reschedule(waiter, outcome.Error(error))
+        reschedule(waiter, Error(error))
 
 
 async def _turns(fd: int, turn: Callable[[], bool]) -> None:

@@ -108,6 +108,8 @@ class BaseStyle:
                 else:
                     pump.loop.wake_error(waiter, ConnectionClosed(connection.closed))
             connection.senders = waiting or None
+        if connection.paused:
+            pump.has_room(connection)
 
     async def _task(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         try:

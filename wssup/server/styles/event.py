@@ -98,32 +98,22 @@ class EventStyle(BaseStyle):
             hook(connection, message)
         except BaseException as error:  # noqa: BLE001 - the application's, sorted by fault_of()
             self._blame(connection, "on_receive", error)
-        if connection.outbox is not None:
-            self._hold_back(connection)
-
-    def _hold_back(self, connection: Connection) -> None:
-        """A client that does not take what it is sent is not listened to either: the answers to
-        what it says would have nowhere to go.
-        """
-        if (
-            connection.out_bytes >= self.pump.limits.outbound_bytes
-            and connection.status is State.OPEN
-            and self.pump.limits.slow_client == "wait"
-        ):
+        if connection.outbox is not None and self.pump.hold_back(connection):
+            # What comes meanwhile is kept in a queue, also of what was read already.
             connection.inbox = []
-            self.pump.pause(connection)
 
     def drained(self, connection: Connection) -> None:
         """Go on with what was held back."""
-        super().drained(connection)
-        if connection.paused and not connection.working and not self._receive_is_async:
-            held, connection.inbox = connection.inbox or [], None
-            while held and connection.status is State.OPEN and connection.inbox is None:
-                self.deliver(connection, held.pop(0))
-            if held:
-                connection.inbox = held
-            else:
-                self.pump.resume(connection)
+        if self._receive_is_async or connection.working or connection.inbox is None:
+            super().drained(connection)
+            return
+        held, connection.inbox = connection.inbox, None
+        while held and connection.status is State.OPEN and connection.inbox is None:
+            self.deliver(connection, held.pop(0))
+        if connection.inbox is not None or held:
+            connection.inbox = held  # it is held back again
+        else:
+            super().drained(connection)
 
     def ended(self, connection: Connection) -> None:
         """Call ``on_disconnect``, after all that came before."""
