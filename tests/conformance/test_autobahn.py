@@ -18,10 +18,13 @@ GROUPS = {1: 16, 2: 11, 3: 7, 4: 10, 5: 20, 6: 145, 7: 37, 10: 1}
 NON_STRICT = frozenset(
     {"3.2", "3.3", "3.4", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "4.2.5", "5.15"}
 )
+#: Hooks have no such excuse: they have answered before the broken frame is looked at.
+LAX = {"task": NON_STRICT, "event": frozenset[str]()}
 
 
 @dataclass(frozen=True)
 class Run:
+    style: str
     cases: list[Case]
     log: str
 
@@ -32,7 +35,7 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     home = tmp_path_factory.mktemp(request.param)
     with serving(request.param, home) as instance:
         cases = run(instance.address(), home / "reports", *GROUPS, at_once=8)
-        return Run(cases, instance.logged())
+        return Run(request.param, cases, instance.logged())
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -42,7 +45,7 @@ def test_autobahn(group: int, done: Run) -> None:
     """
     cases = [case for case in done.cases if case["id"].startswith(f"{group}.")]
     assert len(cases) == GROUPS[group], [case["id"] for case in cases]
-    wrong = [told(case) for case in cases if failed(case, NON_STRICT)]
+    wrong = [told(case) for case in cases if failed(case, LAX[done.style])]
     if wrong:
         log = done.log[-5000:]
         pytest.fail("\n".join([f"{len(wrong)} of {len(cases)} cases:", *wrong, "the log:", log]))

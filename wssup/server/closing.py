@@ -221,18 +221,24 @@ def _wake(loop: Loop, connection: Connection, *, over: bool = False) -> None:
 
     :param over: it has ended, which is what those in ``aclose()`` wait for.
     """
-    waiting = [connection.receiver, *(connection.more_receivers or ())]
-    waiting += [waiter for waiter, _ in connection.senders or ()]
-    waiting += (connection.pings or {}).values()
-    connection.receiver = connection.more_receivers = None
-    connection.senders = connection.pings = None
-    for waiter in waiting:
-        if waiter is not None:
-            loop.wake_error(waiter, ConnectionClosed(connection.closed))
-    if over:
-        for waiter in connection.closers or ():
+    closed = connection.closed
+    if connection.receiver is not None:
+        waiting = [connection.receiver, *(connection.more_receivers or ())]
+        connection.receiver = connection.more_receivers = None
+        for waiter in waiting:
+            loop.wake_error(waiter, ConnectionClosed(closed))
+    if connection.senders:
+        senders, connection.senders = connection.senders, None
+        for waiter, _ in senders:
+            loop.wake_error(waiter, ConnectionClosed(closed))
+    if connection.pings:
+        pings, connection.pings = connection.pings, None
+        for waiter in pings.values():
+            loop.wake_error(waiter, ConnectionClosed(closed))
+    if over and connection.closers:
+        closers, connection.closers = connection.closers, None
+        for waiter in closers:
             loop.wake(waiter, None)
-        connection.closers = None
 
 
 def _count(row: RowWriter, connection: Connection) -> None:

@@ -116,7 +116,6 @@ class Opening:
             return
         connection.status = State.PENDING
         connection.tick = 0
-        self._pump.watch(connection)
         self._pump.style.requested(Request(connection, head))
 
     def upgrade(self, connection: Connection, answer: bytes) -> None:

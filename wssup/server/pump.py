@@ -189,7 +189,7 @@ class Pump(Wire):
                 if not bits & ~_OUT:
                     return
             if connection.status is not _OPEN:
-                self._serve_other(connection)
+                self._serve_other(connection, bits)
             elif not connection.paused:
                 connection.heard = time.monotonic()
                 budget = self.style.budget(connection)
@@ -226,14 +226,17 @@ class Pump(Wire):
         else:
             self.style.deliver(connection, message)
 
-    def _serve_other(self, connection: Connection) -> None:
+    def _serve_other(self, connection: Connection, bits: int) -> None:
         """A connection that is not open: not yet, or not any more."""
         match connection.status:
             case State.HANDSHAKE:
                 self.opening.read_head(connection)
             case State.PENDING:
-                # Registered for the peer's end only.
-                self.closing.lose(connection, HandshakeFailure.DISCONNECTED)
+                if bits & ~_IN:
+                    self.closing.lose(connection, HandshakeFailure.DISCONNECTED)
+                else:
+                    # It speaks before it was answered, which nobody reads yet.
+                    self._register(connection, _GONE)
             case State.CLOSING:
                 self._take(connection, connection.receive(FRAMES))
             case _:
@@ -315,17 +318,17 @@ class Pump(Wire):
 
     def watch(self, connection: Connection) -> None:
         """Register a connection for what it waits for, and nothing else."""
-        match connection.status:
-            case State.ENDED:
-                return
-            case State.PENDING:
-                mask = _GONE
-            case State.OPEN if connection.paused:
-                mask = 0
-            case _:
-                mask = _IN
-        if connection.outbox is not None:
-            mask |= _OUT
+        status = connection.status
+        if status is State.ENDED:
+            return
+        mask = _IN | _GONE
+        if status is State.PENDING:
+            mask = connection.mask & mask
+        elif connection.paused and status is _OPEN:
+            mask = 0
+        self._register(connection, mask if connection.outbox is None else mask | _OUT)
+
+    def _register(self, connection: Connection, mask: int) -> None:
         if mask == connection.mask:
             return
         if not connection.mask:
