@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trio
 from trio_websocket import open_websocket_url
 
 from tests.harness import processes
@@ -74,18 +77,20 @@ async def test_page_shows_worker_and_generation(tmp_path: Path) -> None:
         serve.wait(10)
 
 
-async def test_echo(tmp_path: Path) -> None:
-    """The smallest application runs as its docstring says."""
-    runtime = ["--runtime-dir", str(tmp_path / "run")]
+@contextmanager
+def example(home: Path, name: str, workers: int) -> Iterator[str]:
+    """An example that runs; its address."""
+    runtime = ["--runtime-dir", str(home / "run")]
     wssup = [sys.executable, "-m", "wssup"]
+    options = ["--bind", "127.0.0.1:0", "--workers", str(workers), "--log-format", "json"]
     serve = subprocess.Popen(
-        [*wssup, "serve", "wssup.examples.echo:app", *ANYWHERE, "--log-format", "json", *runtime],
-        cwd=tmp_path,
+        [*wssup, "serve", f"wssup.examples.{name}:app", *options, *runtime],
+        cwd=home,
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert serve.stderr is not None
     try:
-        assert serve.stderr is not None
         deadline = time.monotonic() + 60
         for line in serve.stderr:
             entry = json.loads(line)
@@ -94,10 +99,30 @@ async def test_echo(tmp_path: Path) -> None:
             if entry["event"] == "running":
                 break
             assert time.monotonic() < deadline
-        assert await ask(f"ws://{bind}/", "there and back") == "there and back"
+        yield f"ws://{bind}/"
     finally:
         subprocess.run([*wssup, "stop", "--fast", *runtime], check=False)
-        assert serve.stderr is not None
         serve.stderr.close()
         serve.kill()
         serve.wait(10)
+
+
+async def test_echo(tmp_path: Path) -> None:
+    """The smallest application runs as its docstring says."""
+    with example(tmp_path, "echo", 2) as url:
+        assert await ask(url, "there and back") == "there and back"
+
+
+async def test_room(tmp_path: Path) -> None:
+    """Who is in the room hears who comes, what is said, and who leaves."""
+    with example(tmp_path, "room", 1) as url, trio.fail_after(30):
+        async with open_websocket_url(url) as one:
+            me = (await one.get_message()).split()[0]
+            async with open_websocket_url(url) as two:
+                other = (await one.get_message()).split()[0]
+                assert await two.get_message() == f"{other} is here, 2 in the room"
+                await two.send_message("hello")
+                for person in (one, two):
+                    assert await person.get_message() == f"{other}: hello"
+                assert me != other
+            assert await one.get_message() == f"{other} has left (1000)"
