@@ -57,7 +57,7 @@ async def test_page_shows_worker_and_generation(tmp_path: Path) -> None:
         text = said.read_text()
         for word in ("limits", "capacity", "connect", "status", "reload", "scale 3", f":{port}/"):
             assert word in text, word
-        url = next(line for line in text.splitlines() if "connect" in line).split()[1]
+        url = next(x for x in text.splitlines() if x.lstrip().startswith("connect")).split()[1]
         async with open_websocket_url(url) as ws:
             hello = json.loads(await ws.get_message())
             assert hello["generation"] == 1
