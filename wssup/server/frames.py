@@ -42,6 +42,7 @@ __all__ = [
     "Violation",
     "apply_mask",
     "close_payload",
+    "control",
     "encode",
 ]
 
@@ -207,8 +208,7 @@ class Decoder:
                 if end < start + length:
                     return _keep(data[at:], message)
                 at = start + length
-                event = _control(opcode, apply_mask(data[start:at], data[start - 4 : start]))
-                events.append(event)
+                events.append(control(opcode, apply_mask(data[start:at], data[start - 4 : start])))
                 if opcode == CLOSE:
                     return None
                 budget -= 1
@@ -300,7 +300,8 @@ def _header(data: bytes, at: int, end: int) -> tuple[int, bool, int, int] | None
     return opcode, first > 0x7F, start, length
 
 
-def _control(opcode: int, payload: bytes) -> Event:
+def control(opcode: int, payload: bytes) -> Event:
+    """What a whole control frame says; a `Violation` if it is a Close that nobody may send."""
     if opcode == PING:
         return Ping(payload)
     if opcode == PONG:
@@ -309,11 +310,11 @@ def _control(opcode: int, payload: bytes) -> Event:
         return Close(NO_STATUS, "")
     code = int.from_bytes(payload[:2], "big")
     if len(payload) == 1 or not is_sendable(code):
-        raise _BrokenError(_PROTOCOL_ERROR, f"close code {code}, which nobody may send")
+        return Violation(_PROTOCOL_ERROR, f"close code {code}, which nobody may send")
     try:
         return Close(code, payload[2:].decode())
     except UnicodeDecodeError:
-        raise _BrokenError(_INVALID_DATA, "a close reason that is not UTF-8") from None
+        return Violation(_INVALID_DATA, "a close reason that is not UTF-8")
 
 
 def is_sendable(code: int) -> bool:

@@ -43,6 +43,10 @@ HEAD_END: Final = b"\r\n\r\n"
 #: RFC 6455 section 1.3.
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION = b"13"
+_SWITCHING = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: "
+)
 #: A field name and value that cannot end the line it stands on (RFC 9110 section 5.5, 5.6.2).
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(rb"[^\r\n\0]*")
@@ -102,13 +106,15 @@ class Head:
     :ivar headers: names in lower case, values without space around them, in their order.
     """
 
-    __slots__ = ("complete", "headers", "method", "target", "version")
+    __slots__ = ("complete", "fields", "headers", "method", "target", "version")
 
     def __init__(self) -> None:
         self.method = ""
         self.target = b""
         self.version = ""
         self.headers: Headers = []
+        #: Those that a handshake is made of, once it was examined.
+        self.fields: dict[bytes, bytes] = {}
         self.complete = False
 
     # What httptools calls.
@@ -127,6 +133,8 @@ class Head:
 
     def get(self, name: bytes) -> bytes | None:
         """The value of the first field called ``name``."""
+        if name in self.fields and name in _SINGLE:
+            return self.fields[name]
         for found, value in self.headers:
             if found == name:
                 return value
@@ -183,7 +191,7 @@ def examine(head: bytes, most_headers: int) -> Head:
         raise BadRequestError(f"more than {most_headers} header fields", 431)
     if found.version not in {"1.1", "1.0"}:
         raise BadRequestError(f"HTTP/{found.version} is not spoken here")
-    fields = _fields(found.headers)
+    fields = found.fields = _fields(found.headers)
     if not _lists(fields.get(b"upgrade"), b"websocket"):
         raise PlainHttpError(found)
     if found.method != "GET" or found.version != "1.1":
@@ -269,10 +277,9 @@ def accept_response(
     key = head.get(b"sec-websocket-key")
     assert key is not None
     token = b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
-    lines = [
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + token
-    ]
+    if subprotocol is None and not extra_headers:
+        return _SWITCHING + token + HEAD_END
+    lines = [_SWITCHING + token]
     if subprotocol is not None:
         proposed = head.tokens(b"sec-websocket-protocol")
         if subprotocol not in proposed:

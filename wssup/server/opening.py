@@ -31,6 +31,7 @@ class Opening:
     def __init__(self, pump: Pump, *, serial: int, keep_headers: Collection[str] | None) -> None:
         self._pump = pump
         self._limits = pump.limits
+        self._any_origin = "*" in pump.limits.origins
         self._keep_headers = keep_headers
         # 21 bits of workers and 32 of connections are a whole number in JavaScript, too.
         self._number = serial << 32
@@ -110,7 +111,10 @@ class Opening:
             answer = handshake.plain_response(plain.head, accepting=self.accepting)
             self.respond(connection, answer, HandshakeFailure.PLAIN_HTTP)
             return
-        if not handshake.is_origin_allowed(head.get(b"origin"), self._limits.origins):
+        if not (
+            self._any_origin
+            or handshake.is_origin_allowed(head.get(b"origin"), self._limits.origins)
+        ):
             answer = handshake.text_response(403, "this origin may not connect")
             self.respond(connection, answer, RefusedReason.ORIGIN)
             return

@@ -228,36 +228,34 @@ class Pump(Wire):
 
     def _serve_other(self, connection: Connection, bits: int) -> None:
         """A connection that is not open: not yet, or not any more."""
-        match connection.status:
-            case State.HANDSHAKE:
-                self.opening.read_head(connection)
-            case State.PENDING:
-                if bits & ~_IN:
-                    self.closing.lose(connection, HandshakeFailure.DISCONNECTED)
-                else:
-                    # It speaks before it was answered, which nobody reads yet.
-                    self._register(connection, _GONE)
-            case State.CLOSING:
-                self._take(connection, connection.receive(FRAMES))
-            case _:
-                if sockets.discard(connection.fd, self.buffers):
-                    self.closing.lose(connection)
+        status = connection.status
+        if status is State.HANDSHAKE:
+            self.opening.read_head(connection)
+        elif status is State.CLOSING:
+            self._take(connection, connection.receive(FRAMES))
+        elif status is not State.PENDING:
+            if sockets.discard(connection.fd, self.buffers):
+                self.closing.lose(connection)
+        elif bits & ~_IN:
+            self.closing.lose(connection, HandshakeFailure.DISCONNECTED)
+        else:
+            # It speaks before it was answered, which nobody reads yet.
+            self._register(connection, _GONE)
 
     def _control(self, connection: Connection, event: Event | End) -> None:
         """What is no message, of an open connection."""
-        match event:
-            case Ping(payload):
-                self.send_control(connection, PONG, payload)
-                if connection.outbox is not None and not self.hold_back(connection):
-                    self.is_full(connection)
-            case Pong(payload):
-                self.heartbeat.pong(connection, payload)
-            case Close(code, reason):
-                self.closing.closed_by_client(connection, code, reason)
-            case Violation():
-                self.closing.violated(connection, event)
-            case _:
-                self.closing.lose(connection)
+        if isinstance(event, Pong):
+            self.heartbeat.pong(connection, event.payload)
+        elif isinstance(event, Ping):
+            self.send_control(connection, PONG, event.payload)
+            if connection.outbox is not None and not self.hold_back(connection):
+                self.is_full(connection)
+        elif isinstance(event, Close):
+            self.closing.closed_by_client(connection, event.code, event.reason)
+        elif isinstance(event, Violation):
+            self.closing.violated(connection, event)
+        else:
+            self.closing.lose(connection)
 
     def _flush(self, connection: Connection) -> None:
         try:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Final
 
-from wssup.server.frames import HEADS, Decoder, Event, Unfinished, apply_mask, encode
+from wssup.server.frames import HEADS, Decoder, Event, Unfinished, apply_mask, control, encode
 
 __all__ = ["END", "End", "Received", "Wire", "WireConnection"]
 
@@ -123,6 +123,8 @@ class WireConnection:
                         wire.messages_in += 1
                         wire.bytes_in += length
                         return payload
+                    elif 0x88 <= first <= 0x8A and length <= 125:
+                        return (control(first & 0x0F, payload),)
             data = wire.view[:size].tobytes()
         return self.decode(data, budget)
 
