@@ -132,10 +132,16 @@ class Closing:
         self._pump.watch(connection)
         self._pump.schedule(connection, time.monotonic() + self._pump.limits.close_timeout)
 
-    def lose(self, connection: Connection, verdict: Label = ClosedReason.LOST) -> None:
-        """The connection has ended: tell all who wait, and close it at the end of the turn."""
+    def lose(self, connection: Connection, verdict: Label | None = None) -> None:
+        """The connection has ended: tell all who wait, and close it at the end of the turn.
+
+        :param verdict: why, if nothing was decided yet; ``None``: it broke.
+        """
         if connection.status is State.ENDED:
             return
+        if verdict is None:
+            young = connection.status in {State.HANDSHAKE, State.PENDING}
+            verdict = HandshakeFailure.DISCONNECTED if young else ClosedReason.LOST
         connection.decide(verdict)
         connection.status = State.ENDED
         connection.tick = 0

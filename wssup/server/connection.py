@@ -11,7 +11,6 @@ in the outbound queue or not there at all.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -199,7 +198,7 @@ class Connection(WireConnection):
             await pump.cancel_point()
             if self.inbox:
                 message: str | bytes = self.inbox.pop(0)
-                if not self.inbox:
+                if not self.inbox and not self.working:
                     self.inbox = None
                 if self.paused:
                     pump.has_room(self)
@@ -218,23 +217,27 @@ class Connection(WireConnection):
         forget = _forgetting(pump.loop.forgotten, self, waiter)
         return await pump.park(waiter, forget, self)  # type: ignore[no-any-return]
 
-    def _forget_receiver(self, _: object) -> Any:
-        more = self.more_receivers
-        self.receiver = more.pop(0) if more else None
+    def _forget_receiver(self, told: object) -> Any:
+        """The first receive in line is cancelled. (asyncio tells which: it may be too late.)"""
+        if callable(told) or told is self.receiver:
+            more = self.more_receivers
+            self.receiver = more.pop(0) if more else None
         return self.wire.loop.forgotten
 
     def put_back(self, message: str | bytes) -> None:
         """A message that its task could not take any more (asyncio): it is the next one again."""
-        self.inbox = [message, *(self.inbox or ())]
+        if not self.wire.style.hand_over(self, message):
+            self.inbox = [message, *(self.inbox or ())]
 
-    async def __aiter__(self) -> AsyncIterator[str | bytes]:
-        """Messages until the connection is closed."""
-        while True:
-            try:
-                message = await self.get_message()
-            except ConnectionClosed:
-                return
-            yield message
+    def __aiter__(self) -> Self:
+        """Messages until the connection is closed. (No generator: a loop may be left early.)"""
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self.get_message()
+        except ConnectionClosed:
+            raise StopAsyncIteration from None
 
     # Sending.
 

@@ -302,10 +302,10 @@ def response(
     """An answer after which the connection ends.
 
     :param upgrade: say what could be spoken here (RFC 9110 section 7.8).
-    :raises ValueError: a status that is none for this purpose, or a header that cannot be sent.
+    :raises ValueError: a status that does not end a request, or a header that cannot be sent.
     """
     if not 200 <= status <= 599:
-        raise ValueError(f"status {status} cannot end a handshake: use 300 to 599")
+        raise ValueError(f"status {status} cannot end a handshake")
     try:
         phrase = HTTPStatus(status).phrase.encode()
     except ValueError:

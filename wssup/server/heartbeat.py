@@ -76,9 +76,10 @@ class Heartbeats:
         pump = self._pump
         match connection.status:
             case State.HANDSHAKE:
+                connection.decide(HandshakeFailure.TIMEOUT)
                 if connection.head:
                     pump.transmit(connection, handshake.text_response(408, "too slow"))
-                pump.closing.lose(connection, HandshakeFailure.TIMEOUT)
+                pump.closing.lose(connection)
             case State.OPEN:
                 self._open(connection, now, lag)
             case _:

@@ -82,7 +82,7 @@ class Opening:
         pump = self._pump
         size = sockets.read(connection.fd, pump.buffers)
         if size == 0:
-            pump.closing.lose(connection, HandshakeFailure.DISCONNECTED)
+            pump.closing.lose(connection)
         if size <= 0:
             return
         seen = max(0, len(connection.head) - len(handshake.HEAD_END) + 1)

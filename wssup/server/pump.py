@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 
 from wssup import logs
 from wssup.config.settings import Heartbeat, Limits
-from wssup.scoreboard import ClosedReason, HandshakeFailure, RowWriter
+from wssup.scoreboard import ClosedReason, RowWriter
 from wssup.server import heartbeat, sockets
 from wssup.server.closing import Closing
 from wssup.server.connection import Connection, State
@@ -101,7 +101,7 @@ class Pump(Wire):
         self._wheel = Wheel()
         self._set_timer = loop.timer(self._ring)
         self._log = logs.get()
-        self._quiet_until = 0.0
+        self._quiet_until: dict[str, float] = {}
         self._reported = 0
         self._flush_at = 0.0
         self._epoll = select.epoll()
@@ -130,8 +130,11 @@ class Pump(Wire):
         again, self._again = self._again, {}
         try:
             for connection in again:
+                began = time.monotonic()
                 if connection.status is not State.ENDED:
                     self._serve(connection, _IN)
+                if self.style.plain:
+                    self.took(connection, self.style.plain, time.monotonic() - began)
             ready = self._poll(0, _SOCKETS)
             if ready:
                 self._serve_all(ready, again)
@@ -175,7 +178,7 @@ class Pump(Wire):
             if watched:
                 began, now = now, monotonic()
                 if now - began > _SLOW:
-                    self._slow(connection, now - began)
+                    self.took(connection, watched, now - began)
 
     def _broke(self, connection: Connection, error: Exception) -> None:
         self._log.error("connection_failed", exc_info=error)
@@ -237,7 +240,7 @@ class Pump(Wire):
             if sockets.discard(connection.fd, self.buffers):
                 self.closing.lose(connection)
         elif bits & ~_IN:
-            self.closing.lose(connection, HandshakeFailure.DISCONNECTED)
+            self.closing.lose(connection)
         else:
             # It speaks before it was answered, which nobody reads yet.
             self._register(connection, _GONE)
@@ -368,13 +371,13 @@ class Pump(Wire):
         :returns: whether it is not listened to; with ``slow_client = "close"`` it never comes to
             that.
         """
-        if (
-            self.limits.slow_client == "close"
-            or connection.out_bytes < self.limits.outbound_bytes
-            or connection.status is not _OPEN
-        ):
+        full = connection.out_bytes >= self.limits.outbound_bytes or connection.senders
+        if not full or self.limits.slow_client == "close" or connection.status is not _OPEN:
             return False
-        self.pause(connection)
+        if connection.inbox is None:
+            connection.inbox = []  # what was read already waits, too
+        if not connection.paused:
+            self.pause(connection)
         return True
 
     def has_room(self, connection: Connection) -> None:
@@ -449,18 +452,20 @@ class Pump(Wire):
             self._reported = self.queued
             self.row.send_queue(self.queued)
 
-    def _slow(self, connection: Connection, seconds: float) -> None:
-        self._warn(
-            "application_blocks",
-            seconds=round(seconds, 3),
-            hook=self.style.plain or None,
-            connection=connection.id,
-            hint="a plain function runs inside the worker's turn and must not block; use async def",
-        )
+    def took(self, connection: Connection, hook: str, seconds: float) -> None:
+        """How long a plain hook of the application held up everybody."""
+        if seconds > _SLOW:
+            self._warn(
+                "application_blocks",
+                hook=hook,
+                seconds=round(seconds, 3),
+                connection=connection.id,
+                hint="a plain hook runs in the worker's turn and must not block: use async def",
+            )
 
     def _warn(self, event: str, **fields: object) -> None:
         """Say it, but not with every message of a storm."""
         now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + _QUIET
+        if now >= self._quiet_until.get(event, 0.0):
+            self._quiet_until[event] = now + _QUIET
             self._log.warning(event, **fields)

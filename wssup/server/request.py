@@ -123,6 +123,8 @@ class Request:
         :raises ValueError: another status, or a header that cannot be sent.
         """
         self._check()
+        if not 300 <= status_code <= 599:
+            raise ValueError(f"status {status_code} rejects nothing: use 300 to 599")
         answer = handshake.response(status_code, body or b"", extra_headers or ())
         self._head, self._answered = None, True
         self._pump.opening.respond(self._connection, answer, HandshakeFailure.REJECTED)

@@ -40,7 +40,7 @@ class Loop(Protocol):
         """Run an async function, which must not raise, in a task of its own."""
 
     def cancel(self) -> None:
-        """Cancel all tasks that were spawned."""
+        """Cancel all tasks that were spawned, and those that are from now on."""
 
     def waiter(self) -> Any:
         """The calling task's ticket for :meth:`park`."""
@@ -50,7 +50,8 @@ class Loop(Protocol):
     ) -> Awaitable[Any]:
         """Wait for :meth:`wake`.
 
-        :param forget: called when the wait is cancelled: the waiter must not be woken any more.
+        :param forget: called when the wait is cancelled: the waiter must not be woken any more. It
+            is given the waiter where it may have been taken out of its line already.
         :param owner: of the value; gets it back if the task was woken too late to have it.
         """
 

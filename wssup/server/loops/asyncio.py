@@ -25,11 +25,13 @@ class AsyncioLoop:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = self._cancelled = False
         self._watched: list[int] = []
         self._timers: list[asyncio.TimerHandle] = []
 
     def close(self) -> None:
         """Watch nothing any more."""
+        self._closed = True
         for fd in self._watched:
             self._loop.remove_reader(fd)
         for timer in self._timers:
@@ -40,7 +42,7 @@ class AsyncioLoop:
 
         def turns() -> None:
             # The rest of an interrupted turn is no event that epoll would tell.
-            if turn():
+            if not self._closed and turn():
                 self._loop.call_soon(turns)
 
         self._watched.append(fd)
@@ -67,11 +69,15 @@ class AsyncioLoop:
         task = self._loop.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if self._cancelled:
+            self._loop.call_soon(task.cancel)
 
     def cancel(self) -> None:
         """See :class:`Loop`."""
+        self._cancelled = True
         for task in self._tasks:
-            task.cancel()
+            # A task that is cancelled before its first step would never run at all.
+            self._loop.call_soon(task.cancel)
 
     def waiter(self) -> asyncio.Future[Any]:
         """See :class:`Loop`."""
@@ -88,7 +94,7 @@ class AsyncioLoop:
             return await waiter
         except asyncio.CancelledError:
             if waiter.cancelled():
-                forget(None)
+                forget(waiter)
             elif owner is not None and waiter.exception() is None:
                 owner.put_back(waiter.result())
             raise
@@ -106,8 +112,9 @@ class AsyncioLoop:
             waiter.set_exception(error)
 
     async def cancel_point(self) -> None:
-        """See :class:`Loop`. asyncio delivers a cancellation where a task waits."""
+        """See :class:`Loop`. asyncio delivers a cancellation only where a task really waits …"""
 
     async def schedule_point(self) -> None:
-        """See :class:`Loop`."""
-        await asyncio.sleep(0)
+        """See :class:`Loop`. … and also where it only lets others run, which would lose what was
+        received. Queues are short, so a task comes to wait soon enough.
+        """

@@ -39,17 +39,18 @@ class TrioLoop:
         self._spawned: trio.Nursery | None = None
         self._begin: list[tuple[Any, ...]] = []
         self._names: dict[object, str] = {}
+        self._cancelled = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Host everything that was begun and spawned; until cancelled."""
         async with trio.open_nursery() as self._system:
             for begun in self._begin:
                 self._system.start_soon(*begun)
-            while True:
-                async with trio.open_nursery() as self._spawned:
-                    task_status.started()
-                    task_status = trio.TASK_STATUS_IGNORED
-                    await trio.sleep_forever()
+            async with trio.open_nursery() as self._spawned:
+                task_status.started()
+                await _for_ever()
+            # Only what was spawned is cancelled; the engine goes on.
+            await _for_ever()
 
     def readable(self, fd: int, turn: Callable[[], bool]) -> None:
         """See :class:`Loop`."""
@@ -70,6 +71,11 @@ class TrioLoop:
     def spawn(self, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """See :class:`Loop`."""
         assert self._spawned is not None
+        if self._cancelled:
+            # The nursery may be closed already.
+            assert self._system is not None
+            self._system.start_soon(_cancelled, function, arguments)
+            return
         # trio would make the name anew for each task, a string per connection.
         name = self._names.get(key := getattr(function, "__func__", function))
         if name is None:
@@ -78,6 +84,7 @@ class TrioLoop:
 
     def cancel(self) -> None:
         """See :class:`Loop`."""
+        self._cancelled = True
         if self._spawned is not None:
             self._spawned.cancel_scope.cancel()
 
@@ -97,6 +104,18 @@ class TrioLoop:
     def wake_error(self, waiter: trio.lowlevel.Task, error: BaseException) -> None:
         """See :class:`Loop`."""
         reschedule(waiter, Error(error))
+
+
+async def _for_ever() -> None:
+    await trio.sleep_forever()
+
+
+async def _cancelled(
+    function: Callable[..., Awaitable[None]], arguments: tuple[object, ...]
+) -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await function(*arguments)
 
 
 async def _turns(fd: int, turn: Callable[[], bool]) -> None:

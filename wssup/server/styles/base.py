@@ -48,6 +48,9 @@ class Style(Protocol):
     def requested(self, request: Request) -> None:
         """A client wants to connect."""
 
+    def hand_over(self, connection: Connection, message: str | bytes) -> bool:
+        """Give a message to the task that waits for one, if any does."""
+
     def drained(self, connection: Connection) -> None:
         """The outbound queue has room."""
 
@@ -69,6 +72,7 @@ class BaseStyle:
     def begin(self, pump: Pump) -> None:
         """See :class:`Style`."""
         self.pump = pump
+        self._wake = pump.loop.wake
 
     @property
     def whole_budget(self) -> int:
@@ -78,6 +82,15 @@ class BaseStyle:
     def budget(self, connection: Connection) -> int:
         """As many as the inbound queue has room for."""
         return self.pump.limits.inbound_messages - len(connection.inbox or ())
+
+    def hand_over(self, connection: Connection, message: str | bytes) -> bool:
+        """Give a message to the task that waits for one, if any does."""
+        waiter = connection.receiver
+        if waiter is None:
+            return False
+        more = connection.more_receivers
+        connection.receiver = more.pop(0) if more else None
+        return self._wake(waiter, message) or self.hand_over(connection, message)
 
     def _queue(self, connection: Connection, item: Any) -> None:
         inbox = connection.inbox
@@ -108,8 +121,12 @@ class BaseStyle:
                 else:
                     pump.loop.wake_error(waiter, ConnectionClosed(connection.closed))
             connection.senders = waiting or None
+        self._go_on(connection)
+
+    def _go_on(self, connection: Connection) -> None:
+        """Listen to a client again that takes what it is sent."""
         if connection.paused:
-            pump.has_room(connection)
+            self.pump.has_room(connection)
 
     async def _task(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         try:

@@ -9,11 +9,12 @@ line, so that the hooks of one connection never run beside each other, and alway
 from __future__ import annotations
 
 import inspect
+import time
 from typing import Any, Final
 
 from trio_websocket import ConnectionClosed
 
-from wssup.scoreboard import ClosedReason
+from wssup.scoreboard import ClosedReason, HandshakeFailure, RefusedReason
 from wssup.server.connection import Connection, State
 from wssup.server.request import Request
 from wssup.server.styles.base import BaseStyle, fault_of
@@ -35,7 +36,7 @@ class EventStyle(BaseStyle):
         self._on_connect = _hook(application, "on_connect")
         self._on_receive = _hook(application, "on_receive")
         self._on_disconnect = _hook(application, "on_disconnect")
-        self._receive_is_async = inspect.iscoroutinefunction(self._on_receive)
+        self._receive_is_async = _is_async(self._on_receive)
         if self._on_receive is not None and not self._receive_is_async:
             self.plain = "on_receive"
 
@@ -49,21 +50,37 @@ class EventStyle(BaseStyle):
         connection = request.connection
         self.pump.row.handler_run()
         hook = self._on_request
-        if hook is None:
-            self._accept(request)
-        elif inspect.iscoroutinefunction(hook):
+        if _is_async(hook):
+            # Until it has ended nothing else of this connection is done.
+            connection.working = True
+            connection.inbox = []
             self._spawn(self._ask, request, connection)
-        elif self._call(connection, "on_request", hook, request):
+            return
+        if hook is None or self._call(connection, "on_request", hook, request):
             self._accept(request)
-        if connection.status is State.OPEN:
-            self._connected(connection)
+        else:
+            self._unanswered(request, connection)
+        if connection.status is not State.OPEN or self._on_connect is None:
+            return
+        if _is_async(self._on_connect):
+            self._queue(connection, _CONNECT)
+            self._work(connection)
+        else:
+            self._call(connection, "on_connect", self._on_connect, connection)
 
     async def _ask(self, request: Request, connection: Connection) -> None:
-        assert self._on_request is not None
-        if await self._call_async(connection, "on_request", self._on_request, request):
-            self._accept(request)
-        if connection.status is State.OPEN:
-            self._connected(connection)
+        try:
+            hook = self._on_request
+            if await self._call_async(connection, "on_request", hook, request):
+                self._accept(request)
+        finally:
+            self._unanswered(request, connection)
+            if isinstance(connection.verdict, HandshakeFailure | RefusedReason):
+                connection.working = False
+                connection.inbox = None
+            else:
+                connection.inbox = [_CONNECT, *(connection.inbox or ())]
+                await self._work_off(connection)
 
     def _accept(self, request: Request) -> None:
         if not request.is_answered:
@@ -72,21 +89,14 @@ class EventStyle(BaseStyle):
             except ConnectionClosed:
                 return
 
-    def _connected(self, connection: Connection) -> None:
-        hook = self._on_connect
-        if hook is None:
-            return
-        if inspect.iscoroutinefunction(hook):
-            self._queue(connection, _CONNECT)
-            self._work(connection)
-        else:
-            self._call(connection, "on_connect", hook, connection)
-
     def deliver(self, connection: Connection, message: str | bytes) -> None:
         """Call ``on_receive``, or keep the message for when its turn comes: as long as a task of
         this connection is at work there is a queue.
         """
         if connection.inbox is not None or self._receive_is_async:
+            # A hook may wait for the next message itself.
+            if self.hand_over(connection, message):
+                return
             self._queue(connection, message)
             if not connection.working and self._receive_is_async:
                 self._work(connection)
@@ -94,26 +104,26 @@ class EventStyle(BaseStyle):
         hook = self._on_receive
         if hook is None:
             return
+        if connection.outbox is not None and self.pump.hold_back(connection):
+            self._queue(connection, message)
+            return
         try:
             hook(connection, message)
         except BaseException as error:  # noqa: BLE001 - the application's, sorted by fault_of()
             self._blame(connection, "on_receive", error)
-        if connection.outbox is not None and self.pump.hold_back(connection):
-            # What comes meanwhile is kept in a queue, also of what was read already.
-            connection.inbox = []
 
-    def drained(self, connection: Connection) -> None:
-        """Go on with what was held back."""
-        if self._receive_is_async or connection.working or connection.inbox is None:
-            super().drained(connection)
-            return
-        held, connection.inbox = connection.inbox, None
-        while held and connection.status is State.OPEN and connection.inbox is None:
-            self.deliver(connection, held.pop(0))
-        if connection.inbox is not None or held:
-            connection.inbox = held  # it is held back again
-        else:
-            super().drained(connection)
+    def _go_on(self, connection: Connection) -> None:
+        """Deliver what was held back."""
+        held = connection.inbox
+        if held is not None and not self._receive_is_async and not connection.working:
+            connection.inbox = None
+            while held and connection.status is State.OPEN and connection.inbox is None:
+                self.deliver(connection, held.pop(0))
+            again: list[Any] | None = connection.inbox
+            if again is not None:
+                again += held
+                return
+        super()._go_on(connection)
 
     def ended(self, connection: Connection) -> None:
         """Call ``on_disconnect``, after all that came before."""
@@ -123,7 +133,7 @@ class EventStyle(BaseStyle):
             return  # its task sees it when it has done what is left
         if self._on_disconnect is None:
             return
-        if inspect.iscoroutinefunction(self._on_disconnect):
+        if _is_async(self._on_disconnect):
             self._spawn(self._say_goodbye, connection)
         else:
             self._disconnected(connection)
@@ -151,7 +161,7 @@ class EventStyle(BaseStyle):
                 if connection.paused:
                     self.pump.has_room(connection)
                 if item is _CONNECT:
-                    await self._call_async(connection, "on_connect", self._on_connect, connection)
+                    await self._connected(connection)
                 elif self._receive_is_async:
                     await self._call_async(
                         connection, "on_receive", self._on_receive, connection, item
@@ -165,9 +175,15 @@ class EventStyle(BaseStyle):
             if connection.fd < 0:
                 await self._say_goodbye(connection)
 
+    async def _connected(self, connection: Connection) -> None:
+        if _is_async(self._on_connect):
+            await self._call_async(connection, "on_connect", self._on_connect, connection)
+        elif self._on_connect is not None:
+            self._call(connection, "on_connect", self._on_connect, connection)
+
     async def _say_goodbye(self, connection: Connection) -> None:
         hook = self._on_disconnect
-        if inspect.iscoroutinefunction(hook):
+        if _is_async(hook):
             assert connection.closed is not None
             code = connection.closed.code
             await self._call_async(connection, "on_disconnect", hook, connection, code)
@@ -176,11 +192,14 @@ class EventStyle(BaseStyle):
 
     def _call(self, connection: Connection, hook: str, function: Any, *arguments: Any) -> bool:
         """Call a plain hook; whether it returned."""
+        began = time.monotonic()
         try:
             function(*arguments)
         except BaseException as error:  # noqa: BLE001 - the application's, sorted by fault_of()
             self._blame(connection, hook, error)
             return False
+        finally:
+            self.pump.took(connection, hook, time.monotonic() - began)
         return True
 
     async def _call_async(
@@ -206,3 +225,15 @@ class EventStyle(BaseStyle):
 def _hook(application: object, name: str) -> Any:
     hook = getattr(application, name, None)
     return hook if callable(hook) else None
+
+
+def _is_async(hook: Any) -> bool:
+    """Whether a hook must be awaited: an async function, one that is decorated, or an object that
+    is called as one.
+    """
+    if hook is None:
+        return False
+    return any(
+        inspect.iscoroutinefunction(function)
+        for function in (hook, inspect.unwrap(hook), getattr(hook, "__call__", None))  # noqa: B004
+    )

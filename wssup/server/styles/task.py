@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from wssup.server.connection import Connection
 from wssup.server.request import Request
 from wssup.server.styles.base import BaseStyle, fault_of
-
-if TYPE_CHECKING:
-    from wssup.server.pump import Pump
 
 __all__ = ["TaskStyle"]
 
@@ -21,11 +17,6 @@ class TaskStyle(BaseStyle):
     def __init__(self, handler: Callable[[Request], Awaitable[object]]) -> None:
         super().__init__()
         self._handler = handler
-
-    def begin(self, pump: Pump) -> None:
-        """See :class:`Style`."""
-        super().begin(pump)
-        self._wake = pump.loop.wake
 
     def requested(self, request: Request) -> None:
         """Call the handler."""
@@ -52,13 +43,8 @@ class TaskStyle(BaseStyle):
 
     def deliver(self, connection: Connection, message: str | bytes) -> None:
         """Give a message to the task that waits for one, or keep it."""
-        waiter = connection.receiver
-        if waiter is not None:
-            more = connection.more_receivers
-            connection.receiver = more.pop(0) if more else None
-            if self._wake(waiter, message):
-                return
-        self._queue(connection, message)
+        if not self.hand_over(connection, message):
+            self._queue(connection, message)
 
     def ended(self, connection: Connection) -> None:
         """The handler learns it where it waits."""
