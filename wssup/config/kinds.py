@@ -231,7 +231,7 @@ class Names(Kind):
 
     def _read(self, value: object, given: Given, /) -> tuple[str, ...] | str:
         remedy = f"write {self.example}" + (f' or "{self.word}"' if self.word else "")
-        if self.word is not None and value == self.word:
+        if self.word and isinstance(value, str) and value.strip().lower() == self.word:
             return self.word
         if isinstance(value, str):
             value = value.split(",") if given.text else [value]
@@ -244,6 +244,8 @@ class Names(Kind):
                 continue
             if re.fullmatch(self.pattern, name, re.DOTALL) is None:
                 raise BadValueError(f"{name!r} is not {self.form}", remedy)
+            if name == self.word:
+                raise BadValueError(f'"{name}" stands alone, not in a list', remedy)
             if name not in names:
                 names.append(name)
         if not self.least <= len(names) <= MAX_NAMES:

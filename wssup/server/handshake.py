@@ -50,6 +50,8 @@ _SWITCHING = (
 #: A field name and value that cannot end the line it stands on (RFC 9110 section 5.5, 5.6.2).
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(rb"[^\r\n\0]*")
+#: What stands for the star of an allowed origin: labels of a host.
+_LABELS = re.compile("[a-z0-9._-]+")
 #: Fields that may stand in a request once (RFC 9110 section 7.2, RFC 6455 section 11.3).
 _SINGLE = frozenset({b"host", b"sec-websocket-key", b"sec-websocket-version", b"origin"})
 #: Their values are read here, so they must be what ASCII can say.
@@ -260,10 +262,13 @@ def is_origin_allowed(origin: bytes | None, allowed: Iterable[str]) -> bool:
         if pattern in {"*", text}:
             return True
         scheme, star, domain = pattern.partition("*")
-        if star and text.startswith(scheme) and text.endswith(domain):
-            label = text[len(scheme) : len(text) - len(domain)]
-            if label and not set(label) & set("/:@"):
-                return True
+        if (
+            star
+            and text.startswith(scheme)
+            and text.endswith(domain)
+            and _LABELS.fullmatch(text, len(scheme), len(text) - len(domain))
+        ):
+            return True
     return False
 
 
@@ -288,7 +293,7 @@ def accept_response(
                 f"{', '.join(proposed) or 'none'}"
             )
         lines.append(b"Sec-WebSocket-Protocol: " + subprotocol.encode("latin-1"))
-    lines += _lines(extra_headers or ())
+    lines += _lines(extra_headers or (), also=b"content-length")
     return b"\r\n".join([*lines, b"", b""])
 
 
@@ -311,8 +316,11 @@ def response(
     except ValueError:
         phrase = b""
     lines = _lines(extra_headers)
-    given = {line.partition(b":")[0].lower() for line in lines}
-    if b"content-length" not in given:
+    given = {line.partition(b": ")[0].lower(): line.partition(b": ")[2] for line in lines}
+    length = given.get(b"content-length")
+    if length not in {None, b"%d" % len(body)}:
+        raise ValueError(f"Content-Length {length!r} of a body of {len(body)} bytes")
+    if length is None:
         lines.append(b"Content-Length: %d" % len(body))
     first = b"HTTP/1.1 %d %b" % (status, phrase)
     options = (
@@ -331,14 +339,18 @@ def text_response(
 
 def plain_response(head: Head, *, accepting: bool) -> bytes:
     """The answer to plain HTTP: ``GET /healthz`` for load balancers, and a line for people."""
-    if head.method == "GET" and head.target.partition(b"?")[0] == b"/healthz":
-        return text_response(200, "ok") if accepting else text_response(503, "draining")
+    if head.method in {"GET", "HEAD"} and head.target.partition(b"?")[0] == b"/healthz":
+        answer = text_response(200, "ok") if accepting else text_response(503, "draining")
+        # RFC 9110 section 9.3.2: HEAD gets the head of what GET gets.
+        return answer if head.method == "GET" else answer.partition(HEAD_END)[0] + HEAD_END
     body = b"This is a WebSocket service: connect with a WebSocket client.\n"
     return response(426, body, [(b"Content-Type", b"text/plain")], upgrade=True)
 
 
-def _lines(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+def _lines(headers: Iterable[tuple[bytes, bytes]], also: bytes = b"") -> list[bytes]:
     """Header fields as lines.
+
+    :param also: the name of one more that cannot be given.
 
     :raises ValueError: naming a field that would break the head, or that is not the application's.
     """
@@ -346,7 +358,7 @@ def _lines(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
     for name, value in headers:
         if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
             raise ValueError(f"header {name!r}: {value!r} cannot be sent")
-        if name.lower() in _OURS:
+        if name.lower() in _OURS or name.lower() == also:
             raise ValueError(f"header {name.decode()} is set by the handshake itself")
         lines.append(b"%b: %b" % (name, value.strip()))
     return lines
