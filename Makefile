@@ -42,5 +42,11 @@ bench-job: $(STAMP) ## the main job: a reload under load, a worker's death; abou
 conformance: $(STAMP) ## the Autobahn cases about performance (9.*); the others are tests
 	@$(BIN)/python -m tests.conformance.limits
 
+e2e: $(STAMP) ## the npm package ws and a browser against a real instance; installs both
+	@command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq npm; }
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
+	@npm install --silent --no-fund --no-audit --prefix $(VENV)/e2e ws@8
+	@$(BIN)/python -m pytest tests/e2e/npm_ws.py tests/e2e/chromium.py
+
 clean: ## remove what was set up
 	rm -rf $(VENV) benchmarks/.peers benchmarks/native/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
