@@ -7,7 +7,7 @@ leaves no cycles behind, so that is work for nothing; an application may leave s
 
 So what existed before the worker serves is frozen, young objects are looked through often and in
 small portions, and the old generation only when there is reason to: as many connections have gone
-as are there, or very much was allocated. ``make bench`` measures the longest pause.
+as are there, or very much was allocated; and ever more rarely as long as nothing is found. ``make bench`` measures the longest pause.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _OLD: Final = 1_000_000_000
 _ROUNDS: Final = 1_000
 #: … or so many connections.
 _LEAST_GONE: Final = 5_000
+#: How many times less often when nothing is ever found.
+_MOST_PATIENCE: Final = 64
 
 
 class Collecting:
@@ -37,6 +39,7 @@ class Collecting:
 
     def __init__(self) -> None:
         self._gone = 0
+        self._patience = 1
         self._log = logs.get()
         gc.collect()
         gc.freeze()
@@ -48,7 +51,8 @@ class Collecting:
         :param connections: how many there are.
         :param gone: how many have gone in all.
         """
-        if gone - self._gone < max(_LEAST_GONE, connections) and gc.get_count()[2] < _ROUNDS:
+        enough = gone - self._gone >= max(_LEAST_GONE, connections) * self._patience
+        if not enough and gc.get_count()[2] < _ROUNDS * self._patience:
             return
         began = time.monotonic()
         found = gc.collect()
@@ -59,3 +63,5 @@ class Collecting:
             seconds=round(time.monotonic() - began, 3),
         )
         self._gone = gone
+        # An application that leaves no cycles need not be searched so often.
+        self._patience = 1 if found else min(2 * self._patience, _MOST_PATIENCE)
