@@ -7,7 +7,8 @@ leaves no cycles behind, so that is work for nothing; an application may leave s
 
 So what existed before the worker serves is frozen, young objects are looked through often and in
 small portions, and the old generation only when there is reason to: as many connections have gone
-as are there, or very much was allocated; and ever more rarely as long as nothing is found. ``make bench`` measures the longest pause.
+as are there, or very much was allocated; and ever more rarely as long as nothing is found. ``make
+bench`` measures the longest pause.
 """
 
 from __future__ import annotations
