@@ -339,12 +339,14 @@ def text_response(
 
 def plain_response(head: Head, *, accepting: bool) -> bytes:
     """The answer to plain HTTP: ``GET /healthz`` for load balancers, and a line for people."""
-    if head.method in {"GET", "HEAD"} and head.target.partition(b"?")[0] == b"/healthz":
+    asks = head.method in {"GET", "HEAD"}
+    if asks and head.target.partition(b"?")[0] == b"/healthz":
         answer = text_response(200, "ok") if accepting else text_response(503, "draining")
-        # RFC 9110 section 9.3.2: HEAD gets the head of what GET gets.
-        return answer if head.method == "GET" else answer.partition(HEAD_END)[0] + HEAD_END
-    body = b"This is a WebSocket service: connect with a WebSocket client.\n"
-    return response(426, body, [(b"Content-Type", b"text/plain")], upgrade=True)
+    else:
+        body = b"This is a WebSocket service: connect with a WebSocket client.\n"
+        answer = response(426, body, [(b"Content-Type", b"text/plain")], upgrade=True)
+    # RFC 9110 section 9.3.2: HEAD gets the head of what GET gets.
+    return answer.partition(HEAD_END)[0] + HEAD_END if head.method == "HEAD" else answer
 
 
 def _lines(headers: Iterable[tuple[bytes, bytes]], also: bytes = b"") -> list[bytes]:

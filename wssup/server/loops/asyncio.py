@@ -112,9 +112,10 @@ class AsyncioLoop:
             waiter.set_exception(error)
 
     async def cancel_point(self) -> None:
-        """See :class:`Loop`. asyncio delivers a cancellation only where a task really waits …"""
+        """See :class:`Loop`. asyncio can be told of a cancellation only where others run, so both
+        are done here, while nothing is received or sent yet; others have their turn in order.
+        """
+        await asyncio.sleep(0)
 
     async def schedule_point(self) -> None:
-        """See :class:`Loop`. … and also where it only lets others run, which would lose what was
-        received. Queues are short, so a task comes to wait soon enough.
-        """
+        """See :class:`Loop`."""

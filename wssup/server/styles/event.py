@@ -69,9 +69,10 @@ class EventStyle(BaseStyle):
             self._call(connection, "on_connect", self._on_connect, connection)
 
     async def _ask(self, request: Request, connection: Connection) -> None:
+        fine = False
         try:
-            hook = self._on_request
-            if await self._call_async(connection, "on_request", hook, request):
+            fine = await self._call_async(connection, "on_request", self._on_request, request)
+            if fine:
                 self._accept(request)
         finally:
             self._unanswered(request, connection)
@@ -79,7 +80,7 @@ class EventStyle(BaseStyle):
                 connection.working = False
                 connection.inbox = None
             else:
-                connection.inbox = [_CONNECT, *(connection.inbox or ())]
+                connection.inbox = [_CONNECT, *(connection.inbox or ())] if fine else None
                 await self._work_off(connection)
 
     def _accept(self, request: Request) -> None:
