@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-__all__ = ["Log", "bind", "configure", "get", "is_pretty", "show"]
+__all__ = ["Log", "bind", "configure", "get", "is_debug", "is_pretty", "show"]
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -70,6 +70,11 @@ def configure(level: str, form: str) -> None:
     # Says every frame at debug and every client's fault above it; the engine counts and logs those
     # itself.
     logging.getLogger("trio-websocket").setLevel(logging.CRITICAL)
+
+
+def is_debug() -> bool:
+    """Whether events of level ``debug`` are logged: for those that are not even made otherwise."""
+    return bool(get().is_enabled_for(logging.DEBUG))
 
 
 def bind(**noun: object) -> None:

@@ -51,6 +51,7 @@ class Closing:
         self._closed_one = closed_one
         self._doomed: list[Connection] = []
         self._log = logs.get()
+        self._tells = logs.is_debug()
         self.leave: Leave | None = None
 
     def close(
@@ -212,7 +213,7 @@ class Closing:
             connection.drop_queue(keep_first=False)
             connection.unfinished = None
             _count(self._pump.row, connection)
-            if connection.verdict is not None:
+            if self._tells and connection.verdict is not None:
                 self._log.debug("closed", reason=connection.verdict.label)
             self._closed_one()
             try:

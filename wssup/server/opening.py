@@ -42,7 +42,7 @@ class Opening:
     def adopt(self, sock: socket.socket, address: object) -> None:
         """Take over an accepted socket."""
         pump = self._pump
-        peer = sockets.packed(sock.family, address)
+        peer = sockets.packed(address)
         fd = sock.detach()
         self._number += 1
         now = time.monotonic()

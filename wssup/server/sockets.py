@@ -36,13 +36,19 @@ def shut(fd: int) -> bool:
     return True
 
 
-def packed(family: int, address: object) -> bytes:
-    """A peer's address and port in network order, 6 or 18 bytes; empty for a unix socket."""
-    if not isinstance(address, tuple) or family not in {socket.AF_INET, socket.AF_INET6}:
+def packed(address: object) -> bytes:
+    """A peer's address and port in network order, 6 or 18 bytes; empty for a unix socket.
+
+    :param address: as ``socket.accept()`` gives it: a pair for IPv4, four values for IPv6.
+    """
+    if not isinstance(address, tuple):
         return b""
+    host, port = str(address[0]), int(address[1])
+    if len(address) == 2:
+        return socket.inet_aton(host) + port.to_bytes(2, "big")
     # The zone of a link-local address ("%eth0") is no part of it.
-    host = str(address[0]).partition("%")[0]
-    return socket.inet_pton(family, host) + int(address[1]).to_bytes(2, "big")
+    host = host.partition("%")[0]
+    return socket.inet_pton(socket.AF_INET6, host) + port.to_bytes(2, "big")
 
 
 def unpacked(peer: bytes) -> tuple[str, int]:

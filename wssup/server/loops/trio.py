@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any
 
 import trio
-from outcome import Error, Value
+from outcome import Error, Outcome
 from trio.lowlevel import (
     Abort,
     cancel_shielded_checkpoint,
@@ -98,12 +98,32 @@ class TrioLoop:
     @staticmethod
     def wake(waiter: trio.lowlevel.Task, value: Any) -> bool:
         """See :class:`Loop`."""
-        reschedule(waiter, Value(value))
+        reschedule(waiter, _Delivered(value))
         return True
 
     def wake_error(self, waiter: trio.lowlevel.Task, error: BaseException) -> None:
         """See :class:`Loop`."""
         reschedule(waiter, Error(error))
+
+
+class _Delivered(Outcome[Any]):
+    """An ``outcome.Value`` of a message, made and unwrapped once each: it needs none of its guards,
+    which cost a fiftieth of an echo.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def unwrap(self) -> Any:
+        return self.value
+
+    def send(self, gen: Generator[Any, Any, Any]) -> Any:
+        return gen.send(self.value)
+
+    async def asend(self, agen: AsyncGenerator[Any, Any]) -> Any:
+        return await agen.asend(self.value)
 
 
 async def _for_ever() -> None:
