@@ -136,17 +136,19 @@ async def served(
         accepting=accepting,
         keep_headers=keep_headers,
     )
-    with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(accepting.run)
-            await nursery.start(engine.run)
-            accepting.add((0, "a"), listener.detach())
-            accepting.switch(on=True)
-            engine.accept(on=True)
-            yield Served(engine, board, row, address, nursery, accepting)
-            accepting.close_listeners()
-            nursery.cancel_scope.cancel()
-    board.close()
+    try:
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(accepting.run)
+                await nursery.start(engine.run)
+                accepting.add((0, "a"), listener.detach())
+                accepting.switch(on=True)
+                engine.accept(on=True)
+                yield Served(engine, board, row, address, nursery, accepting)
+                nursery.cancel_scope.cancel()
+    finally:
+        accepting.close_listeners()
+        board.close()
 
 
 async def code_of(ws: WebSocketConnection) -> tuple[int, str | None]:

@@ -207,6 +207,9 @@ class Closing:
         meanwhile.
         """
         doomed, self._doomed = self._doomed, []
+        if doomed:
+            # Who sees that they are gone sees what they have sent, too.
+            self._pump.flush_counters()
         for connection in doomed:
             fd, connection.fd = connection.fd, -1
             self._pump.remove(connection, fd)

@@ -79,6 +79,7 @@ class Connection(WireConnection):
         "stuck",
         "subprotocol",
         "tick",
+        "untaken",
         "verdict",
         "working",
     )
@@ -105,8 +106,9 @@ class Connection(WireConnection):
         #: The tick of its entry in the wheel, and the close that an order has set for it.
         self.tick = 0
         self.leave: tuple[float, Leave] | None = None
-        #: When something last left the outbound queue.
+        #: When the client last took something of what waits for it, and what the kernel held then.
         self.stuck = 0.0
+        self.untaken = 0
         #: When the ping that the peer has not answered was sent; 0: there is none.
         self.ping_sent = 0.0
         #: How it ends, decided by what comes first.
@@ -201,7 +203,7 @@ class Connection(WireConnection):
                 if not self.inbox and not self.working:
                     self.inbox = None
                 if self.paused:
-                    pump.has_room(self)
+                    pump.pressure.has_room(self)
                 await pump.schedule_point()
                 return message
         if self.closed is not None:
@@ -250,7 +252,7 @@ class Connection(WireConnection):
         """
         if self.closed is not None:
             return False
-        if self.outbox is not None and self.wire.is_full(self):
+        if self.outbox is not None and self.wire.pressure.is_full(self):
             return False
         try:
             if type(message) is str:
@@ -292,7 +294,7 @@ class Connection(WireConnection):
             except OSError:
                 pump.closing.lose(self)
                 raise ConnectionClosed(self.closed) from None
-        elif self.outbox is not None and self.closed is None and pump.must_wait(self):
+        elif self.outbox is not None and self.closed is None and pump.pressure.must_wait(self):
             await self._wait_to_send(message)
             return
         elif not self.send_nowait(message):
@@ -303,6 +305,8 @@ class Connection(WireConnection):
         loop = self.wire.loop
         if not isinstance(message, str | bytes | bytearray | memoryview):
             raise ValueError("message must be str or bytes")  # noqa: TRY004 - as trio-websocket does
+        if isinstance(message, str):
+            message.encode()  # what cannot be sent is said now, not when its turn comes
         waiter = loop.waiter()
         self.senders = self.senders or []
         entry = (waiter, message)

@@ -12,7 +12,7 @@ import msgspec
 
 from wssup.config.settings import Heartbeat
 from wssup.scoreboard import ClosedReason, HandshakeFailure
-from wssup.server import handshake
+from wssup.server import handshake, sockets
 from wssup.server.connection import Connection, State
 from wssup.server.frames import PING
 
@@ -94,12 +94,9 @@ class Heartbeats:
                 pump.closing.close(connection, order.code, order.reason, order.verdict)
                 return
             pump.schedule(connection, leave[0], sooner=True)
-        if connection.outbox is not None:
-            given_up = connection.stuck + pump.limits.send_timeout + lag
-            if given_up <= now:
-                self.too_slow(connection)
-                return
-            pump.schedule(connection, given_up, sooner=True)
+        if connection.outbox is not None and self._is_given_up(connection, now, lag):
+            self.too_slow(connection)
+            return
         if not self._interval:
             return
         if connection.paused:
@@ -127,6 +124,20 @@ class Heartbeats:
             pump.row.ping_sent()
             pump.send_control(connection, PING, struct.pack("!d", now))
             pump.schedule(connection, now + self._timeout, sooner=True)
+
+    def _is_given_up(self, connection: Connection, now: float, lag: float) -> bool:
+        """Whether a client has taken nothing of what waits for it for too long."""
+        pump = self._pump
+        given_up = connection.stuck + pump.limits.send_timeout + lag
+        if given_up <= now:
+            if sockets.untaken(connection.fd) >= connection.untaken:
+                return True
+            # It has taken some. The kernel asks for more only when a good part of its buffer is
+            # free.
+            pump.moved(connection)
+            given_up = now + pump.limits.send_timeout
+        pump.schedule(connection, given_up, sooner=True)
+        return False
 
     def pong(self, connection: Connection, payload: bytes) -> None:
         """A pong came (RFC 6455 section 5.5.3): the heartbeat's, or the application's. It answers

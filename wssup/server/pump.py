@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Final
 
 from wssup import logs
 from wssup.config.settings import Heartbeat, Limits
-from wssup.scoreboard import ClosedReason, RowWriter
+from wssup.scoreboard import ClosedReason, HandshakeFailure, RowWriter
 from wssup.server import heartbeat, sockets
+from wssup.server.backpressure import Backpressure
 from wssup.server.closing import Closing
 from wssup.server.connection import Connection, State
 from wssup.server.frames import PONG, Close, Decoder, Event, Ping, Pong, Violation, encode
@@ -95,6 +96,7 @@ class Pump(Wire):
         self.connections: dict[int, Connection] = {}
         self.opening = Opening(self, serial=serial, keep_headers=keep_headers)
         self.closing = Closing(self, closed_one)
+        self.pressure = Backpressure(self)
         self.heartbeat = heartbeat.Heartbeats(self, beat)
         self._again: dict[Connection, None] = {}
         self._in_turn = False
@@ -182,7 +184,8 @@ class Pump(Wire):
 
     def _broke(self, connection: Connection, error: Exception) -> None:
         self._log.error("connection_failed", exc_info=error)
-        self.closing.lose(connection, ClosedReason.ERROR)
+        young = connection.status in {State.HANDSHAKE, State.PENDING}
+        self.closing.lose(connection, HandshakeFailure.ERROR if young else ClosedReason.ERROR)
 
     def _serve(self, connection: Connection, bits: int) -> None:
         """One connection's part of a turn."""
@@ -251,8 +254,8 @@ class Pump(Wire):
             self.heartbeat.pong(connection, event.payload)
         elif isinstance(event, Ping):
             self.send_control(connection, PONG, event.payload)
-            if connection.outbox is not None and not self.hold_back(connection):
-                self.is_full(connection)
+            if connection.outbox is not None and not self.pressure.hold_back(connection):
+                self.pressure.is_full(connection)
         elif isinstance(event, Close):
             self.closing.closed_by_client(connection, event.code, event.reason)
         elif isinstance(event, Violation):
@@ -267,12 +270,11 @@ class Pump(Wire):
             self.closing.lose(connection)
             return
         if moved:
-            connection.stuck = time.monotonic()
+            self.moved(connection)
         if connection.status is _OPEN:
             if connection.outbox is None:
                 self.watch(connection)
-            if connection.out_bytes <= self.limits.outbound_bytes // 2:
-                self.style.drained(connection)
+            self.pressure.flushed(connection)
         elif connection.outbox is None:
             self.watch(connection)
             self.closing.flushed(connection)
@@ -311,9 +313,14 @@ class Pump(Wire):
 
     def must_flush(self, connection: Connection) -> None:
         """The kernel did not take all: go on when it does, or give up when it never does."""
-        connection.stuck = now = time.monotonic()
+        self.moved(connection)
         self.watch(connection)
-        self.schedule(connection, now + self.limits.send_timeout, sooner=True)
+        self.schedule(connection, connection.stuck + self.limits.send_timeout, sooner=True)
+
+    def moved(self, connection: Connection) -> None:
+        """The client took something: remember when, and what the kernel holds for it still."""
+        connection.stuck = time.monotonic()
+        connection.untaken = sockets.untaken(connection.fd)
 
     # Waiting.
 
@@ -340,21 +347,6 @@ class Pump(Wire):
             self._epoll.unregister(connection.fd)
         connection.mask = mask
 
-    def pause(self, connection: Connection) -> None:
-        """Read no more of a connection until `resume`: backpressure."""
-        connection.paused = True
-        self.watch(connection)
-
-    def resume(self, connection: Connection) -> None:
-        """Read again. What is left of the last read is not told by the socket."""
-        if not connection.paused or connection.status is not _OPEN:
-            return
-        connection.paused = False
-        connection.heard = time.monotonic()
-        self.watch(connection)
-        if connection.unfinished is not None and connection.unfinished.more:
-            self.again(connection)
-
     def remove(self, connection: Connection, fd: int) -> None:
         """Let go of a connection's descriptor, and close it."""
         if connection.mask:
@@ -363,46 +355,6 @@ class Pump(Wire):
         del self.connections[fd]
         self.opening.forget(connection)
         os.close(fd)
-
-    def hold_back(self, connection: Connection) -> bool:
-        """Do not listen to a client that does not take what it is sent: the answers to what it says
-        would have nowhere to go.
-
-        :returns: whether it is not listened to; with ``slow_client = "close"`` it never comes to
-            that.
-        """
-        full = connection.out_bytes >= self.limits.outbound_bytes or connection.senders
-        if not full or self.limits.slow_client == "close" or connection.status is not _OPEN:
-            return False
-        if connection.inbox is None:
-            connection.inbox = []  # what was read already waits, too
-        if not connection.paused:
-            self.pause(connection)
-        return True
-
-    def has_room(self, connection: Connection) -> None:
-        """Something was taken from a queue of a paused connection."""
-        if (
-            len(connection.inbox or ()) <= self.limits.inbound_messages // 2
-            and connection.out_bytes <= self.limits.outbound_bytes // 2
-        ):
-            self.resume(connection)
-
-    def is_full(self, connection: Connection) -> bool:
-        """Whether a connection's outbound queue takes no more; decides what becomes of it."""
-        if connection.out_bytes < self.limits.outbound_bytes and not connection.senders:
-            return False
-        if self.limits.slow_client == "close":
-            self.heartbeat.too_slow(connection)
-        else:
-            self._warn("outbound_queue_full", hint="a slow client; see limits.slow_client")
-        return True
-
-    def must_wait(self, connection: Connection) -> bool:
-        """Whether a sender has to wait until the outbound queue has room."""
-        return self.limits.slow_client == "wait" and (
-            connection.out_bytes >= self.limits.outbound_bytes or bool(connection.senders)
-        )
 
     def schedule(self, connection: Connection, when: float, *, sooner: bool = False) -> None:
         """Set a connection's deadline.
@@ -455,7 +407,7 @@ class Pump(Wire):
     def took(self, connection: Connection, hook: str, seconds: float) -> None:
         """How long a plain hook of the application held up everybody."""
         if seconds > _SLOW:
-            self._warn(
+            self.warn(
                 "application_blocks",
                 hook=hook,
                 seconds=round(seconds, 3),
@@ -463,7 +415,7 @@ class Pump(Wire):
                 hint="a plain hook runs in the worker's turn and must not block: use async def",
             )
 
-    def _warn(self, event: str, **fields: object) -> None:
+    def warn(self, event: str, **fields: object) -> None:
         """Say it, but not with every message of a storm."""
         now = time.monotonic()
         if now >= self._quiet_until.get(event, 0.0):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import sys
+import termios
 
-__all__ = ["discard", "local_address", "packed", "read", "shut", "unpacked"]
+__all__ = ["discard", "local_address", "packed", "read", "shut", "unpacked", "untaken"]
 
 
 def read(fd: int, buffers: list[bytearray]) -> int:
@@ -34,6 +37,12 @@ def shut(fd: int) -> bool:
     finally:
         sock.detach()
     return True
+
+
+def untaken(fd: int) -> int:
+    """Bytes in the kernel that the peer has not taken yet (tcp(7), unix(7): SIOCOUTQ)."""
+    found = fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(found, sys.byteorder)
 
 
 def packed(address: object) -> bytes:

@@ -98,7 +98,7 @@ class BaseStyle:
             inbox = connection.inbox = []
         inbox.append(item)
         if len(inbox) >= self.pump.limits.inbound_messages and not connection.paused:
-            self.pump.pause(connection)
+            self.pump.pressure.pause(connection)
 
     def drained(self, connection: Connection) -> None:
         """Those who wait to send go first, in their order: the pump sends for them, so that none
@@ -109,24 +109,19 @@ class BaseStyle:
             connection.closed is not None or connection.out_bytes < pump.limits.outbound_bytes
         ):
             waiter, message = connection.senders.pop(0)
-            waiting, connection.senders = connection.senders, None
-            try:
-                sent = connection.send_nowait(message)
-            except UnicodeEncodeError as error:
-                pump.loop.wake_error(waiter, error)
-                sent = True
-            else:
-                if sent:
-                    pump.loop.wake(waiter, None)
-                else:
-                    pump.loop.wake_error(waiter, ConnectionClosed(connection.closed))
-            connection.senders = waiting or None
+            if connection.closed is not None:
+                pump.loop.wake_error(waiter, ConnectionClosed(connection.closed))
+            elif pump.loop.wake(waiter, None):
+                # Out of the line meanwhile, or it would have to wait for itself.
+                waiting, connection.senders = connection.senders, None
+                connection.send_nowait(message)
+                connection.senders = waiting or None
         self._go_on(connection)
 
     def _go_on(self, connection: Connection) -> None:
         """Listen to a client again that takes what it is sent."""
         if connection.paused:
-            self.pump.has_room(connection)
+            self.pump.pressure.has_room(connection)
 
     async def _task(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         try:

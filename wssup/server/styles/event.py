@@ -105,7 +105,7 @@ class EventStyle(BaseStyle):
         hook = self._on_receive
         if hook is None:
             return
-        if connection.outbox is not None and self.pump.hold_back(connection):
+        if connection.outbox is not None and self.pump.pressure.hold_back(connection):
             self._queue(connection, message)
             return
         try:
@@ -160,7 +160,7 @@ class EventStyle(BaseStyle):
             while connection.inbox:
                 item = connection.inbox.pop(0)
                 if connection.paused:
-                    self.pump.has_room(connection)
+                    self.pump.pressure.has_room(connection)
                 if item is _CONNECT:
                     await self._connected(connection)
                 elif self._receive_is_async:
