@@ -7,7 +7,7 @@ from pathlib import Path
 import trio
 
 from tests.harness.served import served
-from tests.unit.server.peer import OFF, Peer, small_buffer
+from tests.unit.server.peer import OFF, Peer
 from wssup.server.connection import Connection
 
 
@@ -19,8 +19,7 @@ async def test_who_takes_slowly_stays(tmp_path: Path) -> None:
 
     class App:
         def on_connect(self, ws: Connection) -> None:
-            small_buffer(ws)
-            ws.send_nowait(bytes(2_000_000))
+            ws.send_nowait(bytes(16_000_000))
 
     async with (
         served(
