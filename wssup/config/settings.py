@@ -22,34 +22,13 @@ from wssup.config.kinds import (
     Names,
     Number,
     Permissions,
-    Size,
     Text,
 )
+from wssup.config.limits import Heartbeat, Limits
+from wssup.config.spec import Spec
 
 __all__ = ["SETTINGS", "Heartbeat", "Limits", "Setting", "Settings", "Spec", "value_of"]
 
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What the table says about a setting besides its name, type and default.
-
-    :ivar kind: how its values are read and shown.
-    :ivar group: the heading it stands under in help and reference.
-    :ivar help: one sentence on what it does.
-    :ivar live: whether a reload applies a change of it.
-    :ivar flag: its option; empty for the usual one (``--drain-window``).
-    :ivar default_text: the default in words, where it depends on the surroundings.
-    """
-
-    kind: Kind
-    group: str
-    help: str
-    live: bool = True
-    flag: str = ""
-    default_text: str = ""
-
-
-_MEMORY = 1 << 30
 
 _Name = Text(
     pattern="[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
@@ -65,14 +44,6 @@ _App = Text(
 )
 
 
-_Origins = Names(
-    pattern=r"\*|[a-z][a-z0-9+.-]*://(?:\*\.)?[a-z0-9.-]+(?::[0-9]{1,5})?"
-    r"|[a-z][a-z0-9+.-]*://\[[0-9a-f:.]+\](?::[0-9]{1,5})?|null",
-    form="an origin (`https://example.com`, `https://*.example.com`) or `*`",
-    example='["https://example.com"]',
-    placeholder="ORIGIN",
-    least=1,
-)
 _Headers = Names(
     pattern=r"[!#$%&'*+.^_`|~0-9a-z-]{1,100}",
     form="the name of a header",
@@ -80,150 +51,6 @@ _Headers = Names(
     placeholder="NAMES",
     word="all",
 )
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The table ``[limits]``: what one connection may take."""
-
-    handshake_timeout: Annotated[
-        float,
-        Spec(
-            Duration(zero=False),
-            "Limits",
-            "How long a client may take from connecting to a complete WebSocket handshake.",
-        ),
-    ] = 10.0
-    header_bytes: Annotated[
-        int,
-        Spec(
-            Size(256, 1 << 20),
-            "Limits",
-            "The largest request head of a handshake; a larger one is answered with status 431.",
-        ),
-    ] = 8 << 10
-    headers: Annotated[
-        int,
-        Spec(
-            Number(8, 10_000),
-            "Limits",
-            "The most header fields of a handshake; more are answered with status 431.",
-        ),
-    ] = 100
-    origins: Annotated[
-        tuple[str, ...],
-        Spec(
-            _Origins,
-            "Limits",
-            "The origins whose pages may connect; others get status 403. Clients that send no "
-            "Origin are no browsers and are not asked.",
-            flag="--origin",
-        ),
-    ] = ("*",)
-    connections_per_address: Annotated[
-        int,
-        Spec(
-            Number(0, 10_000_000),
-            "Limits",
-            "The most connections of one client address in a worker; more are answered with "
-            "status 429. 0: no limit.",
-        ),
-    ] = 0
-    message_bytes: Annotated[
-        int,
-        Spec(
-            Size(1, _MEMORY),
-            "Limits",
-            "The largest message accepted from a client; a larger one closes it with 1009.",
-        ),
-    ] = 1 << 20
-    fragments: Annotated[
-        int,
-        Spec(
-            Number(1, 1_000_000),
-            "Limits",
-            "The most frames that one message may come in; more close it with 1009.",
-        ),
-    ] = 1024
-    inbound_messages: Annotated[
-        int,
-        Spec(
-            Number(1, 100_000),
-            "Limits",
-            "How many messages of a connection may wait for the application; then no more is read "
-            "of it.",
-        ),
-    ] = 16
-    outbound_bytes: Annotated[
-        int,
-        Spec(
-            Size(1 << 10, _MEMORY),
-            "Limits",
-            "How much may wait to be sent to a client before slow_client is applied.",
-        ),
-    ] = 1 << 20
-    slow_client: Annotated[
-        Literal["wait", "close"],
-        Spec(
-            Choice(("wait", "close")),
-            "Limits",
-            "What happens to a client whose outbound queue is full: senders wait for it, or it is "
-            "closed with 1013.",
-        ),
-    ] = "wait"
-    send_timeout: Annotated[
-        float,
-        Spec(
-            Duration(zero=False),
-            "Limits",
-            "How long a client may take nothing of what waits for it; then it is closed with 1013.",
-        ),
-    ] = 30.0
-    close_timeout: Annotated[
-        float,
-        Spec(
-            Duration(zero=False),
-            "Limits",
-            "How long a client may take for its part of the closing handshake; then it is cut off.",
-        ),
-    ] = 5.0
-    read_bytes: Annotated[
-        int,
-        Spec(
-            Size(1 << 10, 16 << 20),
-            "Limits",
-            "The most that is read of a connection at a time; one buffer serves the whole worker.",
-        ),
-    ] = 64 << 10
-
-
-class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """The table ``[heartbeat]``: how dead connections are found."""
-
-    ping_interval: Annotated[
-        float,
-        Spec(
-            Duration(),
-            "Heartbeat",
-            "How often a client that says nothing is sent a ping. 0: never.",
-        ),
-    ] = 20.0
-    ping_timeout: Annotated[
-        float,
-        Spec(
-            Duration(zero=False),
-            "Heartbeat",
-            "How long a client may take to say something after a ping; then it is closed.",
-        ),
-    ] = 20.0
-    app_ping: Annotated[
-        bool,
-        Spec(
-            Flag(),
-            "Heartbeat",
-            'Whether a text `{"type": "ping"}` is answered with `{"type": "pong"}` instead of '
-            "being given to the application: code in a browser cannot send pings.",
-        ),
-    ] = False
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
