@@ -38,8 +38,12 @@ def serving(style: str, home: Path) -> Iterator[Instance]:
     instance = Instance(
         home,
         APPLICATIONS[style],
-        # The largest message of the suite has 16 MiB.
-        {"workers": 1, "limits": {"message_bytes": "32MiB"}, "log_level": "warning"},
+        # The largest message of the suite has 16 MiB; one comes in 65 536 frames.
+        {
+            "workers": 1,
+            "limits": {"message_bytes": "32MiB", "fragments": 100_000},
+            "log_level": "warning",
+        },
     )
     try:
         instance.running()
