@@ -16,13 +16,12 @@ from trio_websocket import ConnectionClosed
 
 from wssup.scoreboard import ClosedReason, HandshakeFailure, RefusedReason
 from wssup.server.connection import Connection, State
+from wssup.server.pump import FRAMES
 from wssup.server.request import Request
 from wssup.server.styles.base import BaseStyle, fault_of
 
 __all__ = ["EventStyle"]
 
-#: Messages that a plain hook gets in one turn.
-_FRAMES = 64
 #: What stands in a connection's queue besides messages.
 _CONNECT: Final = object()
 
@@ -43,7 +42,7 @@ class EventStyle(BaseStyle):
     @property
     def whole_budget(self) -> int:
         """With a plain hook nothing is kept, so it is a turn's work."""
-        return super().whole_budget if self._receive_is_async else _FRAMES
+        return super().whole_budget if self._receive_is_async else FRAMES
 
     def requested(self, request: Request) -> None:
         """Ask ``on_request``; accept if it has nothing to say."""
