@@ -116,7 +116,7 @@ async def serving(
         client, address = listener.accept()
         client.setblocking(False)
         writer.accepted()
-        pump.opening.adopt(client, address)
+        pump.opening.adopt(client.detach(), address)
 
     running = asyncio.get_running_loop()
     running.add_reader(listener, accept)

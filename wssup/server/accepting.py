@@ -52,7 +52,8 @@ class Accepting:
     :param limit: sockets open at a time; beyond it connections wait in the kernel's queue.
     :param accepted: called for each connection taken, at once.
     :param gauge: called with whether connections are being taken.
-    :ivar adopt: called with each socket taken and its peer's address; owns it from then on.
+    :ivar adopt: called with each descriptor taken, which does not block, and its peer's address;
+        owns it from then on.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Accepting:
         self.closed = 0
         self._relief = trio.Event()
         self._quiet_until = -math.inf
-        self.adopt: Callable[[socket.socket, object], None]
+        self.adopt: Callable[[int, object], None]
         self._log = logs.get()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -161,7 +162,8 @@ class Accepting:
         """Take what is there, up to a batch; the error if this process can have no more sockets."""
         for _ in range(min(_BATCH, self._limit - self.open)):
             try:
-                client, address = listener.accept()
+                # Half of what socket.accept() costs is the Python object, which nobody needs.
+                client, address = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
             except BlockingIOError:
                 return ""
             except OSError as error:
@@ -172,7 +174,7 @@ class Accepting:
                 raise
             self.open += 1
             self._accepted()
-            client.setblocking(False)
+            os.set_blocking(client, False)
             self.adopt(client, address)
         return ""
 

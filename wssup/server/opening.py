@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING
@@ -39,11 +38,13 @@ class Opening:
         self.accepting = False
         self.hurry = False
 
-    def adopt(self, sock: socket.socket, address: object) -> None:
-        """Take over an accepted socket."""
+    def adopt(self, fd: int, address: object) -> None:
+        """Take over an accepted socket, which does not block.
+
+        :param address: as ``socket.accept()`` gives it.
+        """
         pump = self._pump
         peer = sockets.packed(address)
-        fd = sock.detach()
         self._number += 1
         now = time.monotonic()
         connection = pump.connections[fd] = Connection(pump, fd, peer, self._number, now)

@@ -66,7 +66,7 @@ async def accepting(limit: int = 1000) -> AsyncIterator[tuple[Accepting, Counted
     """A running Accepting; everything must come to its end within 30 seconds."""
     counted = Counted()
     found = Accepting(limit=limit, accepted=counted.one_more, gauge=counted.gauge.append)
-    found.adopt = lambda sock, _: counted.taken.append(sock)
+    found.adopt = lambda fd, _: counted.taken.append(socket.socket(fileno=fd))
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(found.run)
@@ -323,7 +323,7 @@ def test_out_of_descriptors() -> None:
             counted, taken = [], []
             found = module.Accepting(
                 limit=1000, accepted=lambda: counted.append(1), gauge=lambda on: None)
-            found.adopt = lambda sock, _: taken.append(sock)
+            found.adopt = lambda fd, _: taken.append(socket.socket(fileno=fd))
             with trio.fail_after(50):
                 async with trio.open_nursery() as nursery:
                     await nursery.start(found.run)
