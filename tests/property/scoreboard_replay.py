@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from wssup.scoreboard import (
     ClosedReason,
     Counts,
+    HandoffRefusal,
     HandshakeFailure,
     RefusedReason,
     RowWriter,
@@ -63,6 +64,8 @@ class Cells:
         return len(self.part)
 
     def tolist(self) -> list[int]:
+        if self.on_load is nothing:
+            return self.memory[self.part.start : self.part.stop : self.part.step]
         return [self[index] for index in range(len(self.part))]  # type: ignore[misc]
 
     def release(self) -> None:
@@ -118,11 +121,30 @@ OPERATIONS: tuple[Callable[[RowWriter], None], ...] = (
     lambda w: w.refused(RefusedReason.RATE),
     lambda w: w.accepted(),
     lambda w: w.handshake_failed(HandshakeFailure.BAD_REQUEST),
+    lambda w: w.moved_in(0.003),
+    lambda w: w.not_moved(HandoffRefusal.BUSY),
+    lambda w: w.moved_out(512),
+    lambda w: w.moved_in(60.0),
+    lambda w: w.accepted(),
+    lambda w: w.upgraded(),
+    lambda w: w.moved_out(70_000),
+    lambda w: w.closed(ClosedReason.SERVER, 7.0),
     lambda w: w.accepting(accepting=True),
     lambda w: w.accepted(),
     lambda w: w.accepted(),
     lambda w: w.upgraded(),
 )
+
+
+def pass_on(giver: RowWriter, taker: RowWriter) -> None:
+    """A WebSocket begins at one worker and ends at another."""
+    giver.accepted()
+    giver.upgraded()
+    giver.moved_out(100)
+    taker.moved_in(0.001)
+    taker.closed(ClosedReason.CLIENT, 1.0)
+
+
 Store = tuple[int, int]
 operations = st.lists(st.sampled_from(OPERATIONS), min_size=1, max_size=12)
 

@@ -16,6 +16,7 @@ import sys
 from wssup.scoreboard import ClosedReason, RowWriter, Scoreboard
 
 PR_SET_PDEATHSIG = 1
+SIZE = 100  # bytes of a record
 
 
 def write_for_ever(writer: RowWriter) -> None:
@@ -27,6 +28,8 @@ def write_for_ever(writer: RowWriter) -> None:
         writer.upgraded()
         writer.traffic(1, 1, 1, 1)
         writer.heartbeat(count, count)
+        writer.moved_out(SIZE)  # to itself: no test needs another worker for it
+        writer.moved_in(0.001)
         writer.closed(ClosedReason.CLIENT, count % 1000)
         for _ in range(count % 400):
             pass

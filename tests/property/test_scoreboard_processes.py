@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.property.scoreboard_writer import SIZE
 from wssup.scoreboard import (
     RowView,
     Scoreboard,
@@ -67,6 +68,8 @@ def agrees_with_itself(view: RowView) -> bool:
         len({counts.messages_in, counts.messages_out, counts.bytes_in, counts.bytes_out}) == 1
         and len({view.heartbeat_ns, view.lag_last_ns, view.lag_max_ns}) == 1
         and counts.closed == sum(counts.lifetimes)
+        and counts.moved_in == sum(counts.pauses)
+        and counts.moved_out * SIZE == counts.handoff_bytes
         and 0 <= counts.active <= counts.open <= 1
     )
 
@@ -116,7 +119,9 @@ def test_a_real_writer_killed_hangs_nobody(board: Scoreboard, nursery: Nursery) 
             assert view.stale or agrees_with_itself(view)
             assert view.counts.accepted >= wanted
         newcomer.close()
-        final = board.fold(row)
+        # What it had handed over when it was killed was acknowledged, by itself.
+        final = board.fold(row, moved_in=board.counted(row).moved_out)
+        assert final.moved_in == final.moved_out
         assert (final.open, final.active) == (0, 0)
         assert final.accepted >= wanted
         accepted += final.accepted

@@ -9,9 +9,10 @@ from typing import Final, Self
 
 from wssup.errors import ScoreboardError
 from wssup.scoreboard import layout, segment
-from wssup.scoreboard.counts import Counts, RowView, Snapshot, ended, plausible
+from wssup.scoreboard.counts import Counts, RowView, Snapshot, altogether, ended, plausible
 from wssup.scoreboard.header import Header, Memory, write_header
 from wssup.scoreboard.layout import (
+    ACCEPTED,
     ACCEPTING,
     BLOCK_CELLS,
     COUNTERS,
@@ -23,6 +24,7 @@ from wssup.scoreboard.layout import (
     IDENTITY_CELLS,
     LAG_LAST,
     LAG_MAX,
+    MOVED_IN,
     PID,
     POOL,
     RETIRED,
@@ -32,6 +34,7 @@ from wssup.scoreboard.layout import (
     SLOT,
     STARTED,
     STATE,
+    UPGRADED,
     WorkerState,
 )
 from wssup.scoreboard.row import Cells, RowWriter, commit, copy_committed
@@ -40,6 +43,12 @@ from wssup.scoreboard.row import Cells, RowWriter, commit, copy_committed
 # milliseconds at most; the master itself, being the one that folds, never does.
 SNAPSHOT_TRIES: Final = 50
 SNAPSHOT_PAUSE_S: Final = 0.0001
+
+# A fold stores beginnings before ends, so that however far it came the totals show no end without
+# its beginning. (They stand in another order in the layout; see counts.plausible().)
+_FOLD_ORDER: Final = tuple(
+    dict.fromkeys((ACCEPTED, UPGRADED, MOVED_IN, *range(COUNTERS, COUNTERS_END)))
+)
 
 
 class Scoreboard(Header):
@@ -176,20 +185,42 @@ class Scoreboard(Header):
         self._views.append(block)
         return RowWriter(block)
 
-    def fold(self, row: int) -> Counts:
+    def counted(self, row: int) -> Counts:
+        """What a worker that has been reaped counted itself, also if it died while it wrote.
+
+        For the master, when both ends of a handoff are dead and neither has reported: to both calls
+        of :meth:`fold` it then gives the greater of the two numbers, so that they agree.
+
+        :raises ScoreboardError: the row is free.
+        """
+        start = self._taken(row)
+        return Counts.of(self._cells[start + IDENTITY_CELLS : start + ROW_CELLS].tolist())
+
+    def fold(
+        self, row: int, *, moved_in: int | None = None, moved_out: int | None = None
+    ) -> Counts:
         """Add the row of a worker that has been reaped to the retired totals, and free it.
 
         Call it only when the process is gone: the row's sequence is ignored. What was active is
         counted as closed, what was open but not upgraded as a failed handshake, both as
         ``worker_died``. Readers see the row living or in the totals, never in both or neither.
 
+        A worker may have died between an acknowledgement and its counting, or before it read one
+        that its peer had sent. Its peers know: what they reported stands in for its own two cells
+        (which it can only raise), so that each connection ends once, where it was.
+
+        :param moved_in: connections it acknowledged in all its life, as those who gave them say;
+            ``None`` if they did not: then its own cell counts.
+        :param moved_out: connections of it that were acknowledged in all its life, as those who
+            took them say; or ``None``.
         :returns: all that the worker counted.
         :raises ScoreboardError: the row is free.
         """
         cells = self._cells
         start = self._taken(row)
-        final = ended(cells[start + IDENTITY_CELLS : start + ROW_CELLS].tolist())
-        changes = [(cell, final[cell]) for cell in range(COUNTERS, COUNTERS_END) if final[cell]]
+        block = cells[start + IDENTITY_CELLS : start + ROW_CELLS].tolist()
+        final = ended(block, moved_in=moved_in, moved_out=moved_out)
+        changes = [(cell, final[cell]) for cell in _FOLD_ORDER if final[cell]]
         folding = cells[H_FOLD_SEQUENCE] | 1
         cells[H_FOLD_SEQUENCE] = folding
         cells[H_FOLDING] = cells[start + SERIAL]
@@ -289,5 +320,5 @@ class Scoreboard(Header):
 
 def _snapshot(rows: tuple[RowView, ...], retired_block: list[int], *, stale: bool) -> Snapshot:
     retired = Counts.of(retired_block)
-    total = sum((view.counts for view in rows), start=retired)
+    total = altogether((retired, *(view.counts for view in rows)))
     return Snapshot(rows=rows, retired=retired, total=total, stale=stale)

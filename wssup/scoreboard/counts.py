@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wssup.scoreboard.layout import (
@@ -15,11 +16,18 @@ from wssup.scoreboard.layout import (
     COUNTERS_END,
     HANDLER_ERRORS,
     HANDLER_RUNS,
+    HANDOFF_BYTES,
+    HANDOFF_REFUSED,
     HANDSHAKE_FAILED,
     LIFETIME_BUCKETS,
     LIFETIMES,
     MESSAGES_IN,
     MESSAGES_OUT,
+    MOVED_IN,
+    MOVED_OUT,
+    PAUSE_BOUNDS_US,
+    PAUSE_BUCKETS,
+    PAUSES,
     PING_TIMEOUTS,
     PINGS_SENT,
     REFUSED,
@@ -27,6 +35,7 @@ from wssup.scoreboard.layout import (
     ROUND_TRIPS,
     UPGRADED,
     ClosedReason,
+    HandoffRefusal,
     HandshakeFailure,
     Label,
     RefusedReason,
@@ -46,15 +55,30 @@ def plausible(block: list[int]) -> list[int]:
     never above what the worker has really counted, hence a later good copy never goes backwards.
     """
     mended = list(block)
+    # An end proves an upgrade here or a move to here; those moves that were seen are not upgrades.
+    # Never too high: MOVED_IN is copied after all ends, and when it is, there are at least as many
+    # ends as were copied, and as many upgrades and moves to here together. (On a processor that
+    # reorders loads it can be too high by what began meanwhile, and only in a copy that is stale.)
+    ends = sum(block[_CLOSED]) + block[MOVED_OUT]
+    mended[UPGRADED] = max(block[UPGRADED], ends - block[MOVED_IN])
+    # Only a socket accepted here is upgraded, refused or fails here; one that moved in is not.
     before_upgrade = sum(block[_REFUSED]) + sum(block[_HANDSHAKE_FAILED])
-    mended[UPGRADED] = max(block[UPGRADED], sum(block[_CLOSED]))
     mended[ACCEPTED] = max(block[ACCEPTED], mended[UPGRADED] + before_upgrade)
     return mended
 
 
-def ended(block: list[int]) -> list[int]:
-    """What a block counts once its worker is gone: what was open has ended as ``worker_died``."""
-    final = plausible(block)
+def ended(
+    block: list[int], *, moved_in: int | None = None, moved_out: int | None = None
+) -> list[int]:
+    """What a block counts once its worker is gone: what was open has ended as ``worker_died``.
+
+    :param moved_in: how many connections its peers say they gave it, if they are known; the same
+        of ``moved_out`` and what they took. A move counts if either side has counted it.
+    """
+    told = list(block)
+    told[MOVED_IN] = max(block[MOVED_IN], moved_in or 0)
+    told[MOVED_OUT] = max(block[MOVED_OUT], moved_out or 0)
+    final = plausible(told)
     counts = Counts.of(final)
     final[CLOSED + ClosedReason.WORKER_DIED] += counts.active
     final[HANDSHAKE_FAILED + HandshakeFailure.WORKER_DIED] += counts.open - counts.active
@@ -87,13 +111,15 @@ class Counts:
 
     @property
     def open(self) -> int:
-        """Sockets accepted and not yet ended."""
-        return self.accepted - self.closed - self.refused - self.handshake_failures
+        """Sockets accepted or moved to here, and neither ended nor moved away."""
+        begun = self.accepted + self.moved_in
+        over = self.moved_out + self.closed + self.refused + self.handshake_failures
+        return begun - over
 
     @property
     def active(self) -> int:
-        """WebSockets upgraded and not yet ended."""
-        return self.upgraded - self.closed
+        """WebSockets upgraded or moved to here, and neither ended nor moved away."""
+        return self.upgraded + self.moved_in - self.moved_out - self.closed
 
     @property
     def accepted(self) -> int:
@@ -121,6 +147,16 @@ class Counts:
         return sum(self._part(HANDSHAKE_FAILED, len(HandshakeFailure)))
 
     @property
+    def moved_in(self) -> int:
+        """WebSockets that came from another worker."""
+        return self.cells[MOVED_IN - COUNTERS]
+
+    @property
+    def moved_out(self) -> int:
+        """WebSockets that went to another worker."""
+        return self.cells[MOVED_OUT - COUNTERS]
+
+    @property
     def closed_by_reason(self) -> dict[str, int]:
         """:attr:`closed`, divided by the labels of :class:`ClosedReason`."""
         return _by_label(ClosedReason, self._part(CLOSED, len(ClosedReason)))
@@ -134,6 +170,11 @@ class Counts:
     def handshake_failures_by_reason(self) -> dict[str, int]:
         """:attr:`handshake_failures`, divided by the labels of :class:`HandshakeFailure`."""
         return _by_label(HandshakeFailure, self._part(HANDSHAKE_FAILED, len(HandshakeFailure)))
+
+    @property
+    def handoff_refused_by_reason(self) -> dict[str, int]:
+        """WebSockets that should have moved and did not, by the labels of HandoffRefusal."""
+        return _by_label(HandoffRefusal, self._part(HANDOFF_REFUSED, len(HandoffRefusal)))
 
     @property
     def closes_by_code(self) -> dict[str, dict[str, int]]:
@@ -188,6 +229,11 @@ class Counts:
         return self.cells[HANDLER_ERRORS - COUNTERS]
 
     @property
+    def handoff_bytes(self) -> int:
+        """Bytes of the records of :attr:`moved_out`."""
+        return self.cells[HANDOFF_BYTES - COUNTERS]
+
+    @property
     def lifetimes(self) -> tuple[int, ...]:
         """Ended WebSockets by age: a bucket for each of LIFETIME_BOUNDS_S and one above."""
         return self._part(LIFETIMES, LIFETIME_BUCKETS)
@@ -196,6 +242,58 @@ class Counts:
     def round_trips(self) -> tuple[int, ...]:
         """Answered pings by time: a bucket for each of ROUND_TRIP_BOUNDS_US and one above."""
         return self._part(ROUND_TRIPS, ROUND_TRIP_BUCKETS)
+
+    @property
+    def pauses(self) -> tuple[int, ...]:
+        """:attr:`moved_in` by pause: a bucket for each of PAUSE_BOUNDS_US and one above."""
+        return self._part(PAUSES, PAUSE_BUCKETS)
+
+    def quantile(self, share: float) -> float:
+        """The pause that a share of the moves did not exceed.
+
+        Interpolated within its bucket. Above the last bound the answer is that bound, as in
+        Prometheus's ``histogram_quantile``.
+
+        :param share: 0 to 1, as in 0.99.
+        :returns: seconds; 0 if nothing has moved.
+        """
+        rank = share * sum(self.pauses)
+        for index, count in enumerate(self.pauses):
+            if count and rank <= count:
+                low, high = _pause_range_us(index)
+                return (low + (high - low) * rank / count) / 1e6
+            rank -= count
+        return self.pause_max
+
+    @property
+    def pause_max(self) -> float:
+        """No pause was longer, in seconds: the bound of the highest bucket in use, 0 if none is.
+
+        A pause above the last bound is shown as that bound.
+        """
+        used = (index for index, count in enumerate(self.pauses) if count)
+        highest = max(used, default=None)
+        return 0.0 if highest is None else _pause_range_us(highest)[1] / 1e6
+
+
+def _pause_range_us(index: int) -> tuple[int, int]:
+    """The bounds of a bucket of pauses; the topmost has none above and is taken as a point."""
+    bounds = (0, *PAUSE_BOUNDS_US, PAUSE_BOUNDS_US[-1])
+    return bounds[index], bounds[index + 1]
+
+
+def altogether(parts: Iterable[Counts]) -> Counts:
+    """The sum over all workers there are and were, without the contradictions between them.
+
+    A move is counted in two rows, at two moments; over all workers the greater number is true. Rows
+    are not copied at one moment either, and a stale one is old: a WebSocket that one row shows as
+    closed may have begun after the copy of another row. So its beginning is raised to its end here
+    as well. Sums and maxima of numbers that only grow, so none of these goes backwards.
+    """
+    columns = zip(*(part.cells for part in parts), strict=True)
+    block = [0] * COUNTERS + [sum(column) for column in columns]
+    block[MOVED_IN] = block[MOVED_OUT] = max(block[MOVED_IN], block[MOVED_OUT])
+    return Counts.of(plausible(block))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +332,8 @@ class Snapshot:
 
     :ivar rows: the living workers, in the order of the pool.
     :ivar retired: what workers counted that are gone.
-    :ivar total: ``retired`` and all rows together; no counter in it ever goes backwards.
+    :ivar total: ``retired`` and all rows together; no counter in it ever goes backwards. Its
+        ``moved_in`` and ``moved_out`` are the same: the moves that either side has counted.
     :ivar stale: the retired totals could not be read consistently with the rows, because the master
         died or is stopped while it folds a row.
     """

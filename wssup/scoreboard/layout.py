@@ -3,9 +3,9 @@
 ::
 
     header          16 cells   written by the master
-    retired totals 128 cells   a worker block, written by the master
+    retired totals 176 cells   a worker block, written by the master
     row 0            8 cells   identity: written by the master
-                   128 cells   worker block: written by the worker
+                   176 cells   worker block: written by the worker
     row 1 …
 
 Every part is a multiple of 64 bytes, the cache line of x86-64 and of nearly every arm64, so that no
@@ -17,10 +17,11 @@ Whoever changes a table here raises :data:`LAYOUT_VERSION`.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from enum import IntEnum
 from typing import Final
 
-LAYOUT_VERSION: Final = 2
+LAYOUT_VERSION: Final = 3
 MAGIC: Final = int.from_bytes(b"wssup-sb", "little")
 
 CELL: Final = 8  # bytes
@@ -38,7 +39,10 @@ class Label(IntEnum):
 
 
 class ClosedReason(Label):
-    """Why a WebSocket ended. The value is the offset of its counter."""
+    """Why a WebSocket ended. The value is the offset of its counter.
+
+    One that moves to another worker does not end.
+    """
 
     CLIENT = 0  # the client closed it
     SERVER = 1  # the application closed it
@@ -50,9 +54,8 @@ class ClosedReason(Label):
     LOST = 7  # the connection broke without a closing handshake (1006)
     TIMEOUT = 8  # no answer to a ping
     SLOW_CLIENT = 9  # its send queue was full for too long
-    MOVED = 10  # handed over to another worker, where it lives on
-    DEADLINE = 11  # still open when the drain's deadline came
-    WORKER_DIED = 12  # its worker ended without closing it; counted by the master
+    DEADLINE = 10  # still open when the drain's deadline came
+    WORKER_DIED = 11  # its worker ended without closing it; counted by the master
 
 
 class RefusedReason(Label):
@@ -77,6 +80,20 @@ class HandshakeFailure(Label):
     DRAINING = 5
     WORKER_DIED = 6  # its worker ended meanwhile; counted by the master
     PLAIN_HTTP = 7  # no WebSocket was asked for: a health check, a browser gone astray
+
+
+class HandoffRefusal(Label):
+    """Why a WebSocket did not move to another worker. The value is an offset."""
+
+    NOT_RESUMABLE = 0  # its application does not say that it can go on elsewhere
+    STATE = 1  # ws.state cannot be encoded, or is too large
+    SUSPEND_FAILED = 2  # on_suspend raised
+    RESUME_FAILED = 3  # it moved, but the new code raised; closed with 1012
+    BUSY = 4  # did not become quiet before the deadline
+    CLOSING = 5  # it was in its closing handshake
+    NO_ROOM = 6  # the receiver is at its limit of descriptors
+    LOST = 7  # the link broke before the acknowledgement; it was taken back
+    VERSION = 8  # no version of the records that both know
 
 
 class WorkerState(Label):
@@ -118,13 +135,20 @@ def close_cell(code: int, *, by_client: bool) -> int:
 # The upper bounds (exclusive) of the histograms' buckets. One more bucket takes what lies above.
 LIFETIME_BOUNDS_S: Final = tuple(1 << n for n in range(18))  # 1 s … 131 072 s, a day and a half
 ROUND_TRIP_BOUNDS_US: Final = tuple(1 << n for n in range(24))  # 1 µs … 8.4 s
+PAUSE_BOUNDS_US: Final = tuple(round(100 * 2 ** (n / 2)) for n in range(34))  # 0.1 ms … 9.3 s
 LIFETIME_BUCKETS: Final = len(LIFETIME_BOUNDS_S) + 1
 ROUND_TRIP_BUCKETS: Final = len(ROUND_TRIP_BOUNDS_US) + 1
+PAUSE_BUCKETS: Final = len(PAUSE_BOUNDS_US) + 1
 
 
 def bucket(value: float, buckets: int) -> int:
     """The bucket of ``value``: 0 below 1, then one for each power of two; the last has no end."""
     return min(int(max(value, 0)).bit_length(), buckets - 1)
+
+
+def pause_bucket(seconds: float) -> int:
+    """The bucket of a pause: two for each power of two, as a move's pause is judged closely."""
+    return bisect_right(PAUSE_BOUNDS_US, seconds * 1e6)
 
 
 # The header.
@@ -165,7 +189,9 @@ UPGRADED: Final = ACCEPTED + 1
 CLOSED: Final = UPGRADED + 1
 REFUSED: Final = CLOSED + len(ClosedReason)
 HANDSHAKE_FAILED: Final = REFUSED + len(RefusedReason)
-MESSAGES_IN: Final = HANDSHAKE_FAILED + len(HandshakeFailure)
+MOVED_OUT: Final = HANDSHAKE_FAILED + len(HandshakeFailure)
+MOVED_IN: Final = MOVED_OUT + 1  # after every kind of end: counts.plausible() relies on it
+MESSAGES_IN: Final = MOVED_IN + 1
 MESSAGES_OUT: Final = MESSAGES_IN + 1
 BYTES_IN: Final = MESSAGES_OUT + 1
 BYTES_OUT: Final = BYTES_IN + 1
@@ -173,10 +199,13 @@ PINGS_SENT: Final = BYTES_OUT + 1
 PING_TIMEOUTS: Final = PINGS_SENT + 1
 HANDLER_RUNS: Final = PING_TIMEOUTS + 1
 HANDLER_ERRORS: Final = HANDLER_RUNS + 1
-CLOSES: Final = HANDLER_ERRORS + 1
+HANDOFF_BYTES: Final = HANDLER_ERRORS + 1
+HANDOFF_REFUSED: Final = HANDOFF_BYTES + 1
+CLOSES: Final = HANDOFF_REFUSED + len(HandoffRefusal)
 LIFETIMES: Final = CLOSES + 2 * len(CLOSE_LABELS)
 ROUND_TRIPS: Final = LIFETIMES + LIFETIME_BUCKETS
-COUNTERS_END: Final = ROUND_TRIPS + ROUND_TRIP_BUCKETS
+PAUSES: Final = ROUND_TRIPS + ROUND_TRIP_BUCKETS
+COUNTERS_END: Final = PAUSES + PAUSE_BUCKETS
 BLOCK_CELLS: Final = -(-COUNTERS_END // LINE) * LINE
 
 ROW_CELLS: Final = IDENTITY_CELLS + BLOCK_CELLS

@@ -21,6 +21,8 @@ from wssup.scoreboard.layout import (
     CLOSES,
     HANDLER_ERRORS,
     HANDLER_RUNS,
+    HANDOFF_BYTES,
+    HANDOFF_REFUSED,
     HANDSHAKE_FAILED,
     HEARTBEAT,
     LAG_LAST,
@@ -30,6 +32,9 @@ from wssup.scoreboard.layout import (
     MASK,
     MESSAGES_IN,
     MESSAGES_OUT,
+    MOVED_IN,
+    MOVED_OUT,
+    PAUSES,
     PING_TIMEOUTS,
     PINGS_SENT,
     REFUSED,
@@ -40,10 +45,12 @@ from wssup.scoreboard.layout import (
     UPGRADED,
     WEIGHTS,
     ClosedReason,
+    HandoffRefusal,
     HandshakeFailure,
     RefusedReason,
     bucket,
     close_cell,
+    pause_bucket,
 )
 
 # A worker writes for about a microsecond at a time; these tries outlast several transactions.
@@ -119,9 +126,12 @@ class RowWriter:
     """A worker's hand on its own row. Each call is one transaction, between about 0.5 and 2 µs.
 
     Calls must come from one thread, and not from a signal handler: a transaction inside another one
-    would spoil the checksum. For every socket call :meth:`accepted`, at its end exactly one of
-    :meth:`closed`, :meth:`refused` and :meth:`handshake_failed`, and :meth:`upgraded` in between
-    if, and only if, it ends in :meth:`closed`.
+    would spoil the checksum.
+
+    Every socket has one beginning here, :meth:`accepted` or :meth:`moved_in`, and exactly one end.
+    One that was accepted ends in :meth:`refused`, :meth:`handshake_failed`, :meth:`closed` or
+    :meth:`moved_out`, with :meth:`upgraded` in between if, and only if, it ends in one of the last
+    two. One that moved in is a WebSocket already and ends in :meth:`closed` or :meth:`moved_out`.
     """
 
     __slots__ = ("_block",)
@@ -156,6 +166,29 @@ class RowWriter:
     def handshake_failed(self, reason: HandshakeFailure) -> None:
         """An accepted socket ended without becoming a WebSocket."""
         commit(self._block, (HANDSHAKE_FAILED + reason, 1))
+
+    def moved_in(self, pause_s: float) -> None:
+        """A WebSocket came from another worker.
+
+        Call it right after the acknowledgement was sent, before anything is done with the socket:
+        from then on it is this worker's.
+
+        :param pause_s: how long nobody served it, in seconds.
+        """
+        commit(self._block, (MOVED_IN, 1), (PAUSES + pause_bucket(pause_s), 1))
+
+    def moved_out(self, size: int) -> None:
+        """A WebSocket went to another worker, and lives on there.
+
+        Call it right after the acknowledgement was read.
+
+        :param size: the bytes of its record.
+        """
+        commit(self._block, (MOVED_OUT, 1), (HANDOFF_BYTES, size))
+
+    def not_moved(self, reason: HandoffRefusal) -> None:
+        """A WebSocket that should have moved did not, or could not go on; no end by itself."""
+        commit(self._block, (HANDOFF_REFUSED + reason, 1))
 
     def handler_run(self) -> None:
         """The application's handler was called."""
