@@ -28,19 +28,33 @@ from wssup.identity import WorkerInfo, current_worker
 from wssup.version import __version__
 
 if TYPE_CHECKING:
+    from wssup.application import resumable
     from wssup.server.connection import Connection
+    from wssup.server.described import ConnectionMoved
     from wssup.server.request import Request
 
-__all__ = ["Connection", "Request", "WorkerInfo", "__version__", "current_worker"]
+__all__ = [
+    "Connection",
+    "ConnectionMoved",
+    "Request",
+    "WorkerInfo",
+    "__version__",
+    "current_worker",
+    "resumable",
+]
 
-
-_ENGINE = {"Connection": "wssup.server.connection", "Request": "wssup.server.request"}
+_LAZY = {
+    "Connection": "wssup.server.connection",
+    "ConnectionMoved": "wssup.server.described",
+    "Request": "wssup.server.request",
+    "resumable": "wssup.application",
+}
 
 
 def __getattr__(name: str) -> object:
     """The engine's types, imported when they are asked for: the master and the commands import this
     package too, and none of the engine.
     """
-    if name not in _ENGINE:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_ENGINE[name]), name)
+    return getattr(importlib.import_module(_LAZY[name]), name)

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from wssup.errors import ApplicationError
 
-__all__ = ["Application", "digest", "load", "own_traceback", "style_of", "summary"]
+__all__ = ["Application", "digest", "load", "own_traceback", "resumable", "style_of", "summary"]
 
 #: A traceback travels in one message; what is longer is cut in the middle.
 LONGEST_TRACEBACK = 32 * 1024
@@ -43,6 +43,11 @@ class Application:
     handler: Any
     lifespan: Callable[[], AbstractAsyncContextManager[object]] | None
     is_event_style: bool = False
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether its connections can move to another worker."""
+        return self.is_event_style or bool(getattr(self.handler, _RESUMABLE, False))
 
 
 def load(name: str, app_dir: str) -> Application:
@@ -103,12 +108,41 @@ def load(name: str, app_dir: str) -> Application:
     return Application(name, handler, lifespan, is_event_style)
 
 
+#: The mark of a handler that can be called again for a connection that it has had before.
+_RESUMABLE = "__wssup_resumable__"
+
+_Handler = TypeVar("_Handler", bound=Callable[..., Any])
+
+
+def resumable(handler: _Handler) -> _Handler:
+    """Mark a handler whose connections can move to another worker (a decorator).
+
+    It is then cancelled while it waits for a message, and called again in the new worker: with the
+    same ``ws.state``, and a request whose ``accept()`` gives the connection that lives on::
+
+        @wssup.resumable
+        async def app(request):
+            ws = await request.accept()
+            count = ws.state.setdefault("count", 0)
+            ...
+
+    :raises TypeError: it cannot be marked.
+    """
+    try:
+        setattr(handler, _RESUMABLE, True)
+    except AttributeError:
+        raise TypeError(f"{handler!r} cannot be marked: wrap it in a function") from None
+    return handler
+
+
 #: The hooks of an event-style application, and what each is called with.
 _HOOKS = {
     "on_request": ("request",),
     "on_connect": ("ws",),
     "on_receive": ("ws", "data"),
     "on_disconnect": ("ws", "code"),
+    "on_suspend": ("ws",),
+    "on_resume": ("ws",),
 }
 
 

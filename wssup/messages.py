@@ -8,9 +8,14 @@ may start a newer wssup under an older master.
 ====================  ===================================================================
 master → zygote       :class:`Load`, :class:`Fork`
 zygote → master       :class:`Loaded`, :class:`LoadFailed`, :class:`Forked`, :class:`ForkFailed`
-master → worker       :class:`Accept`, :class:`Listen`, :class:`Unlisten`, :class:`Drain`
-worker → master       :class:`Hello`, :class:`Ready`, :class:`Failed`, :class:`Leaving`
+master → worker       :class:`Accept`, :class:`Listen`, :class:`Unlisten`, :class:`Drain`,
+                      :class:`HandOver`, :class:`TakeOver`, :class:`Recall`
+worker → master       :class:`Hello`, :class:`Ready`, :class:`Failed`, :class:`Leaving`,
+                      :class:`Swept`, :class:`HandedOver`, :class:`TookOver`
 ====================  ===================================================================
+
+Connections move between two workers in *sessions*: the master gives each one end of a stream pair,
+one says :class:`HandOver`'s part on it and the other :class:`TakeOver`'s; both report its end.
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ __all__ = [
     "Fork",
     "ForkFailed",
     "Forked",
+    "HandOver",
+    "HandedOver",
     "Hello",
     "Leaving",
     "Listen",
@@ -37,13 +44,17 @@ __all__ = [
     "Loaded",
     "Message",
     "Ready",
+    "Recall",
+    "Swept",
+    "TakeOver",
+    "TookOver",
     "Unlisten",
     "decode",
     "encode",
 ]
 
 #: The version of this vocabulary. A process that meets another one says so and ends.
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 class _Message(msgspec.Struct, frozen=True, tag_field="type"):
@@ -119,6 +130,10 @@ class Ready(_Message, frozen=True, tag="ready"):
     """From a worker: start-up is done, it accepts."""
 
     seconds: float
+    #: Whether its application's connections can move to another worker.
+    resumable: bool = False
+    #: The lowest and the highest version of a connection's record that it reads and writes.
+    records: tuple[int, int] = (0, 0)
 
 
 class Failed(_Message, frozen=True, tag="failed"):
@@ -172,6 +187,68 @@ class Drain(_Message, frozen=True, tag="drain"):
     wait: bool = False
     #: The whole service ends: nobody will accept after this worker, so it empties its queues.
     final: bool = False
+    #: Why connections are closed that should have moved: a label of the scoreboard's
+    #: HandoffRefusal; empty if they should not, or if it is known of each.
+    unmoved: str = ""
+
+
+class HandOver(_Message, frozen=True, tag="hand_over"):
+    """To a worker: move connections to the one at the other end. Descriptor: a stream's end."""
+
+    #: The master's number for this, never used twice.
+    session: int
+    #: The version of the records.
+    version: int
+    #: Connections to move at most; then the worker ends the session. 0: all of them, those that
+    #: become quiet later too, until the worker itself ends.
+    quota: int
+    #: As of :class:`TakeOver`: there is no use in being far ahead of what the other one takes.
+    failures: int = 2**31 - 1
+
+
+class TakeOver(_Message, frozen=True, tag="take_over"):
+    """To a worker: take connections from the one at the other end. Descriptor: a stream's end."""
+
+    session: int
+    version: int
+    #: Resumes that may fail. When one more has, no more connections are taken and the session ends.
+    failures: int
+
+
+class Recall(_Message, frozen=True, tag="recall"):
+    """To the worker that hands over: end this session now. What was not taken stays."""
+
+    session: int
+
+
+class Swept(_Message, frozen=True, tag="swept"):
+    """From the worker that hands over, once per session: each connection has been looked at."""
+
+    session: int
+    moved: int
+    #: Those that move once they are quiet.
+    busy: int
+    #: Those that cannot move.
+    kept: int
+
+
+class HandedOver(_Message, frozen=True, tag="handed_over"):
+    """From the worker that handed over: its session is over."""
+
+    session: int
+    moved: int
+    #: Why, where it was not of the worker's own accord: ``receiver_lost``, ``resume_failures``,
+    #: ``recalled``, ``receiver_full`` or other words.
+    error: str
+
+
+class TookOver(_Message, frozen=True, tag="took_over"):
+    """From the worker that took over: its session is over."""
+
+    session: int
+    taken: int
+    #: Of those, how many could not resume and were closed.
+    failed: int
 
 
 Message: TypeAlias = (
@@ -189,6 +266,12 @@ Message: TypeAlias = (
     | Listen
     | Unlisten
     | Drain
+    | HandOver
+    | TakeOver
+    | Recall
+    | Swept
+    | HandedOver
+    | TookOver
 )
 
 _encoder = msgspec.msgpack.Encoder()

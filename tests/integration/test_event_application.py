@@ -215,10 +215,10 @@ def test_a_hook_that_raises(start: Start) -> None:
 
 
 async def test_a_reload(start: Start) -> None:
-    """A reload closes the connections of the old workers with 1012, once each, and tells the
-    application; who connects meanwhile is served.
+    """With on_reload = "close" a reload closes the connections of the old workers with 1012, once
+    each, and tells the application; who connects meanwhile is served.
     """
-    instance = start(ROOM)
+    instance = start(ROOM, on_reload="close")
     instance.running()
     url = instance.url()
     async with crowd(url, 100) as people, prober(url) as probing:

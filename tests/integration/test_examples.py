@@ -62,9 +62,20 @@ async def test_page_shows_worker_and_generation(tmp_path: Path) -> None:
             hello = json.loads(await ws.get_message())
             assert hello["generation"] == 1
             assert hello["slot"] in (0, 1)
-            await ws.send_message("counted")
-            answers = {await ws.get_message(), await ws.get_message()}
-            assert "counted" in answers
+            assert hello["resumed"] is False
+            await ws.send_message("count on")
+            assert [await ws.get_message(), await ws.get_message()] == ["1", "2"]
+            # A reload: the same connection, in another worker, and its count goes on.
+            reload = [*wssup, "reload", "--no-wait", *runtime]
+            subprocess.run(reload, env=environ, check=True, stdout=subprocess.DEVNULL)
+            counted = 2
+            with trio.fail_after(60):
+                while not (message := await ws.get_message()).startswith("{"):
+                    counted += 1
+                    assert int(message) == counted
+            hello = json.loads(message)
+            assert (hello["generation"], hello["resumed"]) == (2, True)
+            assert await ws.get_message() == str(counted + 1)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
             page = answer.read().decode()
         assert "<title>wssup" in page

@@ -27,6 +27,7 @@ _BY_TYPE = {
     bool: st.booleans(),
     str: st.text(),
     list[str]: st.lists(st.text()),
+    tuple[int, int]: st.tuples(st.integers(-(2**63), 2**63), st.integers(-(2**63), 2**63)),
     dict[str, Any]: st.dictionaries(st.text(), values),
 }
 

@@ -13,7 +13,7 @@ from wssup.supervisor.slots import SERVED, TABLE, Action, Event, State, step
 
 _S, _E = State, Event
 #: States in which a rollout can commit or roll back the slot (reload.py).
-_SETTLED = {_S.SETTLING, _S.ALONE}
+_SETTLED = {_S.SETTLING, _S.MOVING, _S.ALONE}
 _OPEN = _SETTLED | {_S.REPLACING, _S.RESCUING}
 #: What a reload brings: where there is a current worker, somebody accepts all the while.
 _CHOSEN = {_E.REPLACE, _E.SUCCESSOR_READY, _E.COMMIT, _E.ROLL_BACK}
@@ -23,6 +23,8 @@ _CHOSEN = {_E.REPLACE, _E.SUCCESSOR_READY, _E.COMMIT, _E.ROLL_BACK}
 class Worker:
     ready: bool = False
     accepts: bool = False
+    #: It hands its connections over.
+    moves: bool = False
     #: It was told to drain, or does so by itself.
     leaving: bool = False
 
@@ -49,7 +51,7 @@ class Slot:
     def key(self) -> Hashable:
         """What tells this situation from another one."""
         workers = [
-            worker and (worker.ready, worker.accepts, worker.leaving)
+            worker and (worker.ready, worker.accepts, worker.moves, worker.leaving)
             for worker in (self.current, self.successor, *self.retired)
         ]
         return self.state, *workers, self.armed, self.rollout, self.replaced
@@ -64,6 +66,8 @@ class Slot:
             found.append(_E.REPLACE)
         if self.rollout and self.state in _SETTLED:
             found.append(_E.COMMIT)
+        if self.rollout and self.state is _S.SETTLING:
+            found.append(_E.HAND_OVER)
         if self.rollout and self.state in _OPEN:
             found.append(_E.ROLL_BACK)
         if self.current is not None:
@@ -115,6 +119,9 @@ class Slot:
             case _E.RETIRED_GONE:
                 self.retired.clear()
         before = self.state
+        if self.successor is None and self.current is not None:
+            # The other end is gone: it takes back what was not acknowledged.
+            self.current.moves = False
         self.state, actions = step(self.state, event)
         for action in actions:
             self.act(action)
@@ -127,8 +134,8 @@ class Slot:
             assert self.current is current, "rule 3: the current worker is gone before COMMIT"
         self.check()
 
-    def act(self, action: Action) -> None:  # noqa: C901 - a list of cases
-        """What fleet.py does."""
+    def act(self, action: Action) -> None:  # noqa: C901, PLR0912 - a list of cases
+        """What actions.py does."""
         match action:
             case Action.SPAWN:
                 assert self.current is None
@@ -151,6 +158,24 @@ class Slot:
                 assert self.current.ready
                 assert not self.current.leaving
                 self.current.accepts = True
+            case Action.HAND_OVER:
+                assert self.current is not None
+                assert self.successor is not None
+                assert self.successor.accepts
+                assert not self.current.accepts
+                self.current.moves = True
+            case Action.RECALL:
+                assert self.current is not None
+                self.current.moves = False
+            case Action.HAND_BACK:
+                assert self.retired
+                assert self.current is None or not self.current.moves, "rule 5"
+                for worker in self.retired:
+                    worker.moves = worker.moves or not worker.leaving
+            case Action.SPREAD:
+                assert self.current is None
+                for worker in self.retired:
+                    worker.moves = worker.moves or not worker.leaving
             case Action.RETIRE_CURRENT:
                 assert self.current is not None
                 self.retired.append(self.current)
@@ -181,6 +206,7 @@ class Slot:
             _S.READY: (accepts, none),
             _S.REPLACING: (accepts, boots),
             _S.SETTLING: (keeps, accepts),
+            _S.MOVING: (keeps, accepts),
             _S.RESCUING: (none, boots),
             _S.ALONE: (none, accepts),
             _S.DRAINING: (accepts, none),
@@ -190,6 +216,8 @@ class Slot:
         }[self.state]
         found = tuple(w and (w.ready, w.accepts) for w in (self.current, self.successor))
         assert found == expected
+        # Connections move from a current worker only while there is somebody to take them.
+        assert (self.current is not None and self.current.moves) is (self.state is _S.MOVING)
         if self.state is _S.DRAINING:
             assert self.retired
         if self.state is _S.EMPTY:

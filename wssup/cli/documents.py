@@ -9,7 +9,7 @@ import msgspec
 from wssup.cli.client import Document
 from wssup.errors import CommandError
 
-__all__ = ["Connections", "LastReload", "Slot", "Status", "Worker", "read"]
+__all__ = ["Connections", "Handoff", "LastReload", "Pause", "Slot", "Status", "Worker", "read"]
 
 D = TypeVar("D", bound=msgspec.Struct)
 
@@ -47,6 +47,23 @@ class Connections(msgspec.Struct, frozen=True):
     accepted: int = 0
 
 
+class Pause(msgspec.Struct, frozen=True):
+    """How long connections stood still while they moved; milliseconds."""
+
+    p50: float = 0.0
+    p99: float = 0.0
+    max: float = 0.0
+
+
+class Handoff(msgspec.Struct, frozen=True):
+    """Connections that moved from worker to worker, and those that did not."""
+
+    moved: int = 0
+    in_progress: int = 0
+    refused_by_reason: dict[str, int] = {}
+    pause_ms: Pause = Pause()
+
+
 class LastReload(msgspec.Struct, frozen=True):
     """How the last reload ended; without an outcome there was none."""
 
@@ -54,6 +71,8 @@ class LastReload(msgspec.Struct, frozen=True):
     generation: int | None = None
     seconds: float | None = None
     reason: str | None = None
+    moved: int | None = None
+    disconnected: int = 0
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -67,6 +86,7 @@ class Status(msgspec.Struct, frozen=True):
     started_at: float | str | None = None
     bind: tuple[str, ...] = ()
     connections: Connections = Connections()
+    handoff: Handoff = Handoff()
     capacity: int | None = None
     mixed: bool = False
     slots: tuple[Slot, ...] = ()

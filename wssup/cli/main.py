@@ -21,7 +21,7 @@ from wssup.version import __version__
 
 __all__ = ["COMMANDS", "group", "main"]
 
-COMMANDS: Final = ("serve", "status", "reload", "scale", "drain", "stop", "config")
+COMMANDS: Final = ("serve", "status", "reload", "scale", "rebalance", "drain", "stop", "config")
 """The subcommands, in the order of the help."""
 
 

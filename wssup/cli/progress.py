@@ -18,11 +18,13 @@ __all__ = ["Progress", "sentence"]
 
 _BAR: Final = 20
 _WORDS: Final = " connections left"
+_MOVED: Final = " connections moved"
 _WIDE: Final = 80
 """Cells that a slot's line needs with its bar and seven-digit counts."""
 _MARKS: Final = {
     "starting": ("◌", "cyan"),
     "ready": ("●", "green"),
+    "moving": ("→", "cyan"),
     "draining": ("◐", "yellow"),
     "done": ("✓", "green"),
     "failed": ("✗", "bold red"),
@@ -31,6 +33,7 @@ _PHASES: Final = {
     "importing": "importing the application",
     "starting": "starting workers",
     "settling": "settling",
+    "moving": "moving the connections",
     "draining": "draining the old workers",
     "rolling_back": "rolling back",
 }
@@ -62,11 +65,14 @@ def sentence(event: Document) -> str | None:
 
 
 def _left(event: Document) -> str | None:
-    active, total = event.get("active"), event.get("total")
-    if not isinstance(active, int):
+    """How many connections are left, or have moved; None if the event does not say."""
+    moved, active = event.get("moved"), event.get("active")
+    number, words = (moved, _MOVED) if isinstance(moved, int) else (active, _WORDS)
+    if not isinstance(number, int):
         return None
+    total = event.get("total")
     of = f" of {count(total)}" if isinstance(total, int) else ""
-    return f"{count(active)}{of}{_WORDS}"
+    return f"{count(number)}{of}{words}"
 
 
 class Progress:
@@ -124,7 +130,7 @@ class Progress:
             left = _left(event) or ""
             if self._console.width < _WIDE:
                 # The figures matter more than the bar and the words.
-                cells.append(Text(left.removesuffix(_WORDS)))
+                cells.append(Text(left.removesuffix(_WORDS).removesuffix(_MOVED)))
             else:
                 cells += [_bar(event), Text(left)]
             table.add_row(*cells)
@@ -132,9 +138,15 @@ class Progress:
 
 
 def _bar(event: Document) -> Text:
-    """How much of a draining worker's connections are gone."""
-    active, total = event.get("active"), event.get("total")
-    if not isinstance(active, int) or not isinstance(total, int) or total <= 0:
+    """How much of a worker's connections have moved, or are gone."""
+    moved, active, total = event.get("moved"), event.get("active"), event.get("total")
+    if not isinstance(total, int) or total <= 0:
         return Text("")
-    gone = max(0, min(_BAR, _BAR * (total - active) // total))
+    if isinstance(moved, int):
+        done = moved
+    elif isinstance(active, int):
+        done = total - active
+    else:
+        return Text("")
+    gone = max(0, min(_BAR, _BAR * done // total))
     return Text("━" * gone, style="green").append("━" * (_BAR - gone), style="dim")

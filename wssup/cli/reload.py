@@ -12,7 +12,7 @@ from wssup.cli.documents import read
 from wssup.cli.exits import FAILED, OK
 from wssup.cli.following import follow
 from wssup.cli.options import instance_options, target_of
-from wssup.cli.text import one_line, safe
+from wssup.cli.text import count, milliseconds, one_line, safe
 
 __all__ = ["command"]
 
@@ -20,8 +20,9 @@ _HELP = """\
 Replace the workers by new ones with the newest code and configuration.
 
 New workers start beside the old ones, on the same listeners. Only when they have
-run well for a while do the old ones drain. If the new code cannot be imported or
-its workers fail, the old ones serve on.
+run well for a while do the connections move to them; those that cannot are closed
+with 1012, spread over the drain window. If the new code cannot be imported, its
+workers fail or the connections cannot resume in it, the old ones serve on.
 
 \b
   wssup reload
@@ -40,6 +41,9 @@ class _Result(msgspec.Struct, frozen=True):
     seconds: float | None = None
     reason: str | None = None
     traceback: str | None = None
+    moved: int | None = None
+    disconnected: int = 0
+    pause_p99_ms: float | None = None
 
 
 @click.command("reload", help=_HELP, short_help="Replace the workers without losing connections.")
@@ -60,7 +64,7 @@ def _conclude(result: _Result) -> int:
     generation = "" if result.generation is None else f" generation {result.generation}"
     seconds = "" if result.seconds is None else f" in {result.seconds:.1f}s"
     if result.outcome == "done":
-        click.echo(f"reloaded:{generation} serves{seconds}")
+        click.echo(f"reloaded:{generation} serves{_figures(result) or seconds}")
         return OK
     if result.outcome == "started":
         click.echo(f"reload started:{generation}; wssup status --watch follows it")
@@ -71,3 +75,15 @@ def _conclude(result: _Result) -> int:
     sys.stderr.write(f"wssup: error: reload {outcome}{seconds}: {one_line(result.reason or '?')}\n")
     sys.stderr.write("  → the old workers serve on; mend the cause and reload again\n")
     return FAILED
+
+
+def _figures(result: _Result) -> str:
+    """What became of the connections; empty if the instance does not say."""
+    if result.moved is None:
+        return ""
+    parts = [f"{count(result.moved)} moved", f"{count(result.disconnected)} disconnected"]
+    if result.pause_p99_ms is not None:
+        parts.append(f"pause p99 {milliseconds(result.pause_p99_ms)}")
+    if result.seconds is not None:
+        parts.append(f"{result.seconds:.1f} s")
+    return ": " + ", ".join(parts)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wssup.cli.documents import Slot, Status, Worker
-from wssup.cli.text import ago, count, one_line, safe
+from wssup.cli.text import ago, count, milliseconds, one_line, safe
 
 __all__ = ["console", "page"]
 
@@ -23,6 +23,7 @@ _STYLES: Final = {
     "reloading": "cyan",
     "replacing": "cyan",
     "settling": "cyan",
+    "moving": "cyan",
     "rescuing": "yellow",
     "alone": "yellow",
     "holding": "cyan",
@@ -76,7 +77,7 @@ def page(status: Status, *, width: int, now: dt.datetime) -> RenderableType:
     :param width: cells in a line; columns are left out before a number is cut.
     """
     parts: list[RenderableType] = [*_head(status, now), Text(""), _table(status, width)]
-    tail = [*_errors(status), *_last_reload(status), *_draining(status)]
+    tail = [*_errors(status), *_handoff(status), *_last_reload(status), *_draining(status)]
     return Group(*parts, *([Text("")] if tail else []), *tail)
 
 
@@ -194,6 +195,26 @@ def _errors(status: Status) -> list[Text]:
     return lines
 
 
+def _handoff(status: Status) -> list[Text]:
+    handoff = status.handoff
+    refused = {reason: n for reason, n in handoff.refused_by_reason.items() if n}
+    if not (handoff.moved or refused or handoff.in_progress):
+        return []
+    line = f"handoff  {count(handoff.moved)} moved"
+    if refused:
+        reasons = ", ".join(
+            f"{one_line(reason).replace('_', ' ')} {count(n)}" for reason, n in refused.items()
+        )
+        line += f", {count(sum(refused.values()))} not ({reasons})"
+    if handoff.moved:
+        pause = handoff.pause_ms
+        figures = (("p50", pause.p50), ("p99", pause.p99), ("max", pause.max))
+        line += "; pause " + ", ".join(f"{name} {milliseconds(ms)}" for name, ms in figures)
+    if handoff.in_progress:
+        line += "; moving now"
+    return [Text(line, style="cyan" if handoff.in_progress else "")]
+
+
 def _last_reload(status: Status) -> list[Text]:
     last = status.last_reload
     if last is None or last.outcome is None:
@@ -203,6 +224,8 @@ def _last_reload(status: Status) -> list[Text]:
         line += f", generation {last.generation}"
     if last.seconds is not None:
         line += f", {last.seconds:.1f}s"
+    if last.moved is not None:
+        line += f", {count(last.moved)} moved, {count(last.disconnected)} disconnected"
     if last.reason:
         line += f": {one_line(last.reason)}"
     return [Text(line, style="" if last.outcome == "done" else "yellow")]

@@ -17,8 +17,9 @@ __all__ = ["command"]
 _HELP = """\
 Run N workers from now on.
 
-More workers are started at once. Fewer: the workers of the last slots drain, and
-their listeners are accepted from by the others. The next start, and a reload with
+More workers are started at once. Fewer: the workers of the last slots hand their
+connections over to the others, which accept from their listeners too, and end;
+connections that cannot move are closed with 1012. The next start, and a reload with
 another number of workers in the configuration, goes by the configuration again.
 
 \b

@@ -5,7 +5,7 @@ Pure functions.
 
 from __future__ import annotations
 
-__all__ = ["ago", "count", "one_line", "safe"]
+__all__ = ["ago", "count", "milliseconds", "one_line", "safe"]
 
 
 def safe(text: str) -> str:
@@ -39,6 +39,11 @@ def _escaped(char: str) -> str:
 def count(number: int) -> str:
     """A whole number with its thousands apart: ``1,001,700``."""
     return f"{number:,}"
+
+
+def milliseconds(value: float) -> str:
+    """A short span in whole milliseconds, or in tenths below ten: ``12 ms``, ``0.3 ms``."""
+    return f"{value:.1f} ms" if value < 9.95 else f"{value:.0f} ms"
 
 
 def ago(seconds: float | None) -> str:

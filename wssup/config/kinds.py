@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import math
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -17,27 +16,19 @@ from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
 from wssup.config.addresses import parse_bind
-from wssup.config.values import (
-    BadValueError,
-    format_duration,
-    format_size,
-    parse_duration,
-    parse_size,
-)
+from wssup.config.values import BadValueError
 
 __all__ = [
     "MAX_BINDS",
     "Binds",
     "Choice",
     "Directory",
-    "Duration",
     "Flag",
     "Given",
     "Kind",
     "Names",
     "Number",
     "Permissions",
-    "Size",
     "Text",
 ]
 
@@ -308,55 +299,6 @@ class Flag(Kind):
         if word in _TRUE or word in _FALSE:
             return word in _TRUE
         raise BadValueError("neither true nor false", "write true or false")
-
-
-@dataclass(frozen=True, slots=True)
-class Duration(Kind):
-    """A duration in seconds."""
-
-    zero: bool = True
-
-    def _metavar(self) -> str:
-        return "TIME"
-
-    def _description(self) -> str:
-        return "duration" if self.zero else "duration above 0"
-
-    def _read(self, value: object, _given: Given, /) -> float:
-        seconds = parse_duration(value)
-        if seconds == 0 and not self.zero:
-            raise BadValueError("must be longer than 0", "write for example 500ms or 2s")
-        return seconds
-
-    def _show(self, value: object) -> str:
-        assert isinstance(value, int | float)
-        assert math.isfinite(value)
-        return f'"{format_duration(value)}"'
-
-
-@dataclass(frozen=True, slots=True)
-class Size(Kind):
-    """A number of bytes."""
-
-    least: int
-    most: int
-
-    def _metavar(self) -> str:
-        return "SIZE"
-
-    def _description(self) -> str:
-        return f"size: {format_size(self.least)} to {format_size(self.most)}"
-
-    def _read(self, value: object, _given: Given, /) -> int:
-        size = parse_size(value)
-        if not self.least <= size <= self.most:
-            span = f"{format_size(self.least)} to {format_size(self.most)}"
-            raise BadValueError(f"not in the range {span}", f"write {span}")
-        return size
-
-    def _show(self, value: object) -> str:
-        assert isinstance(value, int)
-        return f'"{format_size(value)}"'
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,21 +8,14 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from wssup.config.kinds import Choice, Duration, Flag, Names, Number, Size
+from wssup.config.forms import ORIGINS
+from wssup.config.kinds import Choice, Flag, Number
+from wssup.config.quantities import Duration, Size
 from wssup.config.spec import Spec
 
 __all__ = ["Heartbeat", "Limits"]
 
 _MEMORY = 1 << 30
-
-_Origins = Names(
-    pattern=r"\*|[a-z][a-z0-9+.-]*://(?:\*\.)?[a-z0-9.-]+(?::[0-9]{1,5})?"
-    r"|[a-z][a-z0-9+.-]*://\[[0-9a-f:.]+\](?::[0-9]{1,5})?|null",
-    form="an origin (`https://example.com`, `https://*.example.com`) or `*`",
-    example='["https://example.com"]',
-    placeholder="ORIGIN",
-    least=1,
-)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +48,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     origins: Annotated[
         tuple[str, ...],
         Spec(
-            _Origins,
+            ORIGINS,
             "Limits",
             "The origins whose pages may connect; others get status 403. Clients that send no "
             "Origin are no browsers and are not asked.",
@@ -137,6 +130,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             "The most that is read of a connection at a time; one buffer serves the whole worker.",
         ),
     ] = 64 << 10
+    state_bytes: Annotated[
+        int,
+        Spec(
+            Size(0, 64 << 20),
+            "Limits",
+            "The largest encoded ws.state that moves to another worker with its connection; one "
+            "with more is closed with 1012 instead.",
+        ),
+    ] = 256 << 10
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ the value, where it was given and the remedy. Nothing is started then, and the e
 
 **Durations** are seconds, or text with a unit: `30`, `"500ms"`, `"30s"`, `"2m"`, `"8h"`, `"1d"`; at
 most 365 days. **Sizes** are bytes, or text with a unit: `65536`, `"64KiB"`, `"1MiB"`, `"1GiB"`.
+**Shares** are 0 to 1, or text in percent: `0.01`, `"1%"`.
 **Relative paths** in the file start from the file's directory, elsewhere from the current one.
 Links in paths are kept, so that `releases/current` may point elsewhere at the next reload.
 

@@ -12,45 +12,13 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from wssup.config.kinds import (
-    Binds,
-    Choice,
-    Directory,
-    Duration,
-    Flag,
-    Kind,
-    Names,
-    Number,
-    Permissions,
-    Text,
-)
+from wssup.config.forms import APP, HEADERS, NAME
+from wssup.config.kinds import Binds, Choice, Directory, Flag, Kind, Number, Permissions
 from wssup.config.limits import Heartbeat, Limits
+from wssup.config.quantities import Duration, Share, Size
 from wssup.config.spec import Spec
 
 __all__ = ["SETTINGS", "Heartbeat", "Limits", "Setting", "Settings", "Spec", "value_of"]
-
-
-_Name = Text(
-    pattern="[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
-    form="1 to 64 letters, digits, dots, underscores or hyphens, the first a letter or digit",
-    example="default",
-    placeholder="NAME",
-)
-_App = Text(
-    pattern=r"(?!\d)\w+(?:\.(?!\d)\w+)*:(?!\d)\w+(?:\.(?!\d)\w+)*",
-    form="a module and an attribute of it, with a colon between them",
-    example="shop.chat:app",
-    placeholder="MODULE:ATTR",
-)
-
-
-_Headers = Names(
-    pattern=r"[!#$%&'*+.^_`|~0-9a-z-]{1,100}",
-    form="the name of a header",
-    example='["cookie", "x-forwarded-for"]',
-    placeholder="NAMES",
-    word="all",
-)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     name: Annotated[
         str,
-        Spec(_Name, "Instance", "The name of the instance: one master runs under it.", live=False),
+        Spec(NAME, "Instance", "The name of the instance: one master runs under it.", live=False),
     ] = "default"
     runtime_dir: Annotated[
         str,
@@ -78,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     app: Annotated[
         str,
         Spec(
-            _App,
+            APP,
             "Application",
             "The application: a module and the handler in it. `serve` needs it.",
             flag="MODULE:ATTR",
@@ -108,7 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_headers: Annotated[
         tuple[str, ...] | Literal["all"],
         Spec(
-            _Headers,
+            HEADERS,
             "Application",
             "Which request headers a connection keeps for the application once it is open. Fewer "
             "cost less memory; before that, a request has them all.",
@@ -172,6 +140,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "File descriptors that a worker keeps for things other than connections.",
         ),
     ] = 64
+    rebalance: Annotated[
+        bool,
+        Spec(
+            Flag(),
+            "Workers",
+            "Whether connections move to workers that are new, after scaling up or when a lost "
+            "one was replaced, until all have equally many; every 10 s at most.",
+        ),
+    ] = False
 
     ready_timeout: Annotated[
         float,
@@ -198,13 +175,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "all"
     on_reload: Annotated[
-        Literal["close", "wait"],
+        Literal["handoff", "close", "wait"],
         Spec(
-            Choice(("close", "wait")),
+            Choice(("handoff", "close", "wait")),
             "Reload",
-            "Whether old workers close their connections, or wait until these end by themselves.",
+            "Whether old workers hand their connections over to the new ones, close them, or wait "
+            "until these end by themselves. What cannot be handed over is closed.",
         ),
-    ] = "close"
+    ] = "handoff"
+    resume_failure_limit: Annotated[
+        float,
+        Spec(
+            Share(),
+            "Reload",
+            "The share of a worker's connections that may fail to resume in the new code; more of "
+            "them roll the reload back.",
+        ),
+    ] = 0.01
 
     drain_window: Annotated[
         float,
@@ -222,6 +209,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "How long a draining worker may live in all; at least drain_window.",
         ),
     ] = 30.0
+
+    max_worker_age: Annotated[
+        float,
+        Spec(
+            Duration(),
+            "Recycling",
+            "After how long a worker is replaced, give or take a tenth; its connections move to "
+            "the new one. 0: never.",
+        ),
+    ] = 0.0
+    max_worker_rss: Annotated[
+        int,
+        Spec(
+            Size(0, 1 << 40),
+            "Recycling",
+            "The resident memory beyond which a worker is replaced. 0: never.",
+        ),
+    ] = 0
+    max_worker_connections: Annotated[
+        int,
+        Spec(
+            Number(0, 10**15),
+            "Recycling",
+            "How many connections a worker accepts before it is replaced. 0: without end.",
+        ),
+    ] = 0
 
     stall_after: Annotated[
         float,

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: ``30s``, ``500ms``, ``64KiB``.
+"""Durations, sizes and shares as people write them: ``30s``, ``500ms``, ``64KiB``, ``1%``.
 
 Pure functions. Each ``parse_`` has a ``format_`` whose output it reads back to the same number.
 """
@@ -13,8 +13,10 @@ __all__ = [
     "MAX_DURATION",
     "BadValueError",
     "format_duration",
+    "format_share",
     "format_size",
     "parse_duration",
+    "parse_share",
     "parse_size",
 ]
 
@@ -24,6 +26,7 @@ MAX_DURATION: Final = 365 * 86400.0
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]+)?) ?(ms|s|m|h|d)?")
 _BYTES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_SHARE: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,400})?) ?(%)?")
 _SIZE: Final = re.compile(r"([0-9]{1,18}) ?([A-Za-z]{0,8})")
 
 
@@ -109,3 +112,33 @@ def format_size(size: int) -> str:
         if size and size % _BYTES[unit] == 0:
             return f"{size // _BYTES[unit]}{unit}"
     return f"{size}B"
+
+
+def parse_share(value: object) -> float:
+    """The share of a whole, 0 to 1, that a number or a text (``0.01``, ``1%``) stands for.
+
+    :raises BadValueError: if it is no share, or not from 0 to 1.
+    """
+    remedy = 'write 0 to 1, or percent: 0.01, "1%"'
+    if isinstance(value, str):
+        match = _SHARE.fullmatch(value.strip())
+        if match is None:
+            raise BadValueError("not a share", remedy)
+        # In decimals: 0.7 / 100 is not the float nearest to 0.007.
+        number = Decimal(match[1])
+        share = float(number / 100 if match[2] else number)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        # Written so that NaN fails, and an integer too large for a float is still compared.
+        if not 0 <= value <= 1:
+            raise BadValueError("not from 0 to 1", remedy)
+        share = float(value)
+    else:
+        raise BadValueError("not a share", remedy)
+    if share > 1:
+        raise BadValueError("not from 0 to 1", remedy)
+    return share + 0.0
+
+
+def format_share(share: float) -> str:
+    """The share in percent; `parse_share` reads it back."""
+    return f"{format((Decimal(repr(share)) * 100).normalize(), 'f')}%"

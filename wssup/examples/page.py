@@ -1,5 +1,5 @@
-"""A page that shows what a deploy does: each of its WebSockets says which worker and generation
-serves it.
+"""A page that shows what a deploy does: each of its WebSockets counts, and says which worker and
+generation serves it. A reload moves them to new workers, and they count on.
 
 ``wssup serve wssup.examples.page:app`` serves the WebSockets; the page is answered by every worker
 on the next port (8766), from the lifespan. Open it, run ``wssup reload``, and watch.
@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
-from trio_websocket import WebSocketConnection, WebSocketRequest
 
 import wssup
 
@@ -29,22 +28,31 @@ _log = logging.getLogger("page")
 _PATIENCE = 5.0
 
 
-async def app(request: WebSocketRequest) -> None:
-    """Say who serves; then a message each second, and one for each that comes in."""
+@wssup.resumable
+async def app(request: wssup.Request) -> None:
+    """Say who serves; then count on, each second and with each message that comes in. What has been
+    counted is in ``ws.state``, which moves with the connection.
+    """
     ws = await request.accept()
     worker = wssup.current_worker()
     hello = {"slot": worker.slot, "generation": worker.generation, "pid": worker.pid}
-    await ws.send_message(json.dumps(hello))
+    await ws.send_message(json.dumps({**hello, "resumed": ws.resumed}))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_tick, ws)
-        while True:
-            await ws.send_message(await ws.get_message())
+        async for _ in ws:
+            await _count(ws)
+        nursery.cancel_scope.cancel()
 
 
-async def _tick(ws: WebSocketConnection) -> None:
+async def _tick(ws: wssup.Connection) -> None:
     while True:
         await trio.sleep(1)
-        await ws.send_message("tick")
+        await _count(ws)
+
+
+async def _count(ws: wssup.Connection) -> None:
+    ws.state["count"] = ws.state.get("count", 0) + 1
+    await ws.send_message(str(ws.state["count"]))
 
 
 @asynccontextmanager

@@ -29,6 +29,14 @@ class Room:
         self._people.discard(ws)
         self._tell(f"{ws.id} has left ({code})")
 
+    def on_suspend(self, ws: wssup.Connection) -> None:
+        """It moves to another worker, and takes its place in the room there."""
+        self._people.discard(ws)
+
+    def on_resume(self, ws: wssup.Connection) -> None:
+        """It comes from another worker; nobody needs to know."""
+        self._people.add(ws)
+
     def _tell(self, text: str) -> None:
         # False for those who are gone or do not take what they are sent: they miss it.
         for person in self._people:

@@ -66,7 +66,7 @@ class Accepting:
         self._scopes: dict[Key, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
         self._on = False
-        #: Sockets taken here that are not closed yet.
+        #: Sockets taken here, or come from another worker, that are not closed yet.
         self.open = 0
         #: Sockets taken here that are closed.
         self.closed = 0
@@ -126,8 +126,16 @@ class Accepting:
         for key in list(self._listeners):
             self.remove(key)
 
+    def room(self) -> int:
+        """How many more sockets there may be."""
+        return self._limit - self.open
+
+    def took_one(self) -> None:
+        """A socket came from another worker."""
+        self.open += 1
+
     def closed_one(self) -> None:
-        """A socket taken here was closed."""
+        """A socket taken here was closed, or went to another worker."""
         self.open -= 1
         self.closed += 1
         self._relief.set()

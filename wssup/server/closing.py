@@ -7,12 +7,20 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from trio_websocket import CloseReason, ConnectionClosed
+from trio_websocket import CloseReason
 
 from wssup import logs
-from wssup.scoreboard import ClosedReason, HandshakeFailure, Label, RefusedReason, RowWriter
+from wssup.scoreboard import (
+    ClosedReason,
+    HandoffRefusal,
+    HandshakeFailure,
+    Label,
+    RefusedReason,
+    RowWriter,
+)
 from wssup.server import sockets
 from wssup.server.connection import Connection, State
+from wssup.server.described import MOVED
 from wssup.server.frames import CLOSE, Violation, close_payload, encode
 from wssup.server.loops import Loop
 
@@ -31,12 +39,16 @@ class Leave(NamedTuple):
     """An order to close connections.
 
     :ivar until: the end of its window, in seconds of ``time.monotonic()``.
+    :ivar unmoved: why the connections cannot move to another worker instead, if that was wanted.
+    :ivar spares: those are left alone that move when the application has done its work for them.
     """
 
     code: int
     reason: str
     verdict: Label
     until: float
+    unmoved: HandoffRefusal | None = None
+    spares: bool = False
 
 
 class Closing:
@@ -48,7 +60,7 @@ class Closing:
 
     def __init__(self, pump: Pump, closed_one: Callable[[], None]) -> None:
         self._pump = pump
-        self._closed_one = closed_one
+        self.closed_one = closed_one
         self._doomed: list[Connection] = []
         self._log = logs.get()
         self._tells = logs.is_debug()
@@ -153,6 +165,13 @@ class Closing:
         self._doomed.append(connection)
         self._pump.nudge()
 
+    def moved(self, connection: Connection) -> None:
+        """The connection lives on elsewhere: tell all who wait for something of it here."""
+        connection.status = State.ENDED
+        connection.tick = 0
+        connection.closed = MOVED
+        _wake(self._pump.loop, connection, over=True)
+
     # Orders.
 
     def is_open(self, connection: Connection) -> None:
@@ -175,14 +194,24 @@ class Closing:
         self.leave = order
         now = time.monotonic()
         window = order.until - now
-        there = [c for c in self._pump.connections.values() if c.status is State.OPEN]
+        there = [
+            c
+            for c in self._pump.connections.values()
+            if c.status is State.OPEN and not (order.spares and self._pump.handoff.wants(c))
+        ]
         chance.shuffle(there)
         for index, connection in enumerate(there):
             if window > 0:
                 when = now + window * (index + chance.random()) / len(there)
                 self.close_at(connection, when, order)
             else:
-                self.close(connection, order.code, order.reason, order.verdict)
+                self.carry_out(connection, order)
+
+    def carry_out(self, connection: Connection, order: Leave) -> None:
+        """Close a connection because of an order."""
+        if connection.status is State.OPEN:
+            self._pump.handoff.left_behind(connection, order.unmoved)
+            self.close(connection, order.code, order.reason, order.verdict)
 
     def keep_all(self) -> None:
         """Take an order back, as far as it was not carried out."""
@@ -196,7 +225,7 @@ class Closing:
             if connection.status in {State.HANDSHAKE, State.PENDING}:
                 self.lose(connection, HandshakeFailure.DRAINING)
             else:
-                if connection.status in {State.OPEN, State.CLOSING}:
+                if connection.status in {State.OPEN, State.CLOSING, State.HELD}:
                     connection.verdict = verdict
                 self.lose(connection)
 
@@ -211,6 +240,7 @@ class Closing:
             # Who sees that they are gone sees what they have sent, too.
             self._pump.flush_counters()
         for connection in doomed:
+            self._pump.handoff.forget(connection)
             fd, connection.fd = connection.fd, -1
             self._pump.remove(connection, fd)
             connection.drop_queue(keep_first=False)
@@ -218,7 +248,7 @@ class Closing:
             _count(self._pump.row, connection)
             if self._tells and connection.verdict is not None:
                 self._log.debug("closed", reason=connection.verdict.label)
-            self._closed_one()
+            self.closed_one()
             try:
                 self._pump.style.ended(connection)
             except Exception as error:  # noqa: BLE001 - the boundary: one connection, whatever it did
@@ -231,20 +261,19 @@ def _wake(loop: Loop, connection: Connection, *, over: bool = False) -> None:
 
     :param over: it has ended, which is what those in ``aclose()`` wait for.
     """
-    closed = connection.closed
     if connection.receiver is not None:
         waiting = [connection.receiver, *(connection.more_receivers or ())]
         connection.receiver = connection.more_receivers = None
         for waiter in waiting:
-            loop.wake_error(waiter, ConnectionClosed(closed))
+            loop.wake_error(waiter, connection.gone())
     if connection.senders:
         senders, connection.senders = connection.senders, None
         for waiter, _ in senders:
-            loop.wake_error(waiter, ConnectionClosed(closed))
+            loop.wake_error(waiter, connection.gone())
     if connection.pings:
         pings, connection.pings = connection.pings, None
         for waiter in pings.values():
-            loop.wake_error(waiter, ConnectionClosed(closed))
+            loop.wake_error(waiter, connection.gone())
     if over and connection.closers:
         closers, connection.closers = connection.closers, None
         for waiter in closers:

@@ -15,15 +15,15 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import trio_websocket
-from trio_websocket import CloseReason, ConnectionClosed, Endpoint
+from trio_websocket import CloseReason, ConnectionClosed
 
 from wssup.scoreboard import Label
-from wssup.server import handshake, sockets
+from wssup.server.described import Described
 from wssup.server.frames import BINARY, CONTROL_BYTES, PING, PONG, TEXT, close_payload
-from wssup.server.wire import WireConnection
 
 if TYPE_CHECKING:
     from wssup.server.closing import Leave
+    from wssup.server.loops import Scope
     from wssup.server.pump import Pump
 
 __all__ = ["Connection", "State"]
@@ -40,28 +40,27 @@ class State(IntEnum):
     FLUSHING = 5  # our last words are said; lingers when they are written
     LINGERING = 6  # what still comes is thrown away until the peer ends
     ENDED = 7
+    HELD = 8  # it moves to another worker: not read from, and not closed
 
 
 _OPEN: Final = State.OPEN
 
 
-class Connection(WireConnection):
+class Connection(Described):
     """A WebSocket that a client opened.
 
     :ivar closed: why the connection was or is being closed, a ``trio_websocket.CloseReason``;
         ``None`` while it is open. Read only.
     :ivar subprotocol: the negotiated one, or ``None``. Read only.
     :ivar id: a number that no other connection has while the instance lives.
+    :ivar resumed: whether it was opened in another worker and came from there. Read only.
     """
 
     __slots__ = (
         "__weakref__",
-        "_state",
         "by_client",
-        "closed",
         "closers",
         "deadline",
-        "head",
         "heard",
         "id",
         "inbox",
@@ -70,10 +69,11 @@ class Connection(WireConnection):
         "more_receivers",
         "opened",
         "paused",
-        "peer",
         "ping_sent",
         "pings",
         "receiver",
+        "resumed",
+        "scope",
         "senders",
         "status",
         "stuck",
@@ -125,6 +125,9 @@ class Connection(WireConnection):
         self.pings: dict[bytes, Any] | None = None
         self.closers: list[Any] | None = None
         self._state: dict[str, Any] | None = None
+        self.resumed = False
+        #: What cancels its handler so that it can move.
+        self.scope: Scope | None = None
 
     def __repr__(self) -> str:
         return f"<wssup.Connection {self.id} {self.status.name.lower()}>"
@@ -137,55 +140,6 @@ class Connection(WireConnection):
         if self.verdict is None:
             self.verdict = verdict
 
-    # What it is.
-
-    is_client: Final = False
-    is_server: Final = True
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """The application's own data about this connection."""
-        if self._state is None:
-            self._state = {}
-        return self._state
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the connection is closed or being closed."""
-        return self.closed is not None
-
-    @property
-    def path(self) -> str:
-        """The requested path, with its query."""
-        return target_of(self.head)
-
-    @property
-    def handshake_headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The headers of the client's request, names in lower case; with ``keep_headers`` only
-        those that it names.
-        """
-        return tuple(handshake.parse(self.head).headers)
-
-    @property
-    def remote(self) -> Endpoint | str:
-        """Where the client is; ``"unix:"`` on a unix socket. Known after the end, too."""
-        if not self.peer:
-            return "unix:"
-        return Endpoint(*sockets.unpacked(self.peer), is_ssl=False)
-
-    @property
-    def local(self) -> Endpoint | str:
-        """Where the client connected to; ``"unix:/path"`` on a unix socket.
-
-        :raises ConnectionClosed: the connection has ended.
-        """
-        if self.fd < 0:
-            raise ConnectionClosed(self.closed)
-        address = sockets.local_address(self.fd, self.peer)
-        if isinstance(address, str):
-            return f"unix:{address}"
-        return Endpoint(*address, is_ssl=False)
-
     # Receiving.
 
     async def get_message(self) -> str | bytes:
@@ -194,9 +148,11 @@ class Connection(WireConnection):
         What came before the client closed can still be had after it.
 
         :raises ConnectionClosed: there is none, and none will come.
+        :raises ConnectionMoved: it lives on in another worker; so of all that follow.
         """
         pump = self.wire
-        if self.inbox:
+        moves = pump.watchful and pump.handoff.receives(self)
+        if self.inbox and not moves:
             await pump.cancel_point()
             if self.inbox:
                 message: str | bytes = self.inbox.pop(0)
@@ -209,7 +165,7 @@ class Connection(WireConnection):
         if self.closed is not None:
             await pump.cancel_point()
             await pump.schedule_point()
-            raise ConnectionClosed(self.closed)
+            raise self.gone()
         waiter = pump.waiter()
         if self.receiver is None:
             self.receiver = waiter
@@ -293,12 +249,12 @@ class Connection(WireConnection):
                     pump.must_flush(self)
             except OSError:
                 pump.closing.lose(self)
-                raise ConnectionClosed(self.closed) from None
+                raise self.gone() from None
         elif self.outbox is not None and self.closed is None and pump.pressure.must_wait(self):
             await self._wait_to_send(message)
             return
         elif not self.send_nowait(message):
-            raise ConnectionClosed(self.closed)
+            raise self.gone()
         await pump.schedule_point()
 
     async def _wait_to_send(self, message: str | bytes) -> None:
@@ -329,7 +285,7 @@ class Connection(WireConnection):
         pump = self.wire
         await pump.loop.cancel_point()
         if self.closed is not None:
-            raise ConnectionClosed(self.closed)
+            raise self.gone()
         if payload is None:
             payload = pump.random.randbytes(4)
         if len(payload) > CONTROL_BYTES:
@@ -340,7 +296,7 @@ class Connection(WireConnection):
         # Who waits is woken when the connection ends, so nobody waits before the ping is sent.
         pump.send_control(self, PING, payload)
         if self.closed is not None:
-            raise ConnectionClosed(self.closed)
+            raise self.gone()
         waiter = pings[payload] = pump.loop.waiter()
 
         def forget(_: object) -> Any:
@@ -357,7 +313,7 @@ class Connection(WireConnection):
         """
         await self.wire.loop.cancel_point()
         if self.closed is not None:
-            raise ConnectionClosed(self.closed)
+            raise self.gone()
         if payload is not None and len(payload) > CONTROL_BYTES:
             raise ValueError(f"a pong's payload has at most {CONTROL_BYTES} bytes")
         self.wire.send_control(self, PONG, payload or b"")
@@ -366,7 +322,8 @@ class Connection(WireConnection):
     # Closing.
 
     def close_nowait(self, code: int = 1000, reason: str | None = None) -> None:
-        """Begin to close the connection; nothing happens if it is closed or being closed.
+        """Begin to close the connection; nothing happens if it is closed, being closed, or being
+        moved to another worker, where it is the application's to close.
 
         :param code: RFC 6455 section 7.4: 1000, 1001… or 3000 to 4999.
         :raises ValueError: a code that nobody may send.
@@ -383,7 +340,7 @@ class Connection(WireConnection):
         """
         pump = self.wire
         self.close_nowait(code, reason)
-        if self.status is State.ENDED:
+        if self.status is State.ENDED or self.status is State.HELD:
             await pump.loop.cancel_point()
             await pump.loop.schedule_point()
             return
@@ -422,8 +379,3 @@ def _forgetting(forgotten: Any, connection: Connection, waiter: Any) -> Any:
         return forgotten
 
     return forget
-
-
-def target_of(head: bytes) -> str:
-    """The request target of a head that was parsed before."""
-    return head[head.index(b" ") + 1 : head.index(b" ", head.index(b" ") + 1)].decode("latin-1")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+import socket
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import trio
 
 from wssup.application import Application
 from wssup.config.settings import Heartbeat, Limits
-from wssup.scoreboard import ClosedReason, RowWriter
+from wssup.messages import HandOver, Message, TakeOver
+from wssup.scoreboard import ClosedReason, HandoffRefusal, RowWriter
 from wssup.server.accepting import Accepting
 from wssup.server.closing import Leave
+from wssup.server.handoff.receiving import Receiver
+from wssup.server.handoff.sending import Sender
 from wssup.server.loops.trio import TrioLoop
 from wssup.server.pump import Pump
 from wssup.server.styles import EventStyle, TaskStyle
@@ -45,7 +49,7 @@ class Engine:
         self._style: EventStyle | TaskStyle = (
             EventStyle(application.handler)
             if application.is_event_style
-            else TaskStyle(application.handler)
+            else TaskStyle(application.handler, resumable=application.is_resumable)
         )
         self._pump = Pump(
             self._style,
@@ -56,8 +60,12 @@ class Engine:
             row=row,
             serial=serial,
             closed_one=self._closed_one,
+            took_one=accepting.took_one,
+            room=accepting.room,
         )
         self._style.idle = self._look
+        self._pump.handoff.changed = self._moved
+        self._swept = trio.Event()
         self._empty = trio.Event()
         self._random = random.Random()  # noqa: S311 - spreads closes in time; made after the fork
         accepting.adopt = self._pump.opening.adopt
@@ -67,6 +75,7 @@ class Engine:
         try:
             await self._loop.run(task_status=task_status)
         finally:
+            self._pump.handoff.abandon(ClosedReason.ERROR)
             self._pump.close_descriptors()
 
     @property
@@ -85,14 +94,80 @@ class Engine:
                 self._empty = trio.Event()
             await self._empty.wait()
 
-    def close_all(self, code: int, why: str, reason: ClosedReason, window: float) -> None:
+    # Handoff.
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether the application's connections can move."""
+        return self._style.resumable
+
+    def hand_over(
+        self, order: HandOver, end: socket.socket, post: Callable[[Message], None]
+    ) -> None:
+        """Move connections to the worker at the other end of a link, which is owned from now on.
+
+        :param post: tells the master.
+        """
+        handoff = self._pump.handoff
+        handoff.senders.append(Sender(handoff, order, end, post))
+
+    def take_over(
+        self, order: TakeOver, end: socket.socket, post: Callable[[Message], None]
+    ) -> None:
+        """Take connections from the worker at the other end of a link; as `hand_over`."""
+        Receiver(self._pump.handoff, order, end, post)
+
+    def recall(self, session: int) -> None:
+        """End a session in which connections are handed over."""
+        for sender in list(self._pump.handoff.senders):
+            if sender.session == session:
+                sender.end("recalled")
+
+    def take_no_more(self) -> None:
+        """End all sessions in which connections are taken over."""
+        self._pump.handoff.take_no_more()
+
+    def end_handoffs(self) -> None:
+        """End all sessions in which connections are handed over."""
+        self._pump.handoff.end_all("")
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether connections are being handed over."""
+        return bool(self._pump.handoff.senders)
+
+    async def wait_swept(self) -> None:
+        """Wait until all that can be moved at once is."""
+        while not self._pump.handoff.is_swept:
+            if self._swept.is_set():
+                self._swept = trio.Event()
+            await self._swept.wait()
+
+    def _moved(self) -> None:
+        self._swept.set()
+
+    # The end.
+
+    def close_all(
+        self,
+        code: int,
+        why: str,
+        reason: ClosedReason,
+        window: float,
+        unmoved: HandoffRefusal | None = None,
+        *,
+        spares: bool = False,
+    ) -> None:
         """Have every connection closed with ``code``, spread evenly with jitter over ``window``
         seconds.
 
         What finishes its handshake later is closed within what is left of the window. A later order
         replaces an earlier one.
+
+        :param unmoved: why connections are closed that should have moved.
+        :param spares: leave those alone that move when the application has done its work for them.
         """
-        order = Leave(code, why, reason, time.monotonic() + window)
+        order = Leave(code, why, reason, time.monotonic() + window, unmoved, spares)
         self._pump.closing.close_all(order, self._random)
 
     def keep_all(self) -> None:
@@ -103,13 +178,15 @@ class Engine:
         """Cut off what is left, and what still comes out of the accept queue; cancel the
         application's tasks.
         """
+        self._pump.handoff.abandon(reason)
         self._pump.opening.hurry = True
         self._pump.closing.abort_all(reason)
         self._loop.cancel()
 
     def flush(self) -> None:
-        """Write traffic counters to the scoreboard."""
+        """Write traffic counters to the scoreboard; to be called from time to time."""
         self._pump.flush_counters()
+        self._pump.handoff.look(time.monotonic())
 
     def _closed_one(self) -> None:
         self._accepting.closed_one()

@@ -53,10 +53,13 @@ class Heartbeats:
         self._interval = settings.ping_interval
         self._timeout = settings.ping_timeout
 
-    def begin(self, connection: Connection) -> None:
-        """A connection is open."""
+    def begin(self, connection: Connection, now: float) -> None:
+        """A connection is open here from now on."""
         if self._interval:
-            self._pump.schedule(connection, self._next_turn(connection, connection.opened))
+            self._pump.schedule(connection, self._next_turn(connection, now), sooner=True)
+            if connection.ping_sent:
+                # Sent by the worker that it comes from; the pong may be on its way.
+                self._pump.schedule(connection, connection.ping_sent + self._timeout, sooner=True)
 
     def _next_turn(self, connection: Connection, now: float) -> float:
         """When it is a connection's turn to be pinged. Each has a place of its own in the interval,
@@ -82,6 +85,8 @@ class Heartbeats:
                 pump.closing.lose(connection)
             case State.OPEN:
                 self._open(connection, now, lag)
+            case State.HELD:
+                pump.handoff.overdue(connection)
             case _:
                 pump.closing.lose(connection)
 
@@ -90,8 +95,7 @@ class Heartbeats:
         leave = connection.leave
         if leave is not None:
             if leave[0] <= now:
-                _, order = leave
-                pump.closing.close(connection, order.code, order.reason, order.verdict)
+                pump.closing.carry_out(connection, leave[1])
                 return
             pump.schedule(connection, leave[0], sooner=True)
         if connection.outbox is not None and self._is_given_up(connection, now, lag):

@@ -137,8 +137,30 @@ class Opening:
             pump.again(connection)
         pump.watch(connection)
         pump.transmit(connection, answer)
-        pump.heartbeat.begin(connection)
-        pump.closing.is_open(connection)
+        pump.heartbeat.begin(connection, connection.opened)
+        self._is_open(connection)
+
+    def take_over(self, connection: Connection, now: float) -> None:
+        """Go on with a WebSocket that was made by another worker."""
+        pump = self._pump
+        pump.connections[connection.fd] = connection
+        self._count(connection.peer)
+        try:
+            if connection.unfinished is not None and connection.unfinished.more:
+                pump.again(connection)
+            if connection.outbox is not None:
+                pump.must_flush(connection)
+            else:
+                pump.watch(connection)
+        except OSError:  # as in adopt()
+            pump.closing.lose(connection)
+            return
+        pump.heartbeat.begin(connection, now)
+        self._is_open(connection)
+
+    def _is_open(self, connection: Connection) -> None:
+        self._pump.closing.is_open(connection)
+        self._pump.handoff.opened(connection)
 
     def _refuse(self, connection: Connection, error: handshake.BadRequestError) -> None:
         """Tell a client what is wrong with its request."""

@@ -31,9 +31,11 @@ from wssup.config.settings import Heartbeat, Limits
 from wssup.scoreboard import ClosedReason, HandshakeFailure, RowWriter
 from wssup.server import heartbeat, sockets
 from wssup.server.backpressure import Backpressure
+from wssup.server.chores import Chores
 from wssup.server.closing import Closing
 from wssup.server.connection import Connection, State
 from wssup.server.frames import PONG, Close, Decoder, Event, Ping, Pong, Violation, encode
+from wssup.server.handoff.moving import Moving
 from wssup.server.loops import Loop
 from wssup.server.opening import Opening
 from wssup.server.wheel import Wheel
@@ -64,8 +66,11 @@ class Pump(Wire):
     :param style: the application.
     :param serial: the worker's number in its instance.
     :param keep_headers: names of request headers that are kept; ``None`` for all.
-    :param closed_one: called for each socket that was closed.
+    :param closed_one: called for each socket that was closed, or left for another worker.
+    :param took_one: called for each socket that came from another worker.
+    :param room: how many sockets there may be besides those that are.
     :ivar connections: by descriptor.
+    :ivar watchful: receives tell ``handoff`` of themselves.
     """
 
     def __init__(
@@ -79,6 +84,8 @@ class Pump(Wire):
         serial: int,
         keep_headers: Collection[str] | None,
         closed_one: Callable[[], None],
+        took_one: Callable[[], None] = lambda: None,
+        room: Callable[[], int] = lambda: 1 << 30,
     ) -> None:
         super().__init__(
             Decoder(message_bytes=limits.message_bytes, fragments=limits.fragments),
@@ -98,6 +105,8 @@ class Pump(Wire):
         self.closing = Closing(self, closed_one)
         self.pressure = Backpressure(self)
         self.heartbeat = heartbeat.Heartbeats(self, beat)
+        self.handoff = Moving(self, room=room, took_one=took_one)
+        self.watchful = False
         self._again: dict[Connection, None] = {}
         self._in_turn = False
         self._wheel = Wheel()
@@ -111,6 +120,7 @@ class Pump(Wire):
         #: Wakes the loop for what no socket will tell.
         self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._nudge, _IN)
+        self.chores = Chores(self._epoll, self.nudge)
         style.begin(self)
         self._deliver = self._deliver_or_answer if beat.app_ping else style.deliver
         self._whole_budget = style.whole_budget
@@ -140,13 +150,16 @@ class Pump(Wire):
             ready = self._poll(0, _SOCKETS)
             if ready:
                 self._serve_all(ready, again)
+            if self.chores:
+                for chore in self.chores.take():
+                    self._do(chore)
         finally:
             self._in_turn = False
             self._end_turn()
         # After the last turn of a burst comes one without anything ready.
         if not ready or time.monotonic() >= self._flush_at:
             self.flush_counters()
-        return bool(ready) or bool(self._again)
+        return bool(ready) or bool(self._again) or bool(self.chores)
 
     def _serve_all(self, ready: list[tuple[int, int]], served: Container[Connection]) -> None:
         """The hot path: what is open, readable and holds one whole message goes no further.
@@ -159,7 +172,7 @@ class Pump(Wire):
         for fd, bits in ready:
             connection = connections.get(fd)
             if connection is None:
-                os.eventfd_read(fd)  # nothing else is registered that is no connection
+                self._other(fd, bits)
                 continue
             try:
                 if served and connection in served:
@@ -181,6 +194,20 @@ class Pump(Wire):
                 began, now = now, monotonic()
                 if now - began > _SLOW:
                     self.took(connection, watched, now - began)
+
+    def _other(self, fd: int, bits: int) -> None:
+        """What is registered that is no connection."""
+        if fd == self._nudge:
+            os.eventfd_read(fd)
+        else:
+            self.chores.ready(fd, bits)
+
+    def _do(self, chore: Callable[[], None]) -> None:
+        try:
+            chore()
+        except Exception as error:  # noqa: BLE001 - the boundary: whatever it was about, others live on
+            self._log.error("handoff_failed", exc_info=error)
+            self.handoff.end_all("it failed; see the log")
 
     def _broke(self, connection: Connection, error: Exception) -> None:
         self._log.error("connection_failed", exc_info=error)
@@ -239,6 +266,8 @@ class Pump(Wire):
             self.opening.read_head(connection)
         elif status is State.CLOSING:
             self._take(connection, connection.receive(FRAMES))
+        elif status is State.HELD:
+            return  # told before it was taken off
         elif status is not State.PENDING:
             if sockets.discard(connection.fd, self.buffers):
                 self.closing.lose(connection)
@@ -327,7 +356,7 @@ class Pump(Wire):
     def watch(self, connection: Connection) -> None:
         """Register a connection for what it waits for, and nothing else."""
         status = connection.status
-        if status is State.ENDED:
+        if status is State.ENDED or status is State.HELD:
             return
         mask = _IN | _GONE
         if status is State.PENDING:
@@ -355,6 +384,12 @@ class Pump(Wire):
         del self.connections[fd]
         self.opening.forget(connection)
         os.close(fd)
+
+    def unwatch(self, connection: Connection) -> None:
+        """Read no more of a connection, whatever is left of its last read."""
+        self._again.pop(connection, None)
+        connection.tick = 0
+        self._register(connection, 0)
 
     def schedule(self, connection: Connection, when: float, *, sooner: bool = False) -> None:
         """Set a connection's deadline.

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["Request"]
 
 
+#: RFC 6455 section 7.4.1.
+_POLICY_VIOLATION = 1008
+
+
 class Request:
     """A request to open a WebSocket, in order as far as RFC 6455 goes.
 
@@ -26,9 +30,9 @@ class Request:
 
     __slots__ = ("_answered", "_connection", "_head")
 
-    def __init__(self, connection: Connection, head: handshake.Head) -> None:
+    def __init__(self, connection: Connection, head: handshake.Head | None) -> None:
         self._connection = connection
-        self._head: handshake.Head | None = head
+        self._head = head
         self._answered = False
 
     def __repr__(self) -> str:
@@ -38,6 +42,13 @@ class Request:
     def connection(self) -> Connection:
         """The connection, which is no WebSocket before it is accepted."""
         return self._connection
+
+    @property
+    def resumed(self) -> bool:
+        """Whether its WebSocket was accepted in another worker and came from there. To accept it
+        gives the connection as it is; to reject it closes that with 1008.
+        """
+        return self._connection.resumed
 
     @property
     def _pump(self) -> Pump:
@@ -99,6 +110,9 @@ class Request:
         :raises ValueError: a subprotocol that was not proposed, or a header that cannot be sent.
         """
         self._check()
+        if self.resumed:
+            self._answered = True
+            return self._connection
         answer = handshake.accept_response(
             self._parsed, subprotocol=subprotocol, extra_headers=extra_headers
         )
@@ -125,6 +139,10 @@ class Request:
         self._check()
         if not 300 <= status_code <= 599:
             raise ValueError(f"status {status_code} rejects nothing: use 300 to 599")
+        if self.resumed:
+            self._answered = True
+            self._connection.close_nowait(_POLICY_VIOLATION, "rejected")
+            return
         answer = handshake.response(status_code, body or b"", extra_headers or ())
         self._head, self._answered = None, True
         self._pump.opening.respond(self._connection, answer, HandshakeFailure.REJECTED)
@@ -156,5 +174,5 @@ class Request:
     def _check(self) -> None:
         if self._answered:
             raise RuntimeError("this request was answered already")
-        if self.is_answered:
+        if self.is_answered and not (self.resumed and self._connection.status is State.OPEN):
             raise ConnectionClosed(self._connection.closed or CloseReason(1006, None))

@@ -11,9 +11,11 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 import trio
@@ -28,17 +30,23 @@ from wssup.messages import (
     Accept,
     Drain,
     Failed,
+    HandedOver,
+    HandOver,
     Hello,
     Leaving,
     Listen,
     Message,
     Ready,
+    Recall,
+    TakeOver,
+    TookOver,
     Unlisten,
 )
-from wssup.scoreboard import ClosedReason
+from wssup.scoreboard import ClosedReason, HandoffRefusal
 from wssup.server.accepting import Accepting
 from wssup.server.collecting import Collecting
 from wssup.server.engine import Engine
+from wssup.server.handoff.record import VERSIONS
 from wssup.start import WorkerStart
 
 __all__ = ["main"]
@@ -152,7 +160,7 @@ class _Worker:
             self._collecting = Collecting()
             self._row.heartbeat(time.monotonic_ns(), 0)
             self._switch(on=True)
-            self._post(Ready(time.monotonic() - began))
+            self._post(Ready(time.monotonic() - began, engine.is_resumable, VERSIONS))
         else:
             self._drain(self._order)
         await self._drained.wait()
@@ -200,6 +208,8 @@ class _Worker:
         # log where it hangs, and exits.
         faulthandler.dump_traceback_later(_ORPHAN_TIMEOUT + _ORPHAN_WINDOW, exit=True)
         self._log.warning("master_gone", hint="closing listeners, then connections")
+        if self._engine is not None:
+            self._engine.end_handoffs()
         window = min(_ORPHAN_WINDOW, self._settings.drain_window)
         self._drain(Drain(_SERVICE_RESTART, "service restart", window, _ORPHAN_TIMEOUT))
 
@@ -219,8 +229,34 @@ class _Worker:
                     self._accepting.remove((slot, address))
             case Drain() as order:
                 self._drain(order)
+            case HandOver() | TakeOver() | Recall() as order:
+                self._move(order, received.descriptors)
             case other:
                 self._log.error("unexpected_message", kind=type(other).__name__)
+
+    def _move(self, order: HandOver | TakeOver | Recall, descriptors: list[int]) -> None:
+        """Connections go to another worker, or come from one."""
+        engine = self._engine
+        ends = [
+            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=descriptor)
+            for descriptor in descriptors
+        ]
+        match order:
+            case HandOver(session=session):
+                if engine is not None:
+                    engine.hand_over(order, ends.pop(), self._post)
+                else:
+                    self._post(HandedOver(session, 0, "it has not started up"))
+            case TakeOver(session=session):
+                if engine is not None and self._order is None:
+                    engine.take_over(order, ends.pop(), self._post)
+                else:
+                    self._post(TookOver(session, 0, 0))
+            case Recall(session=session):
+                if engine is not None:
+                    engine.recall(session)
+        for end in ends:
+            end.close()
 
     def _switch(self, *, on: bool) -> None:
         self._accepting.switch(on=on)
@@ -241,6 +277,8 @@ class _Worker:
         self._accepting.close_listeners()
         if self._engine is not None:
             self._engine.accept(on=False)
+            # What is not acknowledged is the other worker's, which knows better what to do with it.
+            self._engine.take_no_more()
         else:
             # Still starting up, with nobody to say goodbye to.
             self._starting.cancel()
@@ -261,15 +299,25 @@ class _Worker:
             # A later order may have come before this task had its first turn.
             await trio.lowlevel.checkpoint_if_cancelled()
             with trio.move_on_at(deadline):
-                if order.wait:
-                    with trio.move_on_at(deadline - order.timeout * (1 - _SPREAD_SHARE) - window):
+                last = deadline - order.timeout * (1 - _SPREAD_SHARE) - window
+                unmoved = HandoffRefusal[order.unmoved.upper()] if order.unmoved else None
+                close = partial(engine.close_all, order.code, order.reason, reason, window, unmoved)
+                if not order.wait:
+                    # What moves is not closed; a session that does not get on is not waited for.
+                    with trio.move_on_at(max(last, trio.current_time() + order.timeout / 2)):
+                        await engine.wait_swept()
+                if not order.wait and engine.is_moving:
+                    close(spares=True)
+                if order.wait or engine.is_moving:
+                    with trio.move_on_at(last):
                         await engine.wait_empty()
-                engine.close_all(order.code, order.reason, reason, window)
+                close()
                 await engine.wait_empty()
             if engine.count:
                 self._log.warning("drain_deadline", left=engine.count)
                 engine.abort_all(ClosedReason.DEADLINE)
                 await engine.wait_empty()
+            engine.end_handoffs()
             engine.flush()
             self._drained.set()
 

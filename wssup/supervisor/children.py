@@ -13,7 +13,7 @@ from wssup.channel import Channel
 from wssup.messages import Message
 from wssup.scoreboard import WorkerState
 from wssup.supervisor.backoff import Backoff
-from wssup.supervisor.slots import SERVED, State
+from wssup.supervisor.slots import BY_SUCCESSOR, SERVED, State
 
 if TYPE_CHECKING:
     from wssup.supervisor.generation import Generation
@@ -43,6 +43,8 @@ class Worker:
     :ivar leaving: it was told to end, or said that it will.
     :ivar stalled: its loop has not turned for ``stall_after``.
     :ivar failure: why it will end, when that is known before it does.
+    :ivar resumable: its application's connections can move to another worker.
+    :ivar records: the lowest and the highest version of their records that it knows.
     """
 
     serial: int
@@ -59,6 +61,8 @@ class Worker:
     aborted: bool = False
     failure: str = ""
     traceback: str = ""
+    resumable: bool = False
+    records: tuple[int, int] = (0, 0)
     asked_for: bool = False
     boot: trio.CancelScope = field(default_factory=trio.CancelScope)
     outbox: deque[tuple[Message, list[int]]] = field(default_factory=deque)
@@ -71,6 +75,11 @@ class Worker:
     def noun(self) -> dict[str, object]:
         """The fields by which log lines name it."""
         return {"slot": self.slot, "gen": self.generation.number, "pid": self.pid}
+
+    @property
+    def able(self) -> bool:
+        """Whether it serves its connections, and will for as long as it is wanted."""
+        return self.ready and not self.leaving and not self.gone.is_set()
 
     def __str__(self) -> str:
         return f"slot={self.slot} gen={self.generation.number} pid={self.pid}"
@@ -101,8 +110,7 @@ class Slot:
         """Its own worker that accepts and turns."""
         if self.state not in SERVED:
             return None
-        successor = self.state in (State.SETTLING, State.ALONE)
-        worker = self.successor if successor else self.current
+        worker = self.successor if self.state in BY_SUCCESSOR else self.current
         return None if worker is None or worker.stalled else worker
 
     @property

@@ -83,6 +83,27 @@ async def _scale(master: Master, reply: Reply, arguments: Arguments) -> Result:
     raise CommandError("ended", "the instance stops")
 
 
+async def _rebalance(master: Master, reply: Reply, arguments: Arguments) -> Result:
+    _none_left(arguments)
+    handoffs = master.fleet.handoffs
+    rebalance = master.rebalance()
+    told: dict[int, int] = {}
+    while not rebalance.over:
+        for slot, sessions in rebalance.by_slot.items():
+            moved = handoffs.moved(*sessions)
+            if told.get(slot) != moved:
+                told[slot] = moved
+                total = sum(session.total for session in sessions)
+                await reply.event("slot", slot=slot, state="moving", moved=moved, total=total)
+        with trio.move_on_after(_REPORT_EVERY):
+            await rebalance.wait()
+    return {
+        "moved": rebalance.moved,
+        "planned": rebalance.planned,
+        "seconds": rebalance.seconds,
+    }
+
+
 async def _drain(master: Master, reply: Reply, arguments: Arguments) -> Result:
     over = arguments.pop("over", master.settings.drain_window)
     _none_left(arguments)
@@ -92,7 +113,7 @@ async def _drain(master: Master, reply: Reply, arguments: Arguments) -> Result:
         raise CommandError(
             "bad_argument", f"over = {over!r}: {error.problem}", error.remedy
         ) from None
-    deadline = master.drain(seconds)
+    deadline = master.ending.drain(seconds)
     await _report(master, reply, deadline)
     return {"outcome": "drained"}
 
@@ -100,7 +121,7 @@ async def _drain(master: Master, reply: Reply, arguments: Arguments) -> Result:
 async def _stop(master: Master, reply: Reply, arguments: Arguments) -> Result:
     fast = _take(arguments, "fast", bool, default=False)
     _none_left(arguments)
-    deadline = master.stop(fast=fast)
+    deadline = master.ending.stop(fast=fast)
     await _report(master, reply, deadline)
     return {"outcome": "stopping"}
 
@@ -136,6 +157,7 @@ COMMANDS: dict[str, Command] = {
     "config": _config,
     "reload": _reload,
     "scale": _scale,
+    "rebalance": _rebalance,
     "drain": _drain,
     "stop": _stop,
 }

@@ -1,38 +1,31 @@
-"""Acts on the slots: turns facts about workers into events for the table, and performs what it
+"""All slots and workers: turns facts about workers into events for the table, and has done what it
 answers.
 
 Decisions stand elsewhere: slots.py (what follows), backoff.py (when to try again), lending.py and
-steering.py (who accepts for whom), rollout.py (whether a new generation stays).
+steering.py (who accepts for whom), rollout.py (whether a new generation stays), planning.py (which
+connections move). What the table answers is done in actions.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import trio
 
 from wssup import logs
-from wssup.channel import Channel, pair
 from wssup.config.settings import Settings
-from wssup.errors import ScoreboardError
-from wssup.messages import Accept, Drain, Failed, Leaving, Message, Ready
-from wssup.scoreboard import Scoreboard, WorkerState
+from wssup.messages import Drain, Failed, Leaving, Message, Ready
+from wssup.scoreboard import Counts, Scoreboard, WorkerState
+from wssup.supervisor.actions import Actions
 from wssup.supervisor.attendant import Attendant
 from wssup.supervisor.backoff import Backoff
 from wssup.supervisor.children import Role, Slot, Worker
 from wssup.supervisor.generation import Generation
+from wssup.supervisor.handoffs import Handoffs
 from wssup.supervisor.listeners import Listeners
 from wssup.supervisor.process import Processes
 from wssup.supervisor.sharing import Sharing
-from wssup.supervisor.slots import (
-    AWAITS_CURRENT,
-    AWAITS_SUCCESSOR,
-    STILL,
-    Action,
-    Event,
-    State,
-    step,
-)
+from wssup.supervisor.slots import STILL, Event, State, step
 
 __all__ = ["Fleet"]
 
@@ -42,7 +35,6 @@ GOING_AWAY = 1001
 #: Seconds at most that a worker gets beyond its own deadline before it is killed.
 _GRACE = 5.0
 
-_AWAITED = {Role.CURRENT: AWAITS_CURRENT, Role.SUCCESSOR: AWAITS_SUCCESSOR}
 _LEAVING = {
     Role.CURRENT: Event.CURRENT_LEAVING,
     Role.SUCCESSOR: Event.SUCCESSOR_LEAVING,
@@ -58,6 +50,8 @@ class Fleet:
     :ivar next: the generation being rolled out, if any.
     :ivar on_successor: told ``(slot, "ready" | "lost" | "stalled", reason, traceback)`` during a
         rollout; the traceback is the application's, or empty.
+    :ivar on_fresh: told when a slot has a new current worker that accepts, outside of a rollout.
+    :ivar restarts: workers that ended without being told.
     """
 
     def __init__(
@@ -74,15 +68,14 @@ class Fleet:
         self.serving: Generation | None = None
         self.next: Generation | None = None
         self.on_successor: Callable[[int, str, str, str], None] | None = None
+        self.on_fresh: Callable[[], None] | None = None
         self.stopping = False
         self.restarts = 0
-        self._nursery = nursery
+        self.scoreboard = scoreboard
         self._processes = processes
-        self._scoreboard = scoreboard
         self._listeners = listeners
-        self._serial = 0
         self._changed = trio.Event()
-        self._attendant = Attendant(
+        self.attendant = Attendant(
             nursery,
             processes=processes,
             scoreboard=scoreboard,
@@ -90,10 +83,12 @@ class Fleet:
             hear=self._hear,
             gone=self._gone,
         )
-        self.workers = self._attendant.workers
-        self.kill = self._attendant.kill
+        self.workers = self.attendant.workers
+        self.kill = self.attendant.kill
+        self.handoffs = Handoffs(nursery, scoreboard, post=self.attendant.post)
+        self._actions = Actions(self, nursery)
         self.sharing = Sharing(
-            self.slots, listeners, post=self._attendant.post, active=self._open_by_slot
+            self.slots, listeners, post=self.attendant.post, active=self._open_by_slot
         )
         nursery.start_soon(self.sharing.steer_when_due)
 
@@ -105,9 +100,9 @@ class Fleet:
             number,
             settings,
             processes=self._processes,
-            scoreboard=self._scoreboard.name,
-            forked=self._attendant.forked,
-            fork_failed=self._attendant.fork_failed,
+            scoreboard=self.scoreboard.name,
+            forked=self.attendant.forked,
+            fork_failed=self.attendant.fork_failed,
         )
 
     def adopt_settings(self, settings: Settings) -> None:
@@ -129,19 +124,22 @@ class Fleet:
         if slot.acceptor is not None:
             slot.error = ""
         for action in actions:
-            self._actions[action](self, slot)
+            self._actions.perform(action, slot)
         self.sharing.update()
         self.changed()
 
     def scale(self, count: int) -> None:
         """Have ``count`` slots in service: further ones start, the last ones are parked."""
         self.prepare(count)
+        stay = (w for w in self.current if w.slot < count)
+        self._actions.spreading = {w.serial: self.active(w) for w in stay}
         for index, slot in self.slots.items():
             if index < count and not slot.in_service:
                 slot.backoff.reset()
                 self.event(slot, Event.START)
             elif index >= count and slot.in_service:
                 self.event(slot, Event.PARK)
+        self._actions.spreading = None
 
     def prepare(self, count: int) -> None:
         """Have listeners for so many slots. Those of slots not in service are lent.
@@ -157,6 +155,11 @@ class Fleet:
     def count(self) -> int:
         """How many slots are in service."""
         return sum(s.in_service for s in self.slots.values())
+
+    @property
+    def current(self) -> Iterator[Worker]:
+        """The current workers of all slots."""
+        return (s.current for s in self.slots.values() if s.current is not None)
 
     @property
     def settled(self) -> bool:
@@ -176,23 +179,29 @@ class Fleet:
         """Have a worker let go of its connections and end; killed if it does not."""
         worker.leaving = True
         if not worker.asked_for:
-            self._attendant.give_up(worker, "it was not needed any more")
+            self.attendant.give_up(worker, "it was not needed any more")
             return
-        self._set_state(worker, WorkerState.DRAINING)
-        self._attendant.post(worker, order)
-        self._attendant.end_within(worker, order.timeout + min(_GRACE, order.timeout))
+        self.set_state(worker, WorkerState.DRAINING)
+        self.attendant.post(worker, order)
+        self.attendant.end_within(worker, order.timeout + min(_GRACE, order.timeout))
 
     def stop(self, order: Drain) -> None:
         """Drain everybody; nothing is started any more. A later call replaces the order."""
         self.stopping = True
         for slot in self.slots.values():
-            self._disarm(slot)
+            self._actions.disarm(slot)
+        # Whoever would take a connection now is told to close it, too.
+        for session in list(self.handoffs.under_way()):
+            self.handoffs.recall(session)
         for worker in list(self.workers.values()):
             self.drain(worker, order)
         self.changed()
 
-    def restart_order(self, *, may_wait: bool) -> Drain:
-        """The order for workers that others replace."""
+    def restart_order(self, *, may_wait: bool, unmoved: str = "") -> Drain:
+        """The order for workers that others replace.
+
+        :param unmoved: why their connections cannot move, if they should.
+        """
         settings = self.settings
         return Drain(
             code=SERVICE_RESTART,
@@ -200,7 +209,18 @@ class Fleet:
             window=settings.drain_window,
             timeout=settings.drain_timeout,
             wait=may_wait and settings.on_reload == "wait",
+            unmoved=unmoved,
         )
+
+    def active(self, worker: Worker) -> int:
+        """How many WebSockets a worker has."""
+        counts = self.counts(worker)
+        return counts.active if counts is not None else 0
+
+    def counts(self, worker: Worker) -> Counts | None:
+        """What a worker's row says; ``None`` once it is gone."""
+        view = None if worker.gone.is_set() else self.scoreboard.read(worker.row)
+        return view.counts if view is not None else None
 
     def stall(self, worker: Worker, *, stalled: bool) -> None:
         """A worker's loop stands still, or turns again."""
@@ -212,18 +232,26 @@ class Fleet:
         self.sharing.update()
         self.changed()
 
+    def set_state(self, worker: Worker, state: WorkerState) -> None:
+        """Say what a worker is doing."""
+        worker.state = state
+        self.scoreboard.identify(worker.row, state=state)
+
     # Facts from workers and zygotes.
 
     def _hear(self, worker: Worker, message: Message) -> None:
         match message:
-            case Ready(seconds=seconds):
-                self._ready(worker, seconds)
+            case Ready():
+                worker.resumable, worker.records = message.resumable, message.records
+                self._ready(worker, message.seconds)
             case Failed(message=why, traceback=traceback):
                 worker.failure, worker.traceback = why, traceback
             case Leaving(reason=why):
                 self._leaving(worker, why)
             case other:
-                logs.get(**worker.noun).error("unexpected_message", kind=type(other).__name__)
+                if not self.handoffs.hear(worker, other):
+                    kind = type(other).__name__
+                    logs.get(**worker.noun).error("unexpected_message", kind=kind)
 
     def _ready(self, worker: Worker, seconds: float) -> None:
         worker.ready = True
@@ -231,7 +259,7 @@ class Fleet:
         worker.booted.set()
         if worker.leaving:
             return
-        self._set_state(worker, WorkerState.READY)
+        self.set_state(worker, WorkerState.READY)
         logs.get(**worker.noun).info("worker_ready", seconds=round(seconds, 3))
         slot = self.slots[worker.slot]
         if worker.role is Role.SUCCESSOR:
@@ -239,6 +267,8 @@ class Fleet:
             self._tell(worker, "ready", "")
         elif worker.role is Role.CURRENT:
             self.event(slot, Event.CURRENT_READY)
+            if self.on_fresh is not None:
+                self.on_fresh()
 
     def _leaving(self, worker: Worker, why: str) -> None:
         if worker.leaving:
@@ -247,9 +277,9 @@ class Fleet:
         worker.leaving = True
         worker.failure = worker.failure or f"it left by itself ({why})"
         worker.booted.set()
-        self._set_state(worker, WorkerState.DRAINING)
+        self.set_state(worker, WorkerState.DRAINING)
         settings = worker.generation.settings
-        self._attendant.end_within(worker, settings.drain_timeout + _GRACE)
+        self.attendant.end_within(worker, settings.drain_timeout + _GRACE)
         slot = self.slots[worker.slot]
         role = worker.role
         if role in _LEAVING:
@@ -260,24 +290,30 @@ class Fleet:
                 self._tell(worker, "lost", worker.failure)
 
     def _gone(self, worker: Worker, reason: str) -> None:
-        final = self._scoreboard.fold(worker.row)
-        slot = self.slots[worker.slot]
         expected = worker.leaving or self.stopping
+        self.restarts += not expected
+        # What it counted may be certain only in a moment; its slot does not wait for that.
+        self.handoffs.close(
+            worker, lambda final: self._log_end(worker, final, "" if expected else reason)
+        )
+        self._replace(worker, reason)
+        self.handoffs.gone(worker)
+        self.changed()
+
+    def _log_end(self, worker: Worker, final: Counts, reason: str) -> None:
         log = logs.get(**worker.noun)
-        if expected:
-            log.info("worker_ended", accepted=final.accepted)
+        if reason:
+            log.error("worker_lost", reason=reason, lost=final.closed_by_reason["worker_died"])
         else:
-            log.error(
-                "worker_lost",
-                reason=reason,
-                lost=final.closed_by_reason["worker_died"],
-            )
-            self.restarts += 1
+            log.info("worker_ended", accepted=final.accepted)
+
+    def _replace(self, worker: Worker, reason: str) -> None:
+        """A worker is gone: tell its slot."""
+        slot = self.slots[worker.slot]
         if worker.role is Role.RETIRED:
             slot.retired.discard(worker)
             if not slot.retired:
                 self.event(slot, Event.RETIRED_GONE)
-            self.changed()
             return
         slot.error = reason
         if worker.role is Role.SUCCESSOR:
@@ -293,139 +329,16 @@ class Fleet:
             spent = slot.delay is None and slot.state is State.STARTING
             slot.delay = slot.delay or slot.backoff.longest
             if spent:
-                log.error("slot_failed", budget=self.settings.failure_budget, reason=reason)
+                logs.get(**worker.noun).error(
+                    "slot_failed", budget=self.settings.failure_budget, reason=reason
+                )
             self.event(slot, Event.BUDGET_SPENT if spent else Event.CURRENT_LOST)
-        self.changed()
-
-    # The table's actions.
-
-    def _spawn(self, slot: Slot) -> None:
-        assert self.serving is not None
-        slot.current = self._start(slot, self.serving, Role.CURRENT)
-
-    def _spawn_successor(self, slot: Slot) -> None:
-        assert self.next is not None
-        slot.successor = self._start(slot, self.next, Role.SUCCESSOR)
-
-    def _start(self, slot: Slot, generation: Generation, role: Role) -> Worker | None:
-        self._serial += 1
-        try:
-            row = self._scoreboard.allocate(self._serial, slot.index, generation.number)
-        except ScoreboardError as error:
-            # Old workers that take long to drain hold their rows: a later try will find one.
-            self._nursery.start_soon(self._not_started, slot, role, str(error))
-            return None
-        try:
-            ours, theirs = pair()
-        except OSError as error:
-            self._scoreboard.fold(row)
-            reason = f"the master cannot make a channel: {error.strerror}"
-            self._nursery.start_soon(self._not_started, slot, role, reason)
-            return None
-        worker = Worker(
-            serial=self._serial,
-            slot=slot.index,
-            generation=generation,
-            row=row,
-            channel=Channel(ours),
-            role=role,
-            spawned_at=trio.current_time(),
-        )
-        self._attendant.begin(worker, Channel(theirs))
-        return worker
-
-    def _arm(self, slot: Slot) -> None:
-        assert slot.delay is not None
-        slot.retry = trio.CancelScope()
-        self._nursery.start_soon(self._retry, slot, slot.retry, slot.delay)
-
-    def _disarm(self, slot: Slot) -> None:
-        if slot.retry is not None:
-            slot.retry.cancel()
-            slot.retry = None
-
-    def _hold(self, slot: Slot) -> None:
-        if slot.current is not None:
-            self._set_state(slot.current, WorkerState.HOLDING)
-            self._attendant.post(slot.current, Accept(on=False))
-
-    def _release(self, slot: Slot) -> None:
-        if slot.current is not None:
-            self._set_state(slot.current, WorkerState.READY)
-            self._attendant.post(slot.current, Accept(on=True))
-
-    def _retire_current(self, slot: Slot) -> None:
-        if slot.current is not None:
-            self._retire(slot, slot.current)
-            slot.current = None
-
-    def _retire_successor(self, slot: Slot) -> None:
-        if slot.successor is not None:
-            self._retire(slot, slot.successor)
-            slot.successor = None
-
-    def _retire(self, slot: Slot, worker: Worker) -> None:
-        worker.role = Role.RETIRED
-        slot.retired.add(worker)
-
-    def _promote(self, slot: Slot) -> None:
-        self._retire_current(slot)
-        slot.current, slot.successor = slot.successor, None
-        if slot.current is not None:
-            slot.current.role = Role.CURRENT
-        slot.backoff.reset()
-
-    def _drain_retired(self, slot: Slot) -> None:
-        may_wait = slot.state is State.DRAINING
-        for worker in list(slot.retired):
-            if not worker.leaving:
-                self.drain(worker, self.restart_order(may_wait=may_wait))
-
-    _actions = {  # noqa: RUF012 - a table of methods, never changed
-        Action.SPAWN: _spawn,
-        Action.SPAWN_SUCCESSOR: _spawn_successor,
-        Action.ARM_RETRY: _arm,
-        Action.DISARM_RETRY: _disarm,
-        Action.HOLD_CURRENT: _hold,
-        Action.RELEASE_CURRENT: _release,
-        Action.RETIRE_CURRENT: _retire_current,
-        Action.RETIRE_SUCCESSOR: _retire_successor,
-        Action.PROMOTE: _promote,
-        Action.DRAIN_RETIRED: _drain_retired,
-    }
-
-    # Tasks.
-
-    async def _not_started(self, slot: Slot, role: Role, reason: str) -> None:
-        await trio.lowlevel.checkpoint()
-        # Parked or rolled back meanwhile, the slot waits for nobody any more.
-        if slot.state not in _AWAITED[role]:
-            return
-        slot.error = reason
-        slot.delay = slot.backoff.longest
-        logs.get(slot=slot.index).error("worker_not_started", reason=reason)
-        if role is Role.CURRENT:
-            self.event(slot, Event.CURRENT_LOST)
-        else:
-            self.event(slot, Event.SUCCESSOR_LOST)
-            if self.on_successor is not None:
-                self.on_successor(slot.index, "lost", reason, "")
-
-    async def _retry(self, slot: Slot, scope: trio.CancelScope, delay: float) -> None:
-        with scope:
-            await trio.sleep(delay)
-            slot.retry = None
-            self.event(slot, Event.RETRY)
 
     # Small things.
 
     def _tell(self, worker: Worker, what: str, reason: str) -> None:
         if self.on_successor is not None and worker.generation is self.next:
             self.on_successor(worker.slot, what, reason, worker.traceback)
-
-    def _set_state(self, worker: Worker, state: WorkerState) -> None:
-        worker.state = state
-        self._scoreboard.identify(worker.row, state=state)
 
     def _backoff(self) -> Backoff:
         s = self.settings
@@ -434,7 +347,7 @@ class Fleet:
     def _open_by_slot(self) -> dict[int, int]:
         found: dict[int, int] = {}
         for worker in self.workers.values():
-            view = self._scoreboard.read(worker.row)
+            view = self.scoreboard.read(worker.row)
             if view is not None:
                 found[worker.slot] = found.get(worker.slot, 0) + view.counts.open
         return found

@@ -17,16 +17,18 @@ from wssup import logs
 from wssup.config.loading import Loaded
 from wssup.config.settings import Settings
 from wssup.errors import ApplicationError, CommandError, ListenError
-from wssup.messages import Drain
 from wssup.scoreboard import InstanceState, Scoreboard
 from wssup.supervisor import limits
 from wssup.supervisor.banner import started
 from wssup.supervisor.control import Control
+from wssup.supervisor.ending import CLOSING, Ending
 from wssup.supervisor.events import Events
-from wssup.supervisor.fleet import GOING_AWAY, SERVICE_RESTART, Fleet
+from wssup.supervisor.fleet import Fleet
 from wssup.supervisor.instance import Instance
 from wssup.supervisor.listeners import Address, Listeners
 from wssup.supervisor.process import Processes, become_subreaper
+from wssup.supervisor.rebalancing import Rebalance, Rebalancing
+from wssup.supervisor.recycling import Recycling
 from wssup.supervisor.reload import Reload, Result
 from wssup.supervisor.slots import State
 from wssup.supervisor.watch import Watch
@@ -35,17 +37,8 @@ __all__ = ["Master", "serve"]
 
 #: Rows per slot: a current worker, its successor, and two generations that still drain.
 _ROWS_PER_SLOT = 4
-#: Seconds for which connections are shed, and workers may live on, in a fast stop.
-_FAST_WINDOW = 0.0
-_FAST_TIMEOUT = 2.0
-#: Seconds during which a removed address takes no new handshakes any more before it is closed.
-_CLOSING = 1.0
 #: Seconds that the workers of a dead predecessor get to let go of its addresses.
 _PREDECESSOR_GRACE = 3.0
-#: Seconds that a zygote gets to end at a stop.
-_END_GRACE = 5.0
-#: Seconds for the last lines to clients of the control socket.
-_FAREWELL = 1.0
 
 _SIGNALS = (
     signal.SIGHUP,
@@ -99,7 +92,10 @@ class Master:
     fleet: Fleet
     watch: Watch
     nursery: trio.Nursery
-    _control: Control
+    control: Control
+    ending: Ending
+    recycling: Recycling
+    _rebalancing: Rebalancing
 
     def __init__(
         self,
@@ -122,9 +118,6 @@ class Master:
         self._reload_scope = trio.CancelScope()
         self._generations = 0
         self._log = logs.get()
-        self._status = 0
-        self._grace = 0.0
-        self._finished = trio.Event()
 
     @property
     def settings(self) -> Settings:
@@ -155,14 +148,20 @@ class Master:
                     listeners=self.listeners,
                 )
                 self.watch = Watch(self.fleet, self.scoreboard)
+                self.ending = Ending(self)
+                self.recycling = Recycling(self)
+                self.watch.on_look = self.recycling.look
+                self._rebalancing = Rebalancing(self)
+                self.fleet.on_fresh = self._rebalancing.wish
+                nursery.start_soon(self._rebalancing.run)
                 nursery.start_soon(self._take_signals, signals)
-                self._control = Control(self)
-                await nursery.start(self._control.run)
+                self.control = Control(self)
+                await nursery.start(self.control.run)
                 nursery.start_soon(self._boot)
-                await self._finished.wait()
+                await self.ending.finished.wait()
                 nursery.cancel_scope.cancel()
-        self._log.info("stopped", status=self._status)
-        return self._status
+        self._log.info("stopped", status=self.ending.status)
+        return self.ending.status
 
     # What commands and signals ask for.
 
@@ -182,6 +181,8 @@ class Master:
         :raises CommandError: if there is a reason not to.
         """
         self._check_free("reload")
+        self.recycling.stand_down("a reload replaces all workers")
+        self._rebalancing.stand_down()
         self._generations += 1
         self.reloading = Reload(self, self._generations)
         self.state = InstanceState.RELOADING
@@ -202,36 +203,26 @@ class Master:
                 f"{workers} workers: it must be 1 to {most}",
                 "max_workers sets the upper end",
             )
+        self.recycling.stand_down("the number of workers changes")
         try:
             self.fleet.scale(workers)
         except ListenError as error:
             raise CommandError("refused", error.message, error.remedy) from error
         self._log.info("scaled", workers=workers, capacity=self.capacity())
 
-    def stop(self, *, fast: bool) -> float:
-        """Close every connection with 1001 and end; returns the deadline in seconds."""
-        settings = self.settings
-        if fast:
-            order = Drain(GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT, final=True)
-        else:
-            order = Drain(
-                GOING_AWAY,
-                "server stops",
-                settings.drain_window,
-                settings.drain_timeout,
-                final=True,
-            )
-        self._end(order, InstanceState.STOPPING, how="fast" if fast else "graceful")
-        return order.timeout
+    def rebalance(self) -> Rebalance:
+        """Have connections move until all slots have equally many.
 
-    def drain(self, over: float) -> float:
-        """Shed the connections over ``over`` seconds with 1012, then end; returns the deadline in
-        seconds.
+        :raises CommandError: if there is a reason not to.
         """
-        timeout = over + max(1.0, self.settings.drain_timeout - self.settings.drain_window)
-        order = Drain(SERVICE_RESTART, "server drains", over, timeout, final=True)
-        self._end(order, InstanceState.DRAINING, how="drain")
-        return timeout
+        self._check_free("rebalance")
+        return self._rebalancing.begin()
+
+    def give_up(self) -> None:
+        """Leave everything that is under way as it is: the instance ends."""
+        self._reload_scope.cancel()
+        self.recycling.end()
+        self.events.end()
 
     def retire_address(self, address: Address) -> None:
         """Serve an address on for its linger, then close it."""
@@ -292,7 +283,7 @@ class Master:
             await generation.load()
         except ApplicationError as error:
             if not fleet.stopping:
-                self._fail(str(error), error.traceback)
+                self.ending.fail(str(error), error.traceback)
             return
         self.nursery.start_soon(generation.attend)
         fleet.serving = generation
@@ -305,10 +296,11 @@ class Master:
             await fleet.wait_changed()
         failed = [s for s in fleet.slots.values() if s.state is State.FAILED]
         if len(failed) == fleet.count:
-            self._fail(f"no worker could be started: {failed[0].error}", "")
+            self.ending.fail(f"no worker could be started: {failed[0].error}", "")
             return
         if self.state is InstanceState.STARTING:
             self.state = InstanceState.RUNNING
+            fleet.changed()
         self._log.info(
             "running",
             workers=fleet.count - len(failed),
@@ -328,6 +320,7 @@ class Master:
             return
         if self.state is InstanceState.RELOADING:
             self.state = InstanceState.RUNNING
+            self.fleet.changed()
         self.events.tell(
             "result", **{f: getattr(self.last_reload, f) for f in Result.__struct_fields__}
         )
@@ -350,9 +343,9 @@ class Master:
                 self.scale(self.fleet.count - 1)
             case signal.SIGTERM:
                 # Who says it a second time is in a hurry.
-                self.stop(fast=self.state is InstanceState.STOPPING)
+                self.ending.stop(fast=self.state is InstanceState.STOPPING)
             case _:
-                self.stop(fast=True)
+                self.ending.stop(fast=True)
 
     async def _retire(self, address: Address, scope: trio.CancelScope) -> None:
         with scope:
@@ -365,49 +358,10 @@ class Master:
         bind = str(address)
         self.listeners.take_out(address.text)
         address.refuse_new()
-        await trio.sleep(_CLOSING)
+        await trio.sleep(CLOSING)
         self.fleet.sharing.removed(address.text)
         address.close()
         self._log.info("address_closed", bind=bind)
-
-    def _end(self, order: Drain, state: InstanceState, *, how: str) -> None:
-        first = not self.fleet.stopping
-        self.state = state
-        self._log.info("stopping", how=how, seconds=order.timeout, active=self._active())
-        self._reload_scope.cancel()
-        self.events.end()
-        self._grace = order.timeout
-        self.fleet.stop(order)
-        if first:
-            self.nursery.start_soon(self._close_listeners)
-            self.nursery.start_soon(self._finish)
-
-    async def _close_listeners(self) -> None:
-        """Once nobody accepts any more, new clients are to be refused, not to wait in a queue."""
-        for address in self.listeners.addresses.values():
-            address.refuse_new()
-        # The workers empty the queues before they close their copies.
-        await trio.sleep(_CLOSING)
-        self.listeners.close_all()
-
-    async def _finish(self) -> None:
-        fleet = self.fleet
-        while fleet.workers:
-            await fleet.wait_changed()
-        for generation in {fleet.serving, fleet.next} - {None}:
-            assert generation is not None
-            await generation.end(min(_END_GRACE, self._grace))
-        await self._control.settle(_FAREWELL)
-        self._finished.set()
-
-    def _fail(self, reason: str, traceback: str) -> None:
-        self._log.error("cannot_start", reason=reason, exception=traceback or None)
-        self._status = 1
-        self._end(
-            Drain(GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT, final=True),
-            InstanceState.STOPPING,
-            how="failed",
-        )
 
     def _check_free(self, what: str) -> None:
         if self.fleet.stopping:
@@ -420,6 +374,3 @@ class Master:
             )
         if self.fleet.serving is None:
             raise CommandError("busy", f"no {what} now: the application is still being imported")
-
-    def _active(self) -> int:
-        return self.scoreboard.snapshot().total.active

@@ -1,12 +1,12 @@
-"""Performs a rollout: imports the new code, feeds facts to the pure machine (rollout.py), does what
-it decides.
+"""A reload: reads the configuration, imports the new code, has the workers replaced (rolling.py),
+and waits for the end of the old ones.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
@@ -14,19 +14,10 @@ import trio
 from wssup import logs
 from wssup.config.loading import Loaded, apply, changes
 from wssup.errors import ApplicationError, CommandError, UserError
-from wssup.scoreboard import InstanceState, Snapshot
+from wssup.scoreboard import Counts, InstanceState
 from wssup.supervisor.children import Worker
-from wssup.supervisor.rollout import (
-    Commit,
-    Decision,
-    ErrorRate,
-    Phase,
-    Replace,
-    RollBack,
-    Rollout,
-    Settle,
-)
-from wssup.supervisor.slots import Event, State
+from wssup.supervisor.generation import Generation
+from wssup.supervisor.rolling import Roll
 
 if TYPE_CHECKING:
     from wssup.supervisor.master import Master
@@ -35,11 +26,10 @@ __all__ = ["Reload", "Result"]
 
 #: Generations that may live at a time; beyond it the oldest is not waited for any longer.
 _MOST_GENERATIONS = 3
-#: Slots with a successor whose fate is open.
-_OPEN = frozenset({State.REPLACING, State.RESCUING, State.SETTLING, State.ALONE})
-_SETTLED = frozenset({State.SETTLING, State.ALONE})
 #: Seconds between two reports of how many connections are left.
 _REPORT_EVERY = 0.5
+#: Why connections end for which a reload is to blame (ClosedReason).
+_DISCONNECTED = ("drain", "deadline", "worker_died")
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -47,6 +37,9 @@ class Result(msgspec.Struct, frozen=True):
 
     :ivar outcome: ``done``, ``rolled_back`` (workers of the new generation had started) or
         ``refused``.
+    :ivar moved: connections that moved meanwhile; ``disconnected``: that were closed because of
+        the reload, or because a worker died.
+    :ivar pause_p99_ms: the pause that 99 % of those that moved did not exceed; in milliseconds.
     """
 
     outcome: str
@@ -54,6 +47,9 @@ class Result(msgspec.Struct, frozen=True):
     seconds: float
     reason: str | None = None
     traceback: str | None = None
+    moved: int = 0
+    disconnected: int = 0
+    pause_p99_ms: float | None = None
 
 
 class Reload:
@@ -61,18 +57,16 @@ class Reload:
 
     def __init__(self, master: Master, number: int) -> None:
         self.number = number
-        self.rollout: Rollout | None = None
         self._master = master
         self._fleet = master.fleet
         self._events = master.events
         self._log = logs.get(gen=number)
-        self._settled = trio.Event()
-        self._reason = ""
-        self._traceback = ""
+        self._roll: Roll | None = None
 
     async def run(self) -> Result:
         """Do it. Never raises for a user's mistake: the result says what was wrong."""
         began = time.monotonic()
+        before = self._master.scoreboard.snapshot().total
         self._log.info("reload_started")
         outcome, reason, traceback = "done", None, None
         try:
@@ -80,12 +74,20 @@ class Reload:
         except ApplicationError as error:
             outcome, reason, traceback = "refused", str(error), error.traceback or None
         except CommandError as error:
-            outcome, reason, traceback = "rolled_back", error.message, self._traceback or None
+            outcome, reason = "rolled_back", error.message
+            traceback = (self._roll and self._roll.traceback) or None
         except UserError as error:
             outcome, reason = "refused", str(error)
-        result = Result(outcome, self.number, round(time.monotonic() - began, 3), reason, traceback)
+        seconds = round(time.monotonic() - began, 3)
+        result = Result(outcome, self.number, seconds, reason, traceback, **self._since(before))
         if outcome == "done":
-            self._log.info("reload_done", seconds=result.seconds)
+            self._log.info(
+                "reload_done",
+                seconds=seconds,
+                moved=result.moved,
+                disconnected=result.disconnected,
+                pause_p99_ms=result.pause_p99_ms,
+            )
         else:
             self._log.error(f"reload_{outcome}", reason=reason, exception=traceback)
         return result
@@ -112,7 +114,7 @@ class Reload:
         for address in revived:
             master.keep_address(address)
         generation = fleet.generation(self.number, settings)
-        self._phase("importing", settings.ready_timeout)
+        self.phase("importing", settings.ready_timeout)
         try:
             await generation.load()
             master.nursery.start_soon(generation.attend)
@@ -127,14 +129,12 @@ class Reload:
         old = fleet.serving
         assert old is not None
         fleet.adopt_settings(settings)
-        fleet.next = generation
         if added:
             fleet.sharing.added(added)
         try:
-            await self._roll()
+            await self._replace_workers(generation)
         except CommandError:
             fleet.adopt_settings(old.settings)
-            fleet.next = None
             for address in (*added, *revived):
                 master.retire_address(address)
             await self._gone(w for w in fleet.workers.values() if w.generation is generation)
@@ -145,75 +145,29 @@ class Reload:
         self._apply(before, loaded)
         await self._drain(old.number)
 
-    async def _roll(self) -> None:
+    async def _replace_workers(self, generation: Generation) -> None:
         """Replace the workers; returns when the new generation serves.
 
         :raises CommandError: it was rolled back.
         """
-        fleet, settings = self._fleet, self._fleet.settings
-        slots = [s.index for s in fleet.slots.values() if s.in_service]
-        surge = len(slots) if settings.max_surge == "all" else int(settings.max_surge)
-        self.rollout = Rollout(slots, surge=surge, settle=settings.settle)
-        self._phase("starting", settings.ready_timeout)
-        fleet.on_successor = self._heard
-        self._master.watch.tell(self._sampled)
+        slots = [s.index for s in self._fleet.slots.values() if s.in_service]
+        most = generation.settings.max_surge
+        surge = len(slots) if most == "all" else int(most)
+        roll = self._roll = Roll(
+            self._fleet,
+            self._master.watch,
+            generation,
+            self,
+            slots=slots,
+            surge=surge,
+            handoff=generation.settings.on_reload == "handoff",
+        )
+        telling = trio.CancelScope()
+        self._master.nursery.start_soon(self._tell_moves, roll, telling)
         try:
-            self._perform(self.rollout.begin(trio.current_time()))
-            await self._settled.wait()
+            await roll.run()
         finally:
-            fleet.on_successor = None
-            self._master.watch.tell(None)
-        if self.rollout.phase is Phase.ROLLED_BACK:
-            raise CommandError("rolled_back", self._reason)
-
-    def _heard(self, slot: int, what: str, reason: str, traceback: str) -> None:
-        assert self.rollout is not None
-        if what == "ready":
-            self._tell_slot(slot, "ready")
-            self._perform(self.rollout.ready(slot, trio.current_time()))
-        else:
-            self._tell_slot(slot, "failed")
-            decisions = self.rollout.lost(slot, reason)
-            if decisions:
-                self._traceback = traceback
-            self._perform(decisions)
-
-    def _sampled(self, snapshot: Snapshot) -> None:
-        assert self.rollout is not None
-        old = ErrorRate(0, 0)
-        new = ErrorRate(0, 0)
-        for view in snapshot.rows:
-            counts = view.counts
-            if view.generation == self.number:
-                new = ErrorRate(new.runs + counts.handler_runs, new.errors + counts.handler_errors)
-            else:
-                old = ErrorRate(old.runs + counts.handler_runs, old.errors + counts.handler_errors)
-        self._perform(self.rollout.tick(trio.current_time(), old, new))
-
-    def _perform(self, decisions: Iterable[Decision]) -> None:
-        fleet = self._fleet
-        for decision in decisions:
-            match decision:
-                case Replace(slot=index):
-                    self._tell_slot(index, "starting")
-                    fleet.event(fleet.slots[index], Event.REPLACE)
-                case Settle():
-                    self._phase("settling", fleet.settings.settle)
-                case Commit():
-                    fleet.serving, fleet.next = fleet.next, None
-                    assert fleet.serving is not None
-                    self._master.scoreboard.generation = fleet.serving.number
-                    for slot in fleet.slots.values():
-                        if slot.state in _SETTLED:
-                            fleet.event(slot, Event.COMMIT)
-                    self._settled.set()
-                case RollBack(reason=reason):
-                    self._reason = reason
-                    self._phase("rolling_back", None)
-                    for slot in fleet.slots.values():
-                        if slot.state in _OPEN:
-                            fleet.event(slot, Event.ROLL_BACK)
-                    self._settled.set()
+            telling.cancel()
 
     def _apply(self, before: Loaded, loaded: Loaded) -> None:
         """What of the configuration applies only once the new generation serves."""
@@ -243,18 +197,18 @@ class Reload:
                 fleet.drain(worker, fleet.restart_order(may_wait=False))
         if settings.on_reload == "wait":
             return
-        self._phase("draining", settings.drain_timeout)
+        self.phase("draining", settings.drain_timeout)
         await self._gone(w for w in fleet.workers.values() if w.generation.number <= old)
 
     async def _gone(self, workers: Iterable[Worker]) -> None:
         """Wait until these workers are gone, telling how many connections they have left."""
         waited = list(workers)
-        total = {w.serial: self._active(w) for w in waited}
+        total = {w.serial: self._fleet.active(w) for w in waited}
         told: dict[int, int] = {}
         left = waited
         while left:
             for worker in left:
-                active = self._active(worker)
+                active = self._fleet.active(worker)
                 if told.get(worker.serial) != active:
                     told[worker.serial] = active
                     self._tell_worker(worker, "draining", active, total[worker.serial])
@@ -271,25 +225,58 @@ class Reload:
             "slot", slot=worker.slot, state=state, pid=worker.pid, active=active, total=total
         )
 
-    def _active(self, worker: Worker) -> int:
-        if worker.gone.is_set():
-            return 0
-        view = self._master.scoreboard.read(worker.row)
-        return view.counts.active if view is not None else 0
+    def _since(self, before: Counts) -> dict[str, Any]:
+        """What happened to connections since then, as fields of the result."""
+        now = self._master.scoreboard.snapshot().total
+        counts = Counts(tuple(a - b for a, b in zip(now.cells, before.cells, strict=True)))
+        closed = counts.closed_by_reason
+        pause = round(counts.quantile(0.99) * 1000, 1) if counts.moved_in else None
+        return {
+            "moved": counts.moved_in,
+            # Those that could not resume are closed as errors of the application.
+            "disconnected": sum(closed[reason] for reason in _DISCONNECTED)
+            + counts.handoff_refused_by_reason["resume_failed"],
+            "pause_p99_ms": pause,
+        }
 
     def _note_unchangeable(self, before: Loaded, fresh: Loaded) -> None:
         for key in changes(before.settings, fresh.settings).not_live:
             message = f"{key} cannot change while the service runs; restart it for that"
-            self._events.tell("notice", message=message)
+            self.notice(message)
             self._log.warning("setting_needs_restart", key=key)
 
-    def _phase(self, phase: str, seconds: float | None) -> None:
+    def phase(self, phase: str, seconds: float | None) -> None:
+        """A phase begins, which takes so long at most."""
         self._events.tell("phase", phase=phase, generation=self.number, seconds=seconds)
         self._log.info("reload_phase", phase=phase)
         if self._master.state is InstanceState.RUNNING:
             self._master.state = InstanceState.RELOADING
 
-    def _tell_slot(self, index: int, state: str) -> None:
+    def slot(self, index: int, state: str) -> None:
+        """A slot's successor is ``starting``, ``ready`` or ``failed``."""
         successor = self._fleet.slots[index].successor
         pid = successor.pid if successor is not None else None
         self._events.tell("slot", slot=index, state=state, pid=pid)
+
+    def notice(self, message: str) -> None:
+        """Something that people want to know."""
+        self._events.tell("notice", message=message)
+
+    async def _tell_moves(self, roll: Roll, telling: trio.CancelScope) -> None:
+        """Tell how many connections of each slot have moved; runs until it is cancelled."""
+        told: dict[int, int] = {}
+        with telling:
+            while True:
+                for index, session in roll.sessions.items():
+                    moved = self._fleet.handoffs.moved(session)
+                    if told.get(index) != moved:
+                        told[index] = moved
+                        self._events.tell(
+                            "slot",
+                            slot=index,
+                            state="moving",
+                            pid=session.receiver.pid,
+                            moved=moved,
+                            total=session.total,
+                        )
+                await trio.sleep(_REPORT_EVERY)

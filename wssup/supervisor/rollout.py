@@ -2,13 +2,13 @@
 
 ::
 
-    STARTING ──all successors ready──▶ SETTLING ──`settle` passed quietly──▶ COMMITTED
-        │                                  │
-        └──a successor lost, stalled ──────┴──more handler errors──▶ ROLLED_BACK
+    STARTING ──all ready──▶ SETTLING ──quiet for `settle`──▶ MOVING ──all looked at──▶ COMMITTED
+        │                       │                               │
+        └───a successor lost────┴──or more handler errors───────┴──or resumes fail──▶ ROLLED_BACK
 
 Importing the application comes before (a failure there touches nothing), draining the old workers
 after: a client that is closed must never land on another old worker, so none drains until every
-slot has a settled successor.
+slot has a settled successor. Where connections are not handed over, MOVING is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ from enum import StrEnum, auto
 from math import sqrt
 from typing import NamedTuple
 
-__all__ = ["Commit", "Decision", "ErrorRate", "Phase", "Replace", "RollBack", "Rollout", "Settle"]
+__all__ = [
+    "Commit",
+    "Decision",
+    "ErrorRate",
+    "Move",
+    "Phase",
+    "Replace",
+    "RollBack",
+    "Rollout",
+    "Settle",
+]
 
 
 class Phase(StrEnum):
@@ -26,6 +36,7 @@ class Phase(StrEnum):
 
     STARTING = auto()
     SETTLING = auto()
+    MOVING = auto()
     COMMITTED = auto()
     ROLLED_BACK = auto()
 
@@ -42,6 +53,15 @@ class Settle(NamedTuple):
     until: float
 
 
+class Move(NamedTuple):
+    """The old workers of these slots hand their connections over. If none moves until then
+    (seconds, monotonic), the rest is not waited for; each that moves puts that off.
+    """
+
+    slots: tuple[int, ...]
+    until: float
+
+
 class Commit(NamedTuple):
     """The new generation is the serving one; the old one drains."""
 
@@ -52,7 +72,7 @@ class RollBack(NamedTuple):
     reason: str
 
 
-Decision = Replace | Settle | Commit | RollBack
+Decision = Replace | Settle | Move | Commit | RollBack
 
 
 class ErrorRate(NamedTuple):
@@ -68,16 +88,22 @@ class Rollout:
     :param slots: the slots in service.
     :param surge: how many successors may boot at a time.
     :param settle: seconds for which all successors must behave.
+    :param moving: seconds that may pass without a connection that moves; ``None``: none shall.
     """
 
-    def __init__(self, slots: Iterable[int], *, surge: int, settle: float) -> None:
+    def __init__(
+        self, slots: Iterable[int], *, surge: int, settle: float, moving: float | None = None
+    ) -> None:
         self.phase = Phase.STARTING
         self.until: float | None = None
         self._waiting = sorted(slots, reverse=True)
         self._booting: set[int] = set()
         self._ready: set[int] = set()
+        self._unswept: set[int] = set()
+        self._moved = 0
         self._surge = max(1, surge)
         self._settle = settle
+        self._moving = moving
 
     def begin(self, now: float) -> list[Decision]:
         """The first decisions."""
@@ -97,14 +123,37 @@ class Rollout:
             return []
         return self._fail(f"slot {slot}: {reason}")
 
-    def tick(self, now: float, old: ErrorRate, new: ErrorRate) -> list[Decision]:
-        """Time passed; the handler errors of both generations so far.
+    def swept(self, slot: int) -> list[Decision]:
+        """Each connection of the slot's old worker has been looked at, or none is left to look
+        at: it is gone, or its connections cannot move.
+        """
+        if self.phase is not Phase.MOVING or slot not in self._unswept:
+            return []
+        self._unswept.discard(slot)
+        return [] if self._unswept else self._commit()
+
+    def unresumable(self, slot: int, reason: str) -> list[Decision]:
+        """More of the slot's connections could not resume in the new code than may."""
+        if self.phase is not Phase.MOVING or slot not in self._ready:
+            return []
+        return self._fail(f"slot {slot}: {reason}")
+
+    def cancel(self, reason: str) -> list[Decision]:
+        """Somebody wants something else."""
+        return self._fail(reason)
+
+    def tick(self, now: float, old: ErrorRate, new: ErrorRate, moved: int = 0) -> list[Decision]:
+        """Time passed; the handler errors of both generations so far, judged in settling alone.
 
         The new generation may raise as often as the old one did, with three standard deviations for
         chance: an old generation that never raised tolerates nothing.
+
+        :param moved: connections that have moved so far, from whenever on.
         """
-        if self.phase is not Phase.SETTLING or self.until is None:
+        if self.until is None or self.phase not in (Phase.SETTLING, Phase.MOVING):
             return []
+        if self.phase is Phase.MOVING:
+            return self._look_at_moves(now, moved)
         expected = new.runs * old.errors / old.runs if old.runs else 0.0
         if new.errors > expected + 3 * sqrt(expected):
             return self._fail(
@@ -113,8 +162,23 @@ class Rollout:
             )
         if now < self.until:
             return []
-        self.phase = Phase.COMMITTED
-        return [Commit()]
+        if self._moving is None or not self._ready:
+            return self._commit()
+        self.phase = Phase.MOVING
+        self.until = now + self._moving
+        self._unswept = set(self._ready)
+        self._moved = moved
+        return [Move(tuple(sorted(self._ready)), self.until)]
+
+    def _look_at_moves(self, now: float, moved: int) -> list[Decision]:
+        assert self.until is not None
+        assert self._moving is not None
+        if moved > self._moved:
+            # On a slow machine with many connections this takes its time, and is better than
+            # closing them.
+            self._moved = moved
+            self.until = now + self._moving
+        return self._commit() if now >= self.until else []
 
     def _advance(self, now: float) -> list[Decision]:
         decisions: list[Decision] = []
@@ -128,8 +192,12 @@ class Rollout:
             decisions.append(Settle(self.until))
         return decisions
 
+    def _commit(self) -> list[Decision]:
+        self.phase = Phase.COMMITTED
+        return [Commit()]
+
     def _fail(self, reason: str) -> list[Decision]:
-        if self.phase not in (Phase.STARTING, Phase.SETTLING):
+        if self.phase in (Phase.COMMITTED, Phase.ROLLED_BACK):
             return []
         self.phase = Phase.ROLLED_BACK
         return [RollBack(reason)]

@@ -9,9 +9,11 @@ Rules:
 1. At most one of current and successor accepts.
 2. A successor accepts before its predecessor stops. On the way back the two are told at once; the
    listener stays open and its queue waits, so nothing is lost in between.
-3. Until COMMIT nothing has been done to the current worker that ROLL_BACK cannot undo.
+3. Until COMMIT nothing has been done to the current worker that ROLL_BACK cannot undo: connections
+   that it handed over come back.
 4. Retired workers never change the state, but for the last one, which ends DRAINING.
-5. Who serves an unserved slot's listeners is not decided here: see lending.py.
+5. A move that is under way is recalled before connections move back.
+6. Who serves an unserved slot's listeners is not decided here: see lending.py.
 
 ==========  =====================================================================
 EMPTY       never used
@@ -19,6 +21,7 @@ STARTING    the current worker boots; nobody serves the slot
 READY       the current worker accepts
 REPLACING   the current worker accepts, its successor boots
 SETTLING    the successor accepts, the current worker only keeps its connections
+MOVING      the successor accepts, the current worker hands its connections over to it
 RESCUING    the successor boots and there is no current worker: nobody serves the slot
 ALONE       the successor accepts and there is no current worker
 DRAINING    the current worker accepts, retired ones drain
@@ -37,9 +40,11 @@ from typing import NamedTuple
 __all__ = [
     "AWAITS_CURRENT",
     "AWAITS_SUCCESSOR",
+    "BY_SUCCESSOR",
     "SERVED",
     "STILL",
     "TABLE",
+    "UNDECIDED",
     "Action",
     "Event",
     "SlotError",
@@ -58,6 +63,7 @@ class State(StrEnum):
     READY = auto()
     REPLACING = auto()
     SETTLING = auto()
+    MOVING = auto()
     RESCUING = auto()
     ALONE = auto()
     DRAINING = auto()
@@ -81,6 +87,8 @@ class Event(StrEnum):
     SUCCESSOR_READY = auto()
     SUCCESSOR_LOST = auto()
     SUCCESSOR_LEAVING = auto()
+    #: All successors have settled: connections move to them.
+    HAND_OVER = auto()
     COMMIT = auto()
     ROLL_BACK = auto()
     #: The last retired worker is gone.
@@ -101,8 +109,16 @@ class Action(StrEnum):
     HOLD_CURRENT = auto()
     #: The current worker accepts again.
     RELEASE_CURRENT = auto()
+    #: The current worker moves its connections to the successor.
+    HAND_OVER = auto()
+    #: The current worker keeps what it has not handed over yet.
+    RECALL = auto()
     RETIRE_CURRENT = auto()
     RETIRE_SUCCESSOR = auto()
+    #: The successor that was retired moves its connections to a worker that serves on.
+    HAND_BACK = auto()
+    #: The worker that was retired moves its connections to the workers of other slots.
+    SPREAD = auto()
     #: The current worker retires and the successor takes its place.
     PROMOTE = auto()
     DRAIN_RETIRED = auto()
@@ -120,7 +136,20 @@ class SlotError(Exception):
 
 
 #: The states in which somebody of the slot's own accepts from its listeners.
-SERVED = frozenset({State.READY, State.REPLACING, State.SETTLING, State.ALONE, State.DRAINING})
+SERVED = frozenset(
+    {
+        State.READY,
+        State.REPLACING,
+        State.SETTLING,
+        State.MOVING,
+        State.ALONE,
+        State.DRAINING,
+    }
+)
+#: Those of them in which it is the successor.
+BY_SUCCESSOR = frozenset({State.SETTLING, State.MOVING, State.ALONE})
+#: The states in which the fate of a successor is open.
+UNDECIDED = BY_SUCCESSOR | {State.REPLACING, State.RESCUING}
 
 #: The states in which a slot has nothing more to do by itself.
 STILL = frozenset({State.READY, State.FAILED, State.DRAINING})
@@ -145,7 +174,7 @@ _TABLE: dict[tuple[State, Event], Step] = {
     (_S.READY, _E.CURRENT_LOST): Step(_S.BACKOFF, (_A.ARM_RETRY,)),
     (_S.READY, _E.CURRENT_LEAVING): Step(_S.BACKOFF, (_A.RETIRE_CURRENT, _A.ARM_RETRY)),
     (_S.READY, _E.REPLACE): Step(_S.REPLACING, (_A.SPAWN_SUCCESSOR,)),
-    (_S.READY, _E.PARK): Step(_S.PARKED, (_A.RETIRE_CURRENT, _A.DRAIN_RETIRED)),
+    (_S.READY, _E.PARK): Step(_S.PARKED, (_A.RETIRE_CURRENT, _A.SPREAD, _A.DRAIN_RETIRED)),
     (_S.READY, _E.RETIRED_GONE): Step(_S.READY),
     (_S.REPLACING, _E.SUCCESSOR_READY): Step(_S.SETTLING, (_A.HOLD_CURRENT,)),
     (_S.REPLACING, _E.SUCCESSOR_LOST): Step(_S.READY),
@@ -166,19 +195,40 @@ _TABLE: dict[tuple[State, Event], Step] = {
     (_S.SETTLING, _E.CURRENT_LOST): Step(_S.ALONE),
     (_S.SETTLING, _E.CURRENT_LEAVING): Step(_S.ALONE, (_A.RETIRE_CURRENT,)),
     (_S.SETTLING, _E.COMMIT): Step(_S.DRAINING, (_A.PROMOTE, _A.DRAIN_RETIRED)),
+    (_S.SETTLING, _E.HAND_OVER): Step(_S.MOVING, (_A.HAND_OVER,)),
     (_S.SETTLING, _E.ROLL_BACK): Step(
-        _S.READY, (_A.RELEASE_CURRENT, _A.RETIRE_SUCCESSOR, _A.DRAIN_RETIRED)
+        _S.READY, (_A.RELEASE_CURRENT, _A.RETIRE_SUCCESSOR, _A.HAND_BACK, _A.DRAIN_RETIRED)
     ),
     (_S.SETTLING, _E.RETIRED_GONE): Step(_S.SETTLING),
+    (_S.MOVING, _E.SUCCESSOR_LOST): Step(_S.READY, (_A.RELEASE_CURRENT,)),
+    (_S.MOVING, _E.SUCCESSOR_LEAVING): Step(
+        _S.READY, (_A.RECALL, _A.RELEASE_CURRENT, _A.RETIRE_SUCCESSOR)
+    ),
+    (_S.MOVING, _E.CURRENT_LOST): Step(_S.ALONE),
+    (_S.MOVING, _E.CURRENT_LEAVING): Step(_S.ALONE, (_A.RETIRE_CURRENT,)),
+    (_S.MOVING, _E.COMMIT): Step(_S.DRAINING, (_A.PROMOTE, _A.DRAIN_RETIRED)),
+    (_S.MOVING, _E.ROLL_BACK): Step(
+        _S.READY,
+        (
+            _A.RECALL,
+            _A.RELEASE_CURRENT,
+            _A.RETIRE_SUCCESSOR,
+            _A.HAND_BACK,
+            _A.DRAIN_RETIRED,
+        ),
+    ),
+    (_S.MOVING, _E.RETIRED_GONE): Step(_S.MOVING),
     (_S.ALONE, _E.SUCCESSOR_LOST): Step(_S.BACKOFF, (_A.ARM_RETRY,)),
     (_S.ALONE, _E.SUCCESSOR_LEAVING): Step(_S.BACKOFF, (_A.RETIRE_SUCCESSOR, _A.ARM_RETRY)),
     (_S.ALONE, _E.COMMIT): Step(_S.READY, (_A.PROMOTE,)),
-    (_S.ALONE, _E.ROLL_BACK): Step(_S.STARTING, (_A.RETIRE_SUCCESSOR, _A.DRAIN_RETIRED, _A.SPAWN)),
+    (_S.ALONE, _E.ROLL_BACK): Step(
+        _S.STARTING, (_A.RETIRE_SUCCESSOR, _A.HAND_BACK, _A.DRAIN_RETIRED, _A.SPAWN)
+    ),
     (_S.ALONE, _E.RETIRED_GONE): Step(_S.ALONE),
     (_S.DRAINING, _E.CURRENT_LOST): Step(_S.BACKOFF, (_A.ARM_RETRY,)),
     (_S.DRAINING, _E.CURRENT_LEAVING): Step(_S.BACKOFF, (_A.RETIRE_CURRENT, _A.ARM_RETRY)),
     (_S.DRAINING, _E.REPLACE): Step(_S.REPLACING, (_A.SPAWN_SUCCESSOR,)),
-    (_S.DRAINING, _E.PARK): Step(_S.PARKED, (_A.RETIRE_CURRENT, _A.DRAIN_RETIRED)),
+    (_S.DRAINING, _E.PARK): Step(_S.PARKED, (_A.RETIRE_CURRENT, _A.SPREAD, _A.DRAIN_RETIRED)),
     (_S.DRAINING, _E.RETIRED_GONE): Step(_S.READY),
     (_S.BACKOFF, _E.RETRY): Step(_S.STARTING, (_A.SPAWN,)),
     (_S.BACKOFF, _E.REPLACE): Step(_S.RESCUING, (_A.DISARM_RETRY, _A.SPAWN_SUCCESSOR)),

@@ -52,7 +52,9 @@ def document(master: Master) -> dict[str, Any]:
         },
         "workers": fleet.count,
         "restarts": fleet.restarts,
+        "recycled": dict(master.recycling.counts),
         "connections": _connections(snapshot.total),
+        "handoff": _handoff(snapshot.total, sum(1 for _ in fleet.handoffs.under_way())),
         "slots": [_slot(slot, views) for slot in fleet.slots.values()],
         "reload": {"generation": reloading.number} if reloading is not None else None,
         "last_reload": (
@@ -84,6 +86,24 @@ def _connections(counts: Counts) -> dict[str, Any]:
     }
 
 
+def _handoff(counts: Counts, in_progress: int) -> dict[str, Any]:
+    return {
+        "moved": counts.moved_in,
+        "in_progress": in_progress,
+        "refused_by_reason": counts.handoff_refused_by_reason,
+        "bytes": counts.handoff_bytes,
+        "pause_ms": {
+            "p50": _ms(counts.quantile(0.5)),
+            "p99": _ms(counts.quantile(0.99)),
+            "max": _ms(counts.pause_max),
+        },
+    }
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
 def _slot(slot: Slot, views: dict[int, RowView]) -> dict[str, Any]:
     return {
         "slot": slot.index,
@@ -110,6 +130,8 @@ def _worker(worker: Worker, view: RowView | None) -> dict[str, Any]:
         "active": view.counts.active,
         "accepted": view.counts.accepted,
         "closed": view.counts.closed,
+        "moved_in": view.counts.moved_in,
+        "moved_out": view.counts.moved_out,
         "handler_errors": view.counts.handler_errors,
         "accepting": view.accepting,
         "send_queue_bytes": view.send_queue_bytes,

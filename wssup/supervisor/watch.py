@@ -47,10 +47,12 @@ class Watch:
     """The sampler.
 
     :ivar snapshot: the last look.
+    :ivar on_look: called with each look.
     """
 
     def __init__(self, fleet: Fleet, scoreboard: Scoreboard) -> None:
         self.snapshot: Snapshot = scoreboard.snapshot()
+        self.on_look: Callable[[Snapshot], None] | None = None
         self._told: Callable[[Snapshot], None] | None = None
         self._hurry = trio.Event()
         self._suspect: int | None = None
@@ -66,6 +68,8 @@ class Watch:
             self._judge(self.snapshot)
             if self._told is not None:
                 self._told(self.snapshot)
+            if self.on_look is not None:
+                self.on_look(self.snapshot)
             moves = self.snapshot.total.accepted != accepted
             accepted = self.snapshot.total.accepted
             busy = moves or self._told is not None

@@ -124,6 +124,60 @@ def test_status_tells_what_drains_and_what_is_mixed(
     assert "last reload" not in out
 
 
+def test_status_tells_what_moved(peer: Peer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Connections that moved are shown with their pauses, those that did not with the reasons."""
+    handoff = {
+        "moved": 81203,
+        "in_progress": 0,
+        "refused_by_reason": {"state": 2, "busy": 1, "not_resumable": 0},
+        "bytes": 12345,
+        "pause_ms": {"p50": 3.96, "p99": 12.4, "max": 40.0},
+    }
+    last = status()["last_reload"] | {"moved": 2000, "disconnected": 3, "pause_p99_ms": 12.0}
+    running(peer, status=[{"result": status(handoff=handoff, last_reload=last)}])
+    assert main(["status"]) == 0
+    out = capsys.readouterr().out
+    assert "last reload  done, generation 7, 12.5s, 2,000 moved, 3 disconnected" in out
+    line = next(x for x in out.splitlines() if x.startswith("handoff"))
+    assert line.rstrip() == (
+        "handoff  81,203 moved, 3 not (state 2, busy 1); pause p50 4.0 ms, p99 12 ms, max 40 ms"
+    )
+    peer.script["status"] = [{"result": status(handoff=handoff | {"in_progress": 1})}]
+    assert main(["status"]) == 0
+    assert "; moving now" in capsys.readouterr().out
+    peer.script["status"] = [{"result": status(handoff={"moved": 0})}]
+    assert main(["status"]) == 0
+    assert "handoff" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ({"moved": 0, "planned": 0}, "nothing to move: the workers are even"),
+        ({"moved": 1500, "planned": 1500, "seconds": 0.42}, "rebalanced: 1,500 moved, 0.4 s"),
+        ({"moved": 7, "planned": 9, "seconds": 30.0}, "rebalanced: 7 moved, 2 stayed, 30.0 s"),
+    ],
+)
+def test_rebalance(
+    peer: Peer, capsys: pytest.CaptureFixture[str], result: dict[str, Any], said: str
+) -> None:
+    """Rebalance shows what moves, and says in the end how many have and how many stayed."""
+    event = {"event": "slot", "slot": 0, "state": "moving", "moved": 5, "total": 9}
+    running(peer, rebalance=[event, {"result": result}])
+    assert main(["rebalance"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out == ["slot 0: moving, 5 of 9 connections moved", said]
+    assert peer.requests.get(timeout=DEADLINE) == {"v": 1, "command": "rebalance"}
+
+
+def test_a_rebalance_that_is_refused(peer: Peer, capsys: pytest.CaptureFixture[str]) -> None:
+    """A refusal is one line and exit status 1."""
+    error = {"code": "refused", "message": "connections cannot move: it is not resumable"}
+    running(peer, rebalance=[{"error": error}])
+    assert main(["rebalance"]) == 1
+    assert "connections cannot move: it is not resumable" in errors(capsys)
+
+
 def test_status_json_is_the_document_as_it_is(
     peer: Peer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,7 +218,8 @@ def test_nothing_runs(
 
 
 @pytest.mark.parametrize(
-    "command", [["status"], ["reload"], ["scale", "2"], ["stop"], ["drain"], ["config"]]
+    "command",
+    [["status"], ["reload"], ["scale", "2"], ["rebalance"], ["stop"], ["drain"], ["config"]],
 )
 def test_an_instance_that_does_not_answer(
     peer: Peer, capsys: pytest.CaptureFixture[str], command: list[str]
@@ -304,6 +359,32 @@ def test_what_comes_from_elsewhere_cannot_act_on_the_terminal(
             {"outcome": "done", "generation": 8, "seconds": 17.24, "reason": None},
             0,
             "reloaded: generation 8 serves in 17.2s",
+            [],
+        ),
+        (
+            {
+                "outcome": "done",
+                "generation": 3,
+                "seconds": 3.14,
+                "moved": 2000,
+                "disconnected": 0,
+                "pause_p99_ms": 12.34,
+            },
+            0,
+            "reloaded: generation 3 serves: 2,000 moved, 0 disconnected, pause p99 12 ms, 3.1 s",
+            [],
+        ),
+        (
+            {
+                "outcome": "done",
+                "generation": 3,
+                "seconds": 3.14,
+                "moved": 0,
+                "disconnected": 7,
+                "pause_p99_ms": None,
+            },
+            0,
+            "reloaded: generation 3 serves: 0 moved, 7 disconnected, 3.1 s",
             [],
         ),
         (

@@ -126,7 +126,10 @@ def test_safe_text_acts_on_no_terminal(text: str) -> None:
 @given(
     st.dictionaries(
         st.sampled_from(
-            ["phase", "slot", "state", "pid", "active", "total", "seconds", "generation", "message"]
+            [
+                *("phase", "slot", "state", "pid", "active", "moved", "total", "seconds"),
+                *("generation", "message"),
+            ]
         ),
         st.none() | st.integers() | st.text() | st.floats() | st.booleans(),
     ),

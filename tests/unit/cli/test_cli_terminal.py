@@ -141,6 +141,7 @@ def test_a_reload_on_a_terminal_shows_a_line_per_slot(peer: Peer) -> None:
             {"event": "phase", "phase": "draining", "generation": 8, "seconds": 30},
             {"event": "slot", "slot": 0, "state": "ready", "pid": 5},
             {"event": "slot", "slot": 1, "state": "draining", "active": 1500, "total": 3000},
+            {"event": "slot", "slot": 2, "state": "moving", "moved": 750, "total": 3000},
             {"event": "notice", "message": "[bold]backlog[/bold] needs a restart"},
             {"result": {"outcome": "done", "generation": 8, "seconds": 2}},
         ]
@@ -152,6 +153,7 @@ def test_a_reload_on_a_terminal_shows_a_line_per_slot(peer: Peer) -> None:
     assert "generation 8: draining the old workers, 30s at most" in text
     assert re.search(r"slot 0 +● ready", text)
     assert re.search(r"slot 1 +◐ draining +━{20} +1,500 of 3,000 connections left", text)
+    assert re.search(r"slot 2 +→ moving +━{20} +750 of 3,000 connections moved", text)
     assert "[bold]backlog[/bold] needs a restart" in text
     assert "reloaded: generation 8 serves in 2.0s" in text
 
@@ -190,9 +192,9 @@ def test_ctrl_c_leaves_the_reload_running(peer: Peer) -> None:
     assert peer.requests.empty()
 
 
-@pytest.mark.parametrize("command", [["stop"], ["drain"], ["scale", "2"]])
+@pytest.mark.parametrize("command", [["stop"], ["drain"], ["scale", "2"], ["rebalance"]])
 def test_ctrl_c_while_others_wait(peer: Peer, command: list[str]) -> None:
-    """Ctrl-C during stop, drain and scale exits 130 and says that the master goes on."""
+    """Ctrl-C during stop, drain, scale and rebalance exits 130 and says that the master goes on."""
     released = threading.Event()
     steps: list[Step] = [{"event": "remaining", "active": 5}, lambda: released.wait(DEADLINE)]
     peer.script = {command[0]: steps}

@@ -30,6 +30,11 @@ def test_defaults(tmp_path: Path) -> None:
     assert found.settings.workers == "auto"
     assert found.settings.bind == ("127.0.0.1:8000",)
     assert found.settings.drain_window == 10.0
+    assert found.settings.on_reload == "handoff"
+    assert found.settings.resume_failure_limit == 0.01
+    assert found.settings.rebalance is False
+    recycling = [getattr(found.settings, f"max_worker_{x}") for x in ("age", "rss", "connections")]
+    assert recycling == [0, 0, 0]
     assert found.settings.limits.message_bytes == 1 << 20
     assert found.settings.app_dir == str(tmp_path)
     assert found.file is None
@@ -126,11 +131,14 @@ def test_lines_are_not_fooled_by_strings() -> None:
         ("preload = 1", ["preload = 1", "true or false"]),
         ("unix_mode = 0o660", ["unix_mode = 432", '"0660"']),
         ('unix_mode = "0999"', ['"0660"']),
-        ('on_reload = "restart"', ["close or wait"]),
+        ('on_reload = "restart"', ["handoff, close or wait"]),
         ("settle = -1", ["settle = -1"]),
         ("stall_after = 0", ["longer than 0"]),
         ("reserve_fds = 15", ["16 to"]),
         ("settle = nan", ["not a finite"]),
+        ("resume_failure_limit = 2", ["resume_failure_limit = 2", "not from 0 to 1", '"1%"']),
+        ('max_worker_rss = "1TB"', ["unknown unit TB"]),
+        ("max_worker_connections = -1", ["0 to"]),
         ("[limits]\nmessage_bytes = 0", ["limits.message_bytes = 0", "wssup.toml:2"]),
         ("app_dir = 3", ["an integer where a string"]),
         ('app_dir = "a\\u0000"', ["not a path"]),
@@ -214,6 +222,9 @@ def test_the_command_line_names_the_file_over_the_environment(tmp_path: Path) ->
         ("WSSUP_LIMITS_MESSAGE_BYTES", "64KiB", "limits.message_bytes", 65536),
         ("WSSUP_APP_DIR", "sub/./x", "app_dir", "/srv/sub/x"),
         ("WSSUP_UNIX_MODE", "600", "unix_mode", "0600"),
+        ("WSSUP_RESUME_FAILURE_LIMIT", "5%", "resume_failure_limit", 0.05),
+        ("WSSUP_MAX_WORKER_RSS", "2GiB", "max_worker_rss", 2 << 30),
+        ("WSSUP_LIMITS_STATE_BYTES", "0", "limits.state_bytes", 0),
     ],
 )
 def test_variables_are_read_as_text(name: str, text: str, key: str, value: object) -> None:

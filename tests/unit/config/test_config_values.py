@@ -10,8 +10,10 @@ from wssup.config.values import (
     MAX_DURATION,
     BadValueError,
     format_duration,
+    format_share,
     format_size,
     parse_duration,
+    parse_share,
     parse_size,
 )
 
@@ -93,3 +95,38 @@ def test_what_is_no_size_is_refused(value: object) -> None:
 def test_a_formatted_size_is_read_back(size: int) -> None:
     """parse_size reads back exactly what format_size wrote."""
     assert parse_size(format_size(size)) == size
+
+
+@pytest.mark.parametrize(
+    ("given_value", "share"),
+    [
+        *((0, 0.0), (1, 1.0), (0.01, 0.01), ("0.01", 0.01), ("1%", 0.01), (" 12.5 % ", 0.125)),
+        *(("0.7%", 0.007), ("100%", 1.0), (-0.0, 0.0)),
+    ],
+)
+def test_shares_are_fractions_or_percent(given_value: object, share: float) -> None:
+    """A share may be a number from 0 to 1 or text in percent."""
+    found = parse_share(given_value)
+    assert found == share
+    assert math.copysign(1, found) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", "%", "-1%", "101%", "1.01", "1e-2", "nan", "one", "1 percent"),
+        *(-0.01, 1.01, 2, 10**400, math.nan, math.inf, True, None, []),
+    ],
+    ids=lambda value: repr(value)[:12],
+)
+def test_what_is_no_share_is_refused(value: object) -> None:
+    """What is not from 0 to 1, and other types, raise BadValueError with a remedy."""
+    with pytest.raises(BadValueError) as caught:
+        parse_share(value)
+    assert caught.value.remedy
+
+
+@given(st.floats(0, 1))
+def test_a_formatted_share_is_read_back(share: float) -> None:
+    """parse_share reads back exactly what format_share wrote."""
+    assert parse_share(format_share(share)) == share

@@ -109,6 +109,7 @@ async def test_a_request_in_pieces(tmp_path: Path) -> None:
         (b'{"v": 1, "command": "scale", "workers": "2"}\n', "bad_argument"),
         (b'{"v": 1, "command": "scale", "workers": true}\n', "bad_argument"),
         (b'{"v": 1, "command": "stop", "fast": 1}\n', "bad_argument"),
+        (b'{"v": 1, "command": "rebalance", "now": true}\n', "bad_argument"),
         (b"x" * (module.LONGEST_LINE + 1), "too_long"),
         (b"[" * module.LONGEST_LINE + b"\n", "bad_json"),
     ],

@@ -20,7 +20,13 @@ import trio.testing
 from wssup.config.loading import load
 from wssup.config.settings import Settings
 from wssup.messages import Drain
-from wssup.scoreboard import ClosedReason, InstanceState, Scoreboard, WorkerState
+from wssup.scoreboard import (
+    ClosedReason,
+    HandoffRefusal,
+    InstanceState,
+    Scoreboard,
+    WorkerState,
+)
 from wssup.supervisor.children import Role, Slot, Worker
 from wssup.supervisor.fleet import Fleet
 from wssup.supervisor.limits import Nofile
@@ -173,7 +179,7 @@ async def test_parked_in_the_turn_in_which_it_was_due(tmp_path: Path) -> None:
         for _ in range(TRIES):
             made.fleet.scale(1)
             slot = made.fleet.slots[0]
-            made.fleet._attendant.give_up(made.worker, "lost")
+            made.fleet.attendant.give_up(made.worker, "lost")
             assert slot.state is State.BACKOFF
             # The retry and this task wake in the same turn: the loop stands still until the times
             # of both are over.
@@ -244,6 +250,7 @@ def shown(made: Made, **changes: Any) -> dict[str, Any]:
         "capacity": lambda: 39_872,
         "reloading": None,
         "last_reload": None,
+        "recycling": SimpleNamespace(counts={"age": 0, "rss": 0, "connections": 2}),
     }
     master = SimpleNamespace(**(parts | changes))
     found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document(master)))  # type: ignore[arg-type]
@@ -293,6 +300,36 @@ async def test_status_counts_are_the_scoreboards(tmp_path: Path) -> None:
         total = status["connections"]
         assert (total["accepted"], total["active"], total["closed"]) == (6, 4, 2)
         assert total["closed_by_reason"]["worker_died"] == 1
+
+
+async def test_status_tells_of_moves(tmp_path: Path) -> None:
+    """Moves of the living and the dead are in the totals, per worker only its own; restarts of all
+    kinds are counted.
+    """
+    async with fleet(tmp_path) as made:
+        made.fleet.scale(1)
+        writer = made.board.writer(made.worker.row)
+        for _ in range(3):
+            writer.moved_in(0.004)
+        writer.moved_out(500)
+        writer.not_moved(HandoffRefusal.STATE)
+        gone = made.board.allocate(99, 0, 1)
+        other = made.board.writer(gone)
+        for _ in range(3):
+            other.accepted()
+            other.upgraded()
+            other.moved_out(500)
+        other.moved_in(0.004)
+        made.board.fold(gone)
+        status = shown(made)
+        handoff = status["handoff"]
+        assert (handoff["moved"], handoff["in_progress"], handoff["bytes"]) == (4, 0, 2000)
+        assert handoff["refused_by_reason"]["state"] == 1
+        pause = handoff["pause_ms"]
+        assert 1 < pause["p50"] <= pause["p99"] <= pause["max"] < 10
+        (worker,) = status["slots"][0]["workers"]
+        assert (worker["moved_in"], worker["moved_out"]) == (3, 1)
+        assert (status["restarts"], status["recycled"]["connections"]) == (0, 2)
 
 
 async def test_status_shows_roles_states_and_loans(tmp_path: Path) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from wssup.supervisor.rollout import Commit, ErrorRate, Phase, Replace, RollBack, Rollout, Settle
+from wssup.supervisor.rollout import (
+    Commit,
+    ErrorRate,
+    Move,
+    Phase,
+    Replace,
+    RollBack,
+    Rollout,
+    Settle,
+)
 
 QUIET = ErrorRate(0, 0)
 
@@ -117,3 +126,99 @@ def test_errors_at_the_last_moment_count() -> None:
     rollout.ready(0, 0)
     (decision,) = rollout.tick(5, QUIET, ErrorRate(3, 1))
     assert isinstance(decision, RollBack)
+
+
+def moving(slots: int = 2) -> Rollout:
+    """A rollout that settled at 5 and may move until 35."""
+    rollout = Rollout(range(slots), surge=slots, settle=5, moving=30)
+    rollout.begin(0)
+    for slot in range(slots):
+        rollout.ready(slot, 0)
+    assert rollout.tick(5, QUIET, QUIET) == [Move(tuple(range(slots)), 35)]
+    assert rollout.phase is Phase.MOVING
+    return rollout
+
+
+def test_connections_move_before_the_commit() -> None:
+    """With handoff, settling is followed by moving, and the commit by the last slot's sweep; a
+    slot that sweeps twice counts once.
+    """
+    rollout = moving()
+    assert rollout.swept(1) == []
+    assert rollout.swept(1) == []
+    assert rollout.swept(7) == []
+    assert rollout.tick(34.9, QUIET, QUIET) == []
+    assert rollout.swept(0) == [Commit()]
+    assert rollout.phase is Phase.COMMITTED
+    assert rollout.swept(0) == []
+    assert rollout.unresumable(0, "too late") == []
+
+
+def test_moving_has_a_deadline() -> None:
+    """When it passes the rollout commits, whoever has not been looked at."""
+    rollout = moving()
+    assert rollout.tick(35, QUIET, QUIET) == [Commit()]
+
+
+def test_each_connection_that_moves_puts_the_deadline_off() -> None:
+    """Only a standstill ends the moving: as long as connections move it goes on, however many had
+    moved before.
+    """
+    rollout = Rollout([0], surge=1, settle=5, moving=30)
+    rollout.begin(0)
+    rollout.ready(0, 0)
+    assert rollout.tick(5, QUIET, QUIET, 1000) == [Move((0,), 35)]
+    assert rollout.tick(34, QUIET, QUIET, 1001) == []
+    assert rollout.tick(63.9, QUIET, QUIET, 1001) == []
+    assert rollout.tick(64, QUIET, QUIET, 1002) == []
+    assert rollout.tick(93.9, QUIET, QUIET, 1002) == []
+    assert rollout.tick(94, QUIET, QUIET, 1002) == [Commit()]
+
+
+def test_nothing_moves_where_nobody_was_replaced() -> None:
+    """Without slots there is no old worker to move from."""
+    rollout = Rollout([], surge=1, settle=0, moving=30)
+    rollout.begin(0)
+    assert rollout.tick(0, QUIET, QUIET) == [Commit()]
+
+
+@pytest.mark.parametrize("what", ["lost", "unresumable"])
+def test_failures_while_connections_move_roll_back(what: str) -> None:
+    """A successor that is lost, or in which too many connections cannot resume, rolls back also
+    when other slots are swept already.
+    """
+    rollout = moving()
+    rollout.swept(1)
+    assert getattr(rollout, what)(1, "it broke") == [RollBack("slot 1: it broke")]
+    assert rollout.phase is Phase.ROLLED_BACK
+    assert rollout.swept(0) == []
+    assert rollout.tick(99, QUIET, QUIET) == []
+
+
+def test_resumes_fail_only_while_connections_move() -> None:
+    """What is said of resumes at another time is about another rollout's connections."""
+    rollout = Rollout([0], surge=1, settle=5, moving=30)
+    rollout.begin(0)
+    assert rollout.unresumable(0, "early") == []
+    rollout.ready(0, 0)
+    assert rollout.unresumable(0, "early") == []
+    assert rollout.phase is Phase.SETTLING
+
+
+def test_errors_are_judged_in_settling_alone() -> None:
+    """Handlers that raise for connections that have just moved are no reason: failed resumes have a
+    limit of their own.
+    """
+    assert moving().tick(6, QUIET, ErrorRate(100, 100)) == []
+
+
+def test_a_rollout_can_be_cancelled_until_it_has_committed() -> None:
+    """Cancelling rolls back from every open phase, and does nothing after the end."""
+    starting = Rollout([0], surge=1, settle=5)
+    starting.begin(0)
+    for rollout in (starting, moving()):
+        assert rollout.cancel("no more") == [RollBack("no more")]
+        assert rollout.cancel("no more") == []
+    done = moving(1)
+    assert done.swept(0) == [Commit()]
+    assert done.cancel("no more") == []

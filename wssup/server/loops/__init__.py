@@ -8,9 +8,10 @@ task and to *cancel* those spawned. A fifth serves the methods that applications
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-__all__ = ["Loop", "TakesBack"]
+__all__ = ["Loop", "Scope", "TakesBack"]
 
 
 class TakesBack(Protocol):
@@ -18,6 +19,13 @@ class TakesBack(Protocol):
 
     def put_back(self, value: Any) -> None:
         """A value that its task could not take."""
+
+
+class Scope(Protocol):
+    """What can be cancelled by itself."""
+
+    def cancel(self) -> None:
+        """Cancel what runs in it, once."""
 
 
 class Loop(Protocol):
@@ -41,6 +49,9 @@ class Loop(Protocol):
 
     def cancel(self) -> None:
         """Cancel all tasks that were spawned, and those that are from now on."""
+
+    def scope(self) -> AbstractContextManager[Scope]:
+        """A part of the calling task that can be cancelled by itself, and ends there then."""
 
     def waiter(self) -> Any:
         """The calling task's ticket for :meth:`park`."""

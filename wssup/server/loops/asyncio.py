@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Self
 
 from wssup.server.loops import TakesBack
 
@@ -79,6 +79,11 @@ class AsyncioLoop:
             # A task that is cancelled before its first step would never run at all.
             self._loop.call_soon(task.cancel)
 
+    @staticmethod
+    def scope() -> _Scope:
+        """See :class:`Loop`."""
+        return _Scope()
+
     def waiter(self) -> asyncio.Future[Any]:
         """See :class:`Loop`."""
         return self._loop.create_future()
@@ -119,3 +124,26 @@ class AsyncioLoop:
 
     async def schedule_point(self) -> None:
         """See :class:`Loop`."""
+
+
+class _Scope:
+    """As asyncio.timeout() is made, but cancelled by hand."""
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._called = False
+        return self
+
+    def cancel(self) -> None:
+        """See :class:`Scope`."""
+        if not self._called:
+            self._called = True
+            self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        # Cancelled from outside, too, it goes on to be cancelled.
+        if not self._called or self._task.uncancel() > 0:
+            return False
+        return kind is asyncio.CancelledError

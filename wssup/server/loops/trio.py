@@ -89,6 +89,11 @@ class TrioLoop:
             self._spawned.cancel_scope.cancel()
 
     @staticmethod
+    def scope() -> trio.CancelScope:
+        """See :class:`Loop`."""
+        return trio.CancelScope()
+
+    @staticmethod
     def park(
         _waiter: Any, forget: Callable[[Any], Any], _owner: TakesBack | None = None
     ) -> Awaitable[Any]:

@@ -57,6 +57,24 @@ class Style(Protocol):
     def ended(self, connection: Connection) -> None:
         """A connection is gone; called once for each that was adopted."""
 
+    resumable: bool
+    """Whether its connections can move to another worker."""
+    moves_in_receive: bool
+    """Whether a connection is quiet when a task of its own waits for a message."""
+
+    def is_quiet(self, connection: Connection) -> bool:
+        """Whether the application is in the middle of nothing about an open connection."""
+
+    def suspend(self, connection: Connection) -> None:
+        """Have the application let go of a connection that moves away; then call
+        ``pump.handoff.suspended()``.
+        """
+
+    def resume(self, connection: Connection, messages: list[Any]) -> None:
+        """Have the application go on with a connection, beginning with these messages; then call
+        ``pump.handoff.resumed()`` or ``.failed()``.
+        """
+
 
 class BaseStyle:
     """What both styles share: tasks, the inbound queue, senders that wait, and faults."""
@@ -138,6 +156,8 @@ class BaseStyle:
     def _failed(self, connection: Connection, error: BaseException, hook: str = "") -> None:
         """The application raised: say so, and end that connection."""
         self.pump.row.handler_error()
+        if self.pump.handoff.failed(connection, error):
+            return
         fields = {"hook": hook} if hook else {}
         self._log.error(
             "handler_failed", error=summary(error), **fields, exception=own_traceback(error)

@@ -24,10 +24,14 @@ __all__ = ["EventStyle"]
 
 #: What stands in a connection's queue besides messages.
 _CONNECT: Final = object()
+_RESUME: Final = object()
 
 
 class EventStyle(BaseStyle):
     """Hooks of an object."""
+
+    resumable = True
+    moves_in_receive = False
 
     def __init__(self, application: object) -> None:
         super().__init__()
@@ -35,6 +39,8 @@ class EventStyle(BaseStyle):
         self._on_connect = _hook(application, "on_connect")
         self._on_receive = _hook(application, "on_receive")
         self._on_disconnect = _hook(application, "on_disconnect")
+        self._on_suspend = _hook(application, "on_suspend")
+        self._on_resume = _hook(application, "on_resume")
         self._receive_is_async = _is_async(self._on_receive)
         if self._on_receive is not None and not self._receive_is_async:
             self.plain = "on_receive"
@@ -162,18 +168,77 @@ class EventStyle(BaseStyle):
                     self.pump.pressure.has_room(connection)
                 if item is _CONNECT:
                     await self._connected(connection)
+                elif item is _RESUME:
+                    await self._resumed(connection)
                 elif self._receive_is_async:
                     await self._call_async(
                         connection, "on_receive", self._on_receive, connection, item
                     )
                 elif self._on_receive is not None:
                     self._call(connection, "on_receive", self._on_receive, connection, item)
-            connection.inbox = None
+                if self.pump.watchful and self.pump.handoff.wants(connection):
+                    break  # the rest moves with it
+            connection.inbox = connection.inbox or None
         finally:
             # No await between the last look and here: what comes from now on finds nobody at work.
             connection.working = False
             if connection.fd < 0:
                 await self._say_goodbye(connection)
+            elif self.pump.watchful:
+                self.pump.handoff.quiet(connection)
+
+    # What moves.
+
+    def is_quiet(self, connection: Connection) -> bool:
+        """No task is at work for it; what waits in its queue moves with it."""
+        return not connection.working
+
+    def suspend(self, connection: Connection) -> None:
+        """Call ``on_suspend``."""
+        hook = self._on_suspend
+        if _is_async(hook):
+            self._spawn(self._suspend_async, connection)
+            return
+        fine = hook is None or self._call(connection, "on_suspend", hook, connection)
+        self.pump.handoff.suspended(connection, failed=not fine)
+
+    async def _suspend_async(self, connection: Connection) -> None:
+        # If it takes so long that the connection is read again, messages wait for its end.
+        connection.working = True
+        connection.inbox = connection.inbox or []
+        fine = False
+        try:
+            fine = await self._call_async(connection, "on_suspend", self._on_suspend, connection)
+        finally:
+            connection.working = False
+            if connection.fd < 0:
+                await self._say_goodbye(connection)
+            else:
+                self.pump.handoff.suspended(connection, failed=not fine)
+
+    def resume(self, connection: Connection, messages: list[Any]) -> None:
+        """Call ``on_resume``, then deliver what was received before the move."""
+        hook = self._on_resume
+        self.pump.row.handler_run()
+        if _is_async(hook) or (messages and self._receive_is_async):
+            for item in (_RESUME, *messages):
+                self._queue(connection, item)
+            self._work(connection)
+            return
+        if hook is not None:
+            self._call(connection, "on_resume", hook, connection)
+        self.pump.handoff.resumed(connection)
+        if messages and connection.status is State.OPEN:
+            connection.inbox = messages
+            self._go_on(connection)
+
+    async def _resumed(self, connection: Connection) -> None:
+        hook = self._on_resume
+        if _is_async(hook):
+            await self._call_async(connection, "on_resume", hook, connection)
+        elif hook is not None:
+            self._call(connection, "on_resume", hook, connection)
+        self.pump.handoff.resumed(connection)
 
     async def _connected(self, connection: Connection) -> None:
         if _is_async(self._on_connect):

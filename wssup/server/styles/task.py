@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from wssup.server.connection import Connection
 from wssup.server.request import Request
@@ -14,9 +15,14 @@ __all__ = ["TaskStyle"]
 class TaskStyle(BaseStyle):
     """A task per connection, from its request on."""
 
-    def __init__(self, handler: Callable[[Request], Awaitable[object]]) -> None:
+    moves_in_receive = True
+
+    def __init__(
+        self, handler: Callable[[Request], Awaitable[object]], *, resumable: bool = False
+    ) -> None:
         super().__init__()
         self._handler = handler
+        self.resumable = resumable
 
     def requested(self, request: Request) -> None:
         """Call the handler."""
@@ -26,20 +32,51 @@ class TaskStyle(BaseStyle):
 
     async def _run(self, request: Request, connection: Connection) -> None:
         try:
+            if self.resumable:
+                with self.pump.loop.scope() as connection.scope:
+                    await self._handle(request, connection)
+            else:
+                await self._handle(request, connection)
+        finally:
+            connection.scope = None
+            self._unanswered(request, connection)
+            if self.pump.handoff.has(connection):
+                self.pump.handoff.suspended(connection)
+            else:
+                self.pump.handoff.resumed(connection)
+                self.pump.closing.close(connection, 1000, None)
+            self.busy -= 1
+            if not self.busy:
+                self.idle()
+
+    async def _handle(self, request: Request, connection: Connection) -> None:
+        try:
             await self._handler(request)
         except BaseException as error:  # noqa: BLE001 - sorted by fault_of(), cancellation goes on
             fault, rest = fault_of(error, self.pump.loop.cancelled)
             if fault is not None:
                 self._failed(connection, fault)
             if rest is not None:
-                self.pump.closing.lose(connection)
+                if not self.pump.handoff.has(connection):
+                    self.pump.closing.lose(connection)
                 raise rest from None
-        finally:
-            self._unanswered(request, connection)
-            self.pump.closing.close(connection, 1000, None)
-            self.busy -= 1
-            if not self.busy:
-                self.idle()
+
+    # What moves.
+
+    def is_quiet(self, connection: Connection) -> bool:
+        """Its handler, or a task of it, waits for a message."""
+        return connection.receiver is not None
+
+    def suspend(self, connection: Connection) -> None:
+        """Cancel its handler, which waits for a message."""
+        if connection.scope is not None:
+            connection.scope.cancel()
+
+    def resume(self, connection: Connection, messages: list[Any]) -> None:
+        """Call the handler again."""
+        for message in messages:
+            self._queue(connection, message)
+        self.requested(Request(connection, None))
 
     def deliver(self, connection: Connection, message: str | bytes) -> None:
         """Give a message to the task that waits for one, or keep it."""

@@ -1,0 +1,399 @@
+"""A connection's record: what is moved goes on exactly as if it had not been."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.property.test_frames_streams import (
+    Stream,
+    at_once,
+    budgets,
+    client_frame,
+    cuttings,
+    garbage,
+    mutated,
+    pieces_of,
+    streams,
+)
+from tests.property.test_frames_streams import (
+    _same as same,
+)
+from wssup.server.frames import BINARY, TEXT, Close, Decoder, Event, Unfinished, Violation
+from wssup.server.handoff import record as records
+from wssup.server.handoff.record import Half, Record, RecordError, decode, encode
+
+VERSIONS = records.VERSIONS
+_LIMITLESS = Decoder(message_bytes=1 << 40, fragments=1 << 40)
+_HEAD = b"GET /chat?room=1 HTTP/1.1\r\nHost: example.org\r\n\r\n"
+_EMPTY = Record(7 << 32, b"", _HEAD, None, 1.0, 2.0, 0.0, 3.0, b"", [], [], None)
+#: In the middle of a text whose last character lacks a byte.
+_HALF = Half(b"", False, TEXT, b"a\xf0\x9f\x98", (b"\xf0\x9f\x98", 0), 2, 1, b"mask", True)
+
+every_version = pytest.mark.parametrize("version", range(VERSIONS[0], VERSIONS[1] + 1))
+versions = st.integers(*VERSIONS)
+
+
+def moved(state: Unfinished | None, version: int) -> Unfinished | None:
+    """What is unfinished, in another worker."""
+    record = msgspec.structs.replace(_EMPTY, unfinished=records.half_of(state))
+    return records.unfinished_of(decode(encode(record, version), version).unfinished)
+
+
+def _parts(state: Unfinished | None) -> list[Any]:
+    if state is None:
+        return []
+    parts: list[Any] = [
+        getattr(state, name) for name in Unfinished.__slots__ if name not in ("utf8", "body")
+    ]
+    return [*parts, bytes(state.body), state.utf8 and state.utf8.getstate(), type(state.body)]
+
+
+def events_of(
+    pieces: Sequence[bytes],
+    budget: Iterator[int],
+    decoder: Decoder,
+    moves: Iterator[bool],
+) -> list[Event]:
+    """What comes out of ``pieces``; between two calls, where ``moves`` says so, there is a move."""
+    found: list[Event] = []
+    state: Unfinished | None = None
+    for piece in pieces:
+        data, again = piece, True
+        while again:
+            events, state = decoder.decode(data, state, next(budget))
+            found += events
+            if found and isinstance(found[-1], Close | Violation):
+                return found
+            if next(moves):
+                here = _parts(state)
+                state = moved(state, VERSIONS[1])
+                assert _parts(state) == here
+            data, again = b"", state is not None and state.more
+    return found
+
+
+# Move, go on.
+
+
+@st.composite
+def _cut_streams(draw: st.DrawFn) -> tuple[Stream, int, int]:
+    """A stream and two places in it; the middles of frames are as likely as their edges."""
+    stream = draw(streams())
+    places = st.integers(0, min(40, len(stream.data))) | st.integers(0, len(stream.data))
+    return (stream, *sorted((draw(places), draw(places))))  # type: ignore[return-value]
+
+
+@settings(max_examples=300, deadline=None)
+@given(_cut_streams(), budgets)
+def test_a_stream_that_is_moved(cut: tuple[Stream, int, int], most: list[int]) -> None:
+    """A valid stream is cut at any two offsets, and the connection moved there after one call with
+    any budget, so that frames may be left: the same events come out as were sent.
+    """
+    stream, first, second = cut
+    data = stream.data
+    budget = itertools.cycle(most)
+    found: list[Event] = []
+    state: Unfinished | None = None
+    for piece in (data[:first], data[first:second]):
+        events, state = _LIMITLESS.decode(piece, state, next(budget))
+        found += events
+        if found and isinstance(found[-1], Close):
+            return same(found, stream.events)  # nothing is decoded after it
+        state = moved(state, VERSIONS[1])
+    events, state = _LIMITLESS.decode(data[second:], state, 1 << 40)
+    assert state is None
+    return same(found + events, stream.events)
+
+
+@settings(max_examples=200, deadline=None)
+@given(streams(), cuttings, budgets, st.lists(st.booleans(), min_size=1, max_size=6))
+def test_a_stream_that_is_moved_often(
+    stream: Stream, cutting: list[int], most: list[int], moves: list[bool]
+) -> None:
+    """Any number of moves, between any two calls: the same events as were sent."""
+    pieces = pieces_of(stream.data, cutting)
+    same(
+        events_of(pieces, itertools.cycle(most), _LIMITLESS, itertools.cycle(moves)), stream.events
+    )
+
+
+def test_a_stream_that_is_moved_at_every_offset() -> None:
+    """A stream with everything in it, moved after every single byte, and once at every offset."""
+    text = "aé€😀".encode()
+    data = (
+        client_frame(0x01, text[:2], b"abcd")
+        + client_frame(0x89, b"ping", b"efgh")
+        + client_frame(0x00, text[2:8], b"ijkl")
+        + client_frame(0x00, b"", b"mnop")
+        + client_frame(0x8A, b"", b"qrst")
+        + client_frame(0x80, text[8:], b"uvwx")
+        + client_frame(0x82, bytes(range(200)), b"\xff\0\x80\x7f")
+        + client_frame(0x81, b"x" * 65536, b"yyyy")[:300]
+    )
+    expected = events_of([data], itertools.repeat(100), _LIMITLESS, itertools.repeat(False))
+    assert len(expected) == 4
+    bytewise = [bytes((byte,)) for byte in data]
+    always = itertools.repeat(True)
+    same(events_of(bytewise, itertools.repeat(1), _LIMITLESS, always), expected)
+    for place in range(len(data) + 1):
+        pieces = [data[:place], data[place:]]
+        for budget in (1, 100):
+            same(events_of(pieces, itertools.repeat(budget), _LIMITLESS, always), expected)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    mutated | garbage,
+    cuttings,
+    budgets,
+    st.lists(st.booleans(), min_size=1, max_size=6),
+    st.tuples(st.integers(1, 200) | st.none(), st.integers(1, 5)),
+)
+@example(b"\x81\x86\0\0\0\0\xed\xa0\x80abc", list(range(12)), [1], [True], (None, 3))
+@example(b"\x01\x83\0\0\0\0\xf4\x90\x80\x80\x80\0\0\0\0", list(range(12)), [1], [True], (None, 3))
+@example(b"\x01\x81\0\0\0\0\xc3\x80\x81\0\0\0\0a", list(range(20)), [1], [True], (None, 3))
+@example(b"\x02\x80abcd\x00\x80abcd\x00\x80abcd", [6, 12], [1], [True], (None, 2))
+def test_any_bytes_that_are_moved(
+    data: bytes,
+    cutting: list[int],
+    most: list[int],
+    moves: list[bool],
+    limits: tuple[int | None, int],
+) -> None:
+    """Bytes that break the protocol or a limit: the same events and the same violation come out,
+    wherever the connection is moved.
+    """
+    decoder = Decoder(message_bytes=limits[0] or 1 << 40, fragments=limits[1])
+    pieces = pieces_of(data, cutting)
+    expected = at_once(data, decoder)
+    same(events_of(pieces, itertools.cycle(most), decoder, itertools.cycle(moves)), expected)
+
+
+def test_the_original_goes_on() -> None:
+    """A record is a copy: whoever takes a connection back goes on with what it had."""
+    events, state = _LIMITLESS.decode(client_frame(0x82, b"abcdef", b"mask")[:9], None, 1)
+    assert events == []
+    half = records.half_of(state)
+    before = _parts(state)
+    other = records.unfinished_of(half)
+    for one in (state, other):
+        events, left = _LIMITLESS.decode(client_frame(0x82, b"abcdef", b"mask")[9:], one, 1)
+        assert events == [b"abcdef"]
+        assert left is None
+    assert _parts(records.unfinished_of(half)) == before
+
+
+# Records as bytes.
+
+_times = st.floats(0, 1e12) | st.integers(0, 1 << 40).map(float)
+
+
+@st.composite
+def _halves(draw: st.DrawFn) -> Half | None:
+    """What a decoder leaves of a stream that ends anywhere."""
+    data = draw(streams()).data
+    end = draw(st.integers(0, min(40, len(data))) | st.integers(0, len(data)))
+    return records.half_of(_LIMITLESS.decode(data[:end], None, draw(st.integers(1, 5)))[1])
+
+
+any_record = st.builds(
+    Record,
+    number=st.integers(0, 2**64 - 1),
+    peer=st.sampled_from([0, 6, 18]).flatmap(lambda size: st.binary(min_size=size, max_size=size)),
+    head=st.sampled_from([_HEAD, b"\r\nGET / HTTP/1.1\r\n\r\n"]),
+    subprotocol=st.none() | st.text(),
+    opened=_times,
+    heard=_times,
+    ping_sent=_times,
+    suspended=_times,
+    state=st.binary(max_size=40),
+    inbox=st.lists(st.text() | st.binary(max_size=300), max_size=5),
+    unsent=st.lists(st.binary(min_size=1, max_size=300), max_size=5),
+    unfinished=_halves(),
+)
+
+
+def _equal(found: Record, expected: Record) -> None:
+    assert found == expected
+    assert list(map(type, found.inbox)) == list(map(type, expected.inbox))
+
+
+@settings(max_examples=200, deadline=None)
+@given(any_record, versions)
+def test_what_is_encoded_is_decoded(record: Record, version: int) -> None:
+    """Every record arrives as it was sent, text as text and bytes as bytes."""
+    _equal(decode(encode(record, version), version), record)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.binary(max_size=300)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers(0, 9) | st.floats() | st.text() | st.binary(),
+        st.lists,
+    ).map(msgspec.msgpack.encode),
+    versions,
+)
+@example(encode(_EMPTY, 1)[: -len(b"\x90\x90\xc0")] + b"\x91" * 5000, 1)
+@example(b"\x9c\xdd\xff\xff\xff\xff", 1)
+def test_any_bytes_as_a_record(data: bytes, version: int) -> None:
+    """Bytes that are no record are a RecordError, and nothing else is ever raised."""
+    with pytest.raises(RecordError):
+        decode(data, version)
+
+
+@settings(max_examples=100, deadline=None)
+@given(any_record, versions, st.data())
+def test_a_record_that_is_torn(record: Record, version: int, more: st.DataObject) -> None:
+    """Of a record its first bytes, or more bytes than it has, are a RecordError."""
+    data = encode(record, version)
+    with pytest.raises(RecordError):
+        decode(data[: more.draw(st.integers(0, len(data) - 1))], version)
+    with pytest.raises(RecordError):
+        decode(data + more.draw(st.binary(min_size=1, max_size=9)), version)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    any_record,
+    versions,
+    st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=4),
+    st.binary(max_size=30),
+)
+def test_a_record_that_is_damaged(
+    record: Record, version: int, damage: list[tuple[int, int]], following: bytes
+) -> None:
+    """A record some of whose bytes were changed is a RecordError, or another record; and that is
+    one with which a decoder can go on, whatever comes.
+    """
+    data = bytearray(encode(record, version))
+    for place, byte in damage:
+        data[place % len(data)] = byte
+    try:
+        found = decode(bytes(data), version)
+    except RecordError:
+        return
+    _equal(decode(encode(found, version), version), found)
+    state = records.unfinished_of(found.unfinished)
+    decoder = Decoder(message_bytes=1 << 16, fragments=100)
+    for _ in range(50):
+        _, state = decoder.decode(following, state, 3)
+
+
+def _with_half(**changes: Any) -> Record:
+    return msgspec.structs.replace(_EMPTY, unfinished=msgspec.structs.replace(_HALF, **changes))
+
+
+_NO_MESSAGE: dict[str, Any] = {
+    "opcode": 0, "body": b"", "utf8": None, "fragments": 0, "left": 0, "mask": b"", "final": False
+}  # fmt: skip
+_IMPOSSIBLE: list[dict[str, Any]] = [
+    {"number": -1}, {"number": True}, {"peer": b"12345"}, {"peer": ""}, {"subprotocol": 1},
+    {"head": b""}, {"head": _HEAD[:-1]}, {"head": b"GET HTTP/1.1\r\n\r\n"},
+    {"opened": -1.0}, {"heard": math.nan}, {"ping_sent": math.inf}, {"suspended": "now"},
+    {"state": {"a": 1}}, {"inbox": ["a", 1]}, {"inbox": [None]}, {"unsent": ["abc"]},
+    {"unsent": [b"abc", b""]}, {"unfinished": 1}, {"unfinished": []},
+]  # fmt: skip
+_IMPOSSIBLE_HALVES: list[dict[str, Any]] = [
+    {"opcode": 3}, {"opcode": 9}, {"opcode": -1}, {"opcode": True}, {"final": 1},
+    # No message, but parts of one; and nothing at all.
+    {**_NO_MESSAGE, "rest": b"\x81", "body": b"a"}, {**_NO_MESSAGE, "rest": b"\x81", "left": 4},
+    {**_NO_MESSAGE, "rest": b"\x81", "fragments": 1}, _NO_MESSAGE,
+    # Frames are left, but no bytes; bytes behind a frame that lacks some; a complete message.
+    {"left": 0, "final": False, "more": True}, {"rest": b"abc"}, {"left": 0},
+    {"fragments": 0}, {"fragments": -1}, {"left": -1}, {"left": 1 << 63},
+    {"mask": b""}, {"mask": b"12345"},
+    # The decoder is not where the text is.
+    {"utf8": None}, {"opcode": BINARY}, {"utf8": (b"\xf0\x9f", 0)}, {"body": b"\x80\xf0\x9f\x98"},
+    {"utf8": (b"\xf0\x9f\x98", 1)}, {"utf8": (b"", 0)}, {"body": b"", "utf8": (b"\xf0", 0)},
+]  # fmt: skip
+_RECORDS = [msgspec.structs.replace(_EMPTY, **changes) for changes in _IMPOSSIBLE]
+_RECORDS += [_with_half(**changes) for changes in _IMPOSSIBLE_HALVES]
+
+
+@every_version
+@pytest.mark.parametrize("record", _RECORDS, ids=map(str, _IMPOSSIBLE + _IMPOSSIBLE_HALVES))
+def test_what_no_connection_can_be_in(record: Record, version: int) -> None:
+    """A record that says what cannot be is an error, and no connection is made of it."""
+    _equal(decode(encode(_with_half(), version), version), _with_half())
+    with pytest.raises(RecordError):
+        decode(encode(record, version), version)
+
+
+@every_version
+def test_what_cannot_be_recorded(version: int) -> None:
+    """A text that UTF-8 cannot hold, and a number of more than 64 bits, are errors that name the
+    connection.
+    """
+    for changes in ({"inbox": ["\ud800"]}, {"number": 1 << 64}):
+        record = msgspec.structs.replace(_EMPTY, **changes)
+        with pytest.raises(RecordError, match=f"connection {record.number} cannot be recorded"):
+            encode(record, version)
+
+
+# Versions.
+
+
+@pytest.mark.parametrize("version", [VERSIONS[0] - 1, VERSIONS[1] + 1, -1, 1 << 40])
+def test_a_version_that_nobody_knows(version: int) -> None:
+    """It is an error that says which are known, both ways."""
+    with pytest.raises(RecordError, match=f"version {version} is not known here, only 1 to 1"):
+        encode(_EMPTY, version)
+    with pytest.raises(RecordError, match=f"version {version} is not known here, only 1 to 1"):
+        decode(encode(_EMPTY, 1), version)
+
+
+def test_the_bytes_of_version_1() -> None:
+    """They stay as they are for ever: workers that are running already read and write them."""
+    record = Record(
+        5, b"\x7f\0\0\1\x1f\x90", b"GET / HTTP/1.1\r\n\r\n", "chat", 1.5, 2.5, 0.0, 3.5,
+        b"\x81\xa1a\x01", ["a", b"b"], [b"\x81\x01c"], _HALF,
+    )  # fmt: skip
+    data = bytes.fromhex(
+        "9c05c4067f0000011f90c412474554202f20485454502f312e310d0a0d0aa463686174"
+        "cb3ff8000000000000cb4004000000000000cb0000000000000000cb400c000000000000"
+        "c40481a1610192a161c4016291c403810163"
+        "99c400c201c40461f09f9892c403f09f98000201c4046d61736bc3"
+    )
+    assert encode(record, 1) == data
+    assert decode(data, 1) == record
+
+
+class _Half2(Half, array_like=True, frozen=True, forbid_unknown_fields=True):
+    extension: bytes = b"later"
+
+
+class _Record2(Record, array_like=True, frozen=True, forbid_unknown_fields=True):
+    topics: list[str] = msgspec.field(default_factory=list)
+    weight: int = 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(any_record, st.lists(st.text(), max_size=3), st.integers(0, 9))
+def test_a_later_version_beside_the_first(record: Record, topics: list[str], weight: int) -> None:
+    """A row with two more fields is all that a later version needs: it reads what it writes, an
+    older reader gets the older arrays, and what an older writer wrote has defaults.
+    """
+    second = records.row(14, 9, _Record2)
+    first = records.row(12, 9, _Record2)
+    values = [getattr(record, name) for name in record.__struct_fields__]
+    later = _Record2(*[*values, topics, weight])
+    assert second.decode(second.encode(later)) == later
+    assert first.decode(encode(record, 1)) == _Record2(*values)
+    half = [getattr(_HALF, name) for name in Half.__struct_fields__]
+    for written, read in ((record.unfinished, record.unfinished), (_Half2(*half), _HALF)):
+        whole = msgspec.structs.replace(later, unfinished=written)
+        assert first.encode(whole) == encode(msgspec.structs.replace(record, unfinished=read), 1)
+    # Neither is taken for the other.
+    with pytest.raises(ValueError, match="no array of 14"):
+        second.decode(encode(record, 1))
+    with pytest.raises(RecordError, match="no array of 12"):
+        decode(second.encode(later), 1)

@@ -1,0 +1,1 @@
+"""Live handoff: connections move to another worker with their descriptor and state."""

@@ -1,0 +1,421 @@
+"""Connections on the move: taken off the pump, made into records, and made from records again.
+
+A connection is moved when it is *quiet*: its application is in the middle of nothing. From then on
+(`State.HELD`) it is not read from, and closing it does nothing; what is sent to it still goes out
+in order until its record is made. After that its object is dead: whoever sends to it is told
+`ConnectionMoved`. In the new worker, or in this one if the move fails, a new object lives on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from wssup import logs
+from wssup.application import own_traceback, summary
+from wssup.scoreboard import ClosedReason, HandoffRefusal
+from wssup.server.connection import Connection, State
+from wssup.server.handoff import record as records
+from wssup.server.handoff import state
+from wssup.server.handoff.sending import Parcel, Sender
+
+if TYPE_CHECKING:
+    from wssup.server.pump import Pump
+
+__all__ = ["Moving", "Waits"]
+
+#: RFC 6455's registry: "service restart". The client comes again, to code that works.
+_SERVICE_RESTART = 1012
+#: Seconds after which an application that has not raised is taken to go on with a connection, and
+#: after which one that does not let go of it is not waited for.
+_PATIENCE: Final = 1.0
+#: Kinds of problems that a worker tells of.
+_KINDS: Final = 100
+
+
+class Waits(Protocol):
+    """Who wants to know whether the application goes on with a connection."""
+
+    def known(self, *, failed: bool) -> None:
+        """It does, or cannot."""
+
+    def end(self, error: str) -> None:
+        """No more connections come from there."""
+
+
+class Moving:
+    """What of a worker's connections is on the move.
+
+    :param room: how many sockets this worker may still have.
+    :param took_one: called for each socket that came.
+    :ivar senders: the sessions in which this worker hands connections over, in their order.
+    """
+
+    def __init__(
+        self, pump: Pump, *, room: Callable[[], int], took_one: Callable[[], None]
+    ) -> None:
+        self.pump = pump
+        self.room = room
+        self._took_one = took_one
+        self.senders: list[Sender] = []
+        self.receivers: list[Waits] = []
+        self.changed: Callable[[], None] = lambda: None
+        self._wanted: dict[Connection, Sender] = {}
+        self._held: dict[Connection, tuple[Sender, float]] = {}
+        #: Those that stay after all, and of which the application has not let go yet.
+        self._recalled: set[Connection] = set()
+        #: Those of which it is not known yet whether the application goes on, and since when.
+        self._fresh: dict[Connection, tuple[Waits | None, float]] = {}
+        self._told: set[str] = set()
+        self._log = logs.get()
+
+    def _watch(self) -> None:
+        """Have receives tell, as long as one matters: see `receives`."""
+        self.pump.watchful = bool(self._wanted or self._held or self._recalled or self._fresh)
+
+    @property
+    def is_swept(self) -> bool:
+        """Whether all sessions have moved what could be moved at once."""
+        return all(sender.is_swept for sender in self.senders)
+
+    def refuse(self, reason: HandoffRefusal) -> None:
+        """Count a connection that does not move."""
+        self.pump.row.not_moved(reason)
+
+    # From here.
+
+    def want(self, connection: Connection, sender: Sender, *, patiently: bool) -> None:
+        """Move a connection if it is quiet.
+
+        :param patiently: if it is not, move it as soon as it is.
+        """
+        quiet = self.pump.style.is_quiet(connection)
+        if quiet or patiently:
+            self._wanted[connection] = sender
+            self._watch()
+        if quiet:
+            self.quiet(connection)
+
+    def wants(self, connection: Connection) -> bool:
+        """Whether a connection would move if it were quiet now."""
+        sender = self._wanted.get(connection)
+        return (
+            sender is not None
+            and sender.is_open
+            and connection.status is State.OPEN
+            # That one will be considered anew, when the application was given it again.
+            and connection not in self._recalled
+        )
+
+    def has(self, connection: Connection) -> bool:
+        """Whether the application lets go of a connection because it moves, or was to."""
+        return connection in self._held or connection in self._recalled
+
+    def wanted_by(self, sender: Sender) -> int:
+        """How many connections a session waits for."""
+        return sum(1 for wanting in self._wanted.values() if wanting is sender)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._wanted.pop(connection, None)
+        held = self._held.pop(connection, None)
+        if held is not None:
+            held[0].dropped()
+        self._recalled.discard(connection)
+        self._settle(connection, failed=False)
+        self._watch()
+
+    def opened(self, connection: Connection) -> None:
+        """A connection opened, perhaps while others are handed over; once the application was told
+        of it, it is one of them.
+        """
+        first = next((sender for sender in self.senders if sender.takes_all), None)
+        if first is not None:
+            self.pump.chores.soon(lambda: first.consider(connection))
+
+    def left_behind(self, connection: Connection, why: HandoffRefusal | None) -> None:
+        """A connection is closed so that its worker can end.
+
+        :param why: it could not move, if not because its application is at work.
+        """
+        if connection in self._wanted:
+            self.refuse(HandoffRefusal.BUSY)
+        elif why is not None:
+            self.refuse(why)
+
+    def quiet(self, connection: Connection) -> None:
+        """The application is in the middle of nothing: hold a connection, and have the application
+        let go of it.
+        """
+        if self._hold(connection):
+            self.pump.style.suspend(connection)
+
+    def _hold(self, connection: Connection) -> bool:
+        wanted = self.wants(connection)
+        sender = self._wanted.pop(connection, None)
+        if sender is None or not wanted:
+            self._watch()
+            return False
+        now = time.monotonic()
+        self._held[connection] = (sender, now)
+        self._watch()
+        sender.held()
+        self._take_off(connection)
+        self.pump.schedule(connection, now + _PATIENCE)
+        return True
+
+    def overdue(self, connection: Connection) -> None:
+        """The application does not let go of a connection for long (it shields what it does): it is
+        read again meanwhile, and given to the application anew when that has let go.
+        """
+        held = self._held.pop(connection, None)
+        if held is not None:
+            self._recalled.add(connection)
+            held[0].dropped()
+        if connection in self._recalled:
+            self._put_on(connection)
+
+    def receives(self, connection: Connection) -> bool:
+        """The application asks for a message: it can go on with this connection.
+
+        :returns: whether it must not get one, because the connection moves now: what was received
+            moves with it.
+        """
+        self._settle(connection, failed=False)
+        if not self.pump.style.moves_in_receive:
+            return False
+        if not self._hold(connection) and not self.has(connection):
+            return False
+        self.pump.style.suspend(connection)
+        return connection.status is State.HELD
+
+    def suspended(self, connection: Connection, *, failed: bool = False) -> None:
+        """The application has let go of a connection that is held: send it away.
+
+        :param failed: it raised, so its state is not to be trusted.
+        """
+        if connection in self._recalled:
+            self._recalled.discard(connection)
+            self._watch()
+            self._start_again(connection)
+            return
+        held = self._held.pop(connection, None)
+        self._watch()
+        if held is None:
+            return
+        sender, since = held
+        if connection.status is not State.HELD:
+            sender.dropped()  # its client has left meanwhile
+            return
+        if failed:
+            self._leave_behind(connection, sender, HandoffRefusal.SUSPEND_FAILED)
+            return
+        try:
+            packed = state.pack(connection.state, self.pump.limits.state_bytes)
+        except state.StateError as error:
+            if self._is_news(str(error)):
+                self._log.warning("state_cannot_move", error=str(error), connection=connection.id)
+            self._leave_behind(connection, sender, HandoffRefusal.STATE)
+            return
+        found = _record_of(connection, packed, since)
+        encoded = records.encode(found, sender.version)
+        parcel = Parcel(self._release(connection), found, len(encoded), time.monotonic())
+        if not sender.pack(parcel, encoded):
+            self.take_back(parcel.fd, found)
+
+    def _leave_behind(self, connection: Connection, sender: Sender, reason: HandoffRefusal) -> None:
+        """A connection that was held cannot move: its client is asked to come again."""
+        sender.dropped()
+        self.refuse(reason)
+        self._put_on(connection)
+        self.pump.closing.close(connection, _SERVICE_RESTART, "service restart", ClosedReason.DRAIN)
+
+    def _start_again(self, connection: Connection) -> None:
+        """The application has let go of a connection that is not to move any more."""
+        if connection.status in {State.OPEN, State.HELD}:
+            self.pump.unwatch(connection)
+            found = _record_of(connection, b"", time.monotonic())
+            kept = connection.state
+            self._go_on(self._release(connection), found, kept, None)
+
+    def _take_off(self, connection: Connection) -> None:
+        """Read no more of a connection, and do not close it."""
+        self.pump.unwatch(connection)
+        connection.status = State.HELD
+
+    def _put_on(self, connection: Connection) -> None:
+        """Take that back."""
+        pump = self.pump
+        connection.status = State.OPEN
+        connection.paused = False
+        while connection.inbox and pump.style.hand_over(connection, connection.inbox[0]):
+            connection.inbox.pop(0)  # what comes now must not overtake it
+        pump.watch(connection)
+        pump.heartbeat.begin(connection, time.monotonic())
+        if connection.unfinished is not None and connection.unfinished.more:
+            pump.again(connection)
+
+    def _release(self, connection: Connection) -> int:
+        """Give a connection's descriptor away; its object is dead from now on."""
+        fd, connection.fd = connection.fd, -1
+        del self.pump.connections[fd]
+        self.pump.opening.forget(connection)
+        connection.drop_queue(keep_first=False)
+        connection.unfinished = connection.inbox = None
+        self.pump.closing.moved(connection)
+        return fd
+
+    def over(self, sender: Sender) -> None:
+        """A session is over: what waits to be moved stays, or moves in another one."""
+        self.senders.remove(sender)
+        for connection in [c for c, wanting in self._wanted.items() if wanting is sender]:
+            del self._wanted[connection]
+            self.opened(connection)
+        # The application has not let go of these yet, and will be given them again when it has.
+        for connection in [c for c, (holding, _) in self._held.items() if holding is sender]:
+            del self._held[connection]
+            if connection.status is State.HELD:
+                self._recalled.add(connection)
+        self._watch()
+        self.changed()
+
+    def end_all(self, error: str) -> None:
+        """End every session in which connections leave this worker."""
+        for sender in list(self.senders):
+            sender.end(error)
+
+    def abandon(self, verdict: ClosedReason) -> None:
+        """Nobody is left to go on with anything.
+
+        :param verdict: why what is on its way, and stays here, is closed.
+        """
+        for sender in list(self.senders):
+            sender.abandon(verdict)
+        self.take_no_more()
+
+    def take_no_more(self) -> None:
+        """End every session in which connections come to this worker."""
+        for receiver in list(self.receivers):
+            receiver.end("")
+
+    # To here.
+
+    def adopt(self, fd: int, record: records.Record, kept: dict[str, Any], waits: Waits) -> None:
+        """Go on with a connection of another worker, which is ours now.
+
+        :param kept: its ``ws.state``.
+        """
+        pause = max(0.0, time.monotonic() - record.suspended)
+        self.pump.row.moved_in(pause)
+        self._took_one()
+        self._go_on(fd, record, kept, waits)
+
+    def take_back(self, fd: int, record: records.Record) -> None:
+        """Go on with a connection of our own that could not leave."""
+        self._go_on(fd, record, state.unpack(record.state), None)
+
+    def give_up(self, fd: int, record: records.Record, verdict: ClosedReason) -> None:
+        """End a connection unread: nobody is left to go on with it, or it cannot be known whose it
+        is.
+        """
+        os.close(fd)
+        lifetime = time.monotonic() - record.opened
+        self.pump.row.closed(verdict, lifetime, by_client=False)
+        self.pump.closing.closed_one()
+
+    def _go_on(
+        self, fd: int, record: records.Record, kept: dict[str, Any], waits: Waits | None
+    ) -> None:
+        pump = self.pump
+        now = time.monotonic()
+        connection = Connection(pump, fd, record.peer, record.number, record.opened)
+        connection.head = record.head
+        connection.subprotocol = record.subprotocol
+        connection.heard = record.heard
+        connection.ping_sent = record.ping_sent
+        connection.unfinished = records.unfinished_of(record.unfinished)
+        connection.resumed = True
+        connection.status = State.OPEN
+        if kept:
+            connection.state.update(kept)
+        if record.unsent:
+            connection.outbox = deque(record.unsent)
+            connection.out_bytes = sum(map(len, record.unsent))
+            pump.queued += connection.out_bytes
+        self._fresh[connection] = (waits, now)
+        self._watch()
+        pump.opening.take_over(connection, now)
+        if connection.status is State.OPEN:
+            pump.style.resume(connection, list(record.inbox))
+        else:
+            self._settle(connection, failed=False)
+
+    def resumed(self, connection: Connection) -> None:
+        """The application goes on with a connection."""
+        self._settle(connection, failed=False)
+
+    def failed(self, connection: Connection, error: BaseException) -> bool:
+        """The application raised about a connection; whether that was while it resumed it. Then its
+        client is asked to come again, and the error is told once for each kind.
+        """
+        if connection not in self._fresh:
+            return False
+        self.refuse(HandoffRefusal.RESUME_FAILED)
+        told = summary(error)
+        if self._is_news(f"{type(error).__qualname__} {_place(error)}"):
+            self._log.error("resume_failed", error=told, exception=own_traceback(error))
+        self.pump.closing.close(connection, _SERVICE_RESTART, "service restart", ClosedReason.ERROR)
+        self._settle(connection, failed=True)
+        return True
+
+    def _is_news(self, kind: str) -> bool:
+        """Whether a problem of this kind was not told yet: thousands of connections may have it."""
+        if kind in self._told or len(self._told) >= _KINDS:
+            return False
+        self._told.add(kind)
+        return True
+
+    def look(self, now: float) -> None:
+        """From time to time: an application that has not raised for a while goes on."""
+        for sender in list(self.senders):
+            sender.retry()
+        for connection, (_, since) in list(self._fresh.items()):
+            if now - since < _PATIENCE:
+                break
+            self._settle(connection, failed=False)
+
+    def _settle(self, connection: Connection, *, failed: bool) -> None:
+        fresh = self._fresh.pop(connection, None)
+        if fresh is None:
+            return
+        self._watch()
+        if fresh[0] is not None:
+            fresh[0].known(failed=failed)
+
+
+def _record_of(connection: Connection, packed: bytes, since: float) -> records.Record:
+    return records.Record(
+        number=connection.id,
+        peer=connection.peer,
+        head=connection.head,
+        subprotocol=connection.subprotocol,
+        opened=connection.opened,
+        heard=connection.heard,
+        ping_sent=connection.ping_sent,
+        suspended=since,
+        state=packed,
+        inbox=list(connection.inbox or ()),
+        unsent=[bytes(part) for part in connection.outbox or ()],
+        unfinished=records.half_of(connection.unfinished),
+    )
+
+
+def _place(error: BaseException) -> str:
+    """Where an exception was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
