@@ -139,11 +139,29 @@ def test_a_page(start: Start, tmp_path: Path) -> None:
         assert endings(instance, 34)["origin"] == 1
 
 
-def test_a_page_during_a_reload(start: Start, tmp_path: Path) -> None:
+def test_a_page_lives_through_reloads(start: Start, tmp_path: Path) -> None:
+    """A page's WebSockets send and receive through three reloads and notice nothing but the new
+    generation: what the application counts for them goes on, and none is closed.
+    """
+    instance = start(APPLICATION)
+    instance.running()
+    with Site() as site, browser(tmp_path, site, instance, "live"):
+        for generation in range(1, 5):
+            found = site.report("live")
+            assert found.get("error") is None, found
+            assert found["generation"] == generation
+            if generation < 4:
+                done = instance.run("reload")
+                assert done.returncode == 0, done.stdout + done.stderr
+        assert site.report("live").get("error") is None
+        assert endings(instance, 12) == {"client": 12}
+
+
+def test_a_page_that_is_closed_by_a_reload(start: Start, tmp_path: Path) -> None:
     """A page that is told 1012 by a reload, and connects again as pages do, finds the new
     generation at once.
     """
-    instance = start(APPLICATION)
+    instance = start(APPLICATION, on_reload="close")
     instance.running()
     with Site() as site, browser(tmp_path, site, instance, "stay"):
         assert site.report("stay")["generation"] == "generation 1"

@@ -25,6 +25,9 @@ class App:
             ws.close_nowait(4001, "as you wish")
         elif data == "who":
             ws.send_nowait(f"generation {wssup.current_worker().generation}")
+        elif data == "count":
+            ws.state["count"] = ws.state.get("count", 0) + 1
+            ws.send_nowait(f"{ws.state['count']} {wssup.current_worker().generation}")
         else:
             ws.send_nowait(data)
 

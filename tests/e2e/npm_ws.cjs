@@ -92,7 +92,40 @@ async function many() {
   found.many = (await Promise.all(ends)).length;
 }
 
+// Several clients that ask and are answered without a pause, with fragments and pings in between.
+// A line is written for each new generation, when all have seen it.
+async function live() {
+  const all = await Promise.all(Array.from({ length: 20 }, () => open()));
+  all.forEach((ws) => ws.on("close", (...how) => assert(ws.leaving, `closed: ${how}`)));
+  for (let generation = 1; generation <= 4; generation += 1) {
+    await Promise.all(all.map((ws, index) => until(ws, index, generation)));
+    process.stdout.write(`${generation}\n`);
+  }
+  const ends = all.map(closed);
+  all.forEach((ws) => {
+    ws.leaving = true;
+    ws.close(3000);
+  });
+  assert((await Promise.all(ends)).every(([code]) => code === 3000));
+}
+
+async function until(ws, index, generation) {
+  for (let seen = 0; seen !== generation; ) {
+    const large = Buffer.alloc(index === 0 ? 1 << 20 : 1000 * index, `${index} ${ws.count}`);
+    ws.send(large.subarray(0, 500), { fin: false, binary: true });
+    ws.ping();
+    ws.send(large.subarray(500), { fin: true });
+    assert.deepStrictEqual(await next(ws), large);
+    ws.send("count");
+    const [count, served] = (await next(ws)).split(" ").map(Number);
+    ws.count = (ws.count ?? 0) + 1;
+    assert.equal(count, ws.count);
+    seen = served;
+  }
+}
+
 async function main() {
+  if (process.argv[3] === "live") return live();
   await talk();
   await be_closed();
   await be_refused();

@@ -55,3 +55,29 @@ def test_the_npm_package(start: Start) -> None:
         "rejected": 1,
         "lost": 1,
     }
+
+
+def test_the_npm_package_lives_through_reloads(start: Start) -> None:
+    """Node.js clients send and receive through three reloads, among it fragments and 1 MiB, and
+    notice nothing but the new generation.
+    """
+    instance = start(APPLICATION, heartbeat={"ping_interval": 0.5})
+    instance.running()
+    client = subprocess.Popen(
+        ["node", SCRIPT, instance.url(), "live"],
+        env=os.environ | {"NODE_PATH": str(MODULES)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with client:
+        try:
+            assert client.stdout is not None
+            for generation in range(1, 5):
+                assert client.stdout.readline() == f"{generation}\n"
+                if generation < 4:
+                    done = instance.run("reload")
+                    assert done.returncode == 0, done.stdout + done.stderr
+            assert client.wait(60) == 0
+        finally:
+            client.kill()
+    assert endings(instance, 20) == {"client": 20}
