@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
 
-.PHONY: help run test lint bench bench-job conformance e2e format clean
+.PHONY: help run test lint bench bench-handoff bench-job conformance soak e2e format clean
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 24
 
@@ -33,8 +33,12 @@ format: $(STAMP) ## format the code and mend what can be mended
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## the engine beside its peers; needs cc; takes about twenty minutes
+bench: $(STAMP) ## the engine and a reload beside their peers; needs cc; takes about half an hour
 	@$(BIN)/python -m benchmarks.engine
+	@$(BIN)/python -m benchmarks.handoff
+
+bench-handoff: $(STAMP) ## a reload with 15 000 and 100 000 live connections; about six minutes
+	@$(BIN)/python -m benchmarks.handoff
 
 bench-job: $(STAMP) ## the main job: a reload under load, a worker's death; about two minutes
 	@$(BIN)/python -m benchmarks.main_job
@@ -42,11 +46,15 @@ bench-job: $(STAMP) ## the main job: a reload under load, a worker's death; abou
 conformance: $(STAMP) ## the Autobahn cases about performance (9.*); the others are tests
 	@$(BIN)/python -m tests.conformance.limits
 
+soak: $(STAMP) ## 50 reloads without a pause, and ten deaths of each process in mid-move; eight minutes
+	@WSSUP_RELOADS=50 WSSUP_FAULTS=10 $(BIN)/python -m pytest -n 2 --timeout 600 \
+	  tests/integration/test_handoff.py tests/integration/test_handoff_failures.py
+
 e2e: $(STAMP) ## the npm package ws and a browser against a real instance; installs both
 	@command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq npm; }
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
 	@npm install --silent --no-fund --no-audit --prefix $(VENV)/e2e ws@8
-	@$(BIN)/python -m pytest tests/e2e/npm_ws.py tests/e2e/chromium.py
+	@$(BIN)/python -m pytest tests/e2e/npm_ws.py tests/e2e/chromium.py tests/e2e/example_page.py
 
 clean: ## remove what was set up
 	rm -rf $(VENV) benchmarks/.peers benchmarks/native/build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -33,6 +33,10 @@ class Figures:
         values = self._values.get((what, server, name))
         return statistics.median(values) if values else None
 
+    def highest(self, what: str, server: str, name: str) -> float | None:
+        """The highest of the runs; None if there is none."""
+        return max(self._values.get((what, server, name), ()), default=None)
+
     def spread(self, what: str, server: str, name: str) -> float:
         """Half the range over the median, as a share: how far runs differ."""
         values = self._values[what, server, name]

@@ -90,8 +90,11 @@ def quiet(pid: int) -> None:
         before, now = now, cpu_seconds(pid)
 
 
-def described(peers: dict[str, str]) -> list[str]:
-    """Markdown lines: commit, machine, and versions."""
+def described(peers: dict[str, str], where: str = "") -> list[str]:
+    """Markdown lines: commit, machine, and versions.
+
+    :param where: on which processors what runs; by default the server on one, the load on another.
+    """
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=ROOT,
@@ -108,7 +111,7 @@ def described(peers: dict[str, str]) -> list[str]:
         platform.machine(),
     )
     server, load = processors()
-    where = f"the server on number {server}, the load on number {load}"
+    where = where or f"the server on number {server}, the load on number {load}"
     others = ", ".join(f"{name} {number}" for name, number in sorted(peers.items()))
     return [
         f"- commit {commit or 'unknown'}; wssup {version('wssup')}, trio {version('trio')}",

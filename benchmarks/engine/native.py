@@ -13,9 +13,14 @@ from pathlib import Path
 from benchmarks.engine.machine import pinned, processors
 
 _SOURCES = Path(__file__).resolve().parents[1] / "native"
-_BUILD = _SOURCES / "build"
-_PROGRAMS = {"load": ("load.c", "client.c"), "floor": ("floor.c",)}
-FLOOR = _BUILD / "floor"
+BUILD = _SOURCES / "build"
+_PROGRAMS = {
+    "load": ("load.c", "client.c"),
+    "floor": ("floor.c",),
+    "reload": ("reload.c", "client.c"),
+    "knock": ("knock.c", "client.c"),
+}
+FLOOR = BUILD / "floor"
 #: Seconds that a load may take beyond what it was told to measure: opening its connections.
 _PATIENCE = 150.0
 
@@ -29,10 +34,10 @@ def build() -> None:
 
     :raises SystemExit: without a C compiler, or if one does not like the sources.
     """
-    _BUILD.mkdir(exist_ok=True)
+    BUILD.mkdir(exist_ok=True)
     newest = max(f.stat().st_mtime for f in _SOURCES.iterdir() if f.suffix in {".c", ".h"})
     for name, sources in _PROGRAMS.items():
-        program = _BUILD / name
+        program = BUILD / name
         if program.exists() and program.stat().st_mtime > newest:
             continue
         compiler = shutil.which("cc")
@@ -82,7 +87,7 @@ def load(mode: str, port: int, seconds: float = 0, **options: object) -> dict[st
 
 
 def _command(mode: str, port: int, **options: object) -> list[str]:
-    words = [str(_BUILD / "load"), mode, "--port", str(port)]
+    words = [str(BUILD / "load"), mode, "--port", str(port)]
     for name, value in options.items():
         words += [f"--{name}", str(value)]
     return words

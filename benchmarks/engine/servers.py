@@ -118,7 +118,7 @@ def _wssup(server: Server, app: str, home: Path) -> Iterator[Running]:
         try:
             instance.running()
         except AssertionError as error:
-            why = _reason(instance.logged()) or str(error)
+            why = reason(instance.logged()) or str(error)
             raise native.MeasureError(why.replace(f"{home}/", "")) from None
         port = int(instance.address().rpartition(":")[2])
         yield Running(server, port, instance.workers()[0])
@@ -136,11 +136,9 @@ def _process(server: Server, home: Path) -> Iterator[Running]:
         )
     try:
         deadline = time.monotonic() + _START
-        while not _accepts(port):
+        while not accepts(port):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise native.MeasureError(
-                    _reason((home / "log").read_text()) or "it does not start"
-                )
+                raise native.MeasureError(reason((home / "log").read_text()) or "it does not start")
             time.sleep(0.05)
         yield Running(server, port, process.pid)
     finally:
@@ -148,7 +146,8 @@ def _process(server: Server, home: Path) -> Iterator[Running]:
         process.wait()
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
+    """Whether somebody listens there."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -156,7 +155,7 @@ def _accepts(port: int) -> bool:
     return True
 
 
-def _reason(log: str) -> str:
+def reason(log: str) -> str:
     """What a log ends with: of JSON lines the last error."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     for line in reversed(lines):

@@ -23,8 +23,8 @@ enum { BATCH = 512, SPILL = 1024, PER_SOURCE = 4000, EXTRA = 0xffffffff };
 struct driver driver;
 struct conn *conns;
 uint64_t pings, errors, arrived;
+int failure;
 
-static int stamped = -1;
 static int poller;
 static struct sockaddr_in server;
 static char request[1024];
@@ -138,6 +138,7 @@ static void fail(struct conn *c, const char *why)
     static int told;
     if (told++ < 5)
         fprintf(stderr, "load: %s (phase %d): %s\n", why, c->phase, strerror(errno));
+    failure = errno;
     errors++;
     drop(c);
     if (driver.failed)
@@ -261,11 +262,16 @@ void send_text(struct conn *c)
     send_rest(c);
 }
 
-/* A control frame is tiny: a socket that does not take it whole is broken or hopelessly behind. */
+/* A small frame: a socket that does not take it whole is broken or hopelessly behind. */
 static int send_control(struct conn *c, uint8_t first, const uint8_t *payload, size_t length)
 {
     size_t n = build(first, payload, length, (uint32_t)random64());
     return send(c->fd, out, n, MSG_NOSIGNAL) == (ssize_t)n;
+}
+
+int send_small(struct conn *c, const char *payload, size_t length)
+{
+    return send_control(c, 0x81, (const uint8_t *)payload, length);
 }
 
 void send_close(struct conn *c)
@@ -336,6 +342,11 @@ static int control(struct conn *c, const uint8_t *payload, size_t length)
     if (opcode == 8) {
         if (c->phase == CLOSING) {
             ended(c);
+        } else if (driver.closed) {
+            /* Answered with the same; the end of the connection is the server's to make. */
+            c->phase = CLOSING;
+            send_control(c, 0x88, payload, length < 2 ? 0 : 2);
+            driver.closed(c, length < 2 ? 1005 : (unsigned)payload[0] << 8 | payload[1]);
         } else {
             errno = EPROTO;
             fail(c, "closed by the server");
@@ -378,14 +389,15 @@ static void frames(struct conn *c, const uint8_t *data, size_t length)
             c->have = PAYLOAD;
             int is_control = c->head[0] & 8;
             if (!(c->head[0] & 0x80) || c->head[1] & 0x80 || (c->head[1] & 127) == 127 ||
-                (is_control ? c->left > 125 : c->head[0] != 0x81 || c->left != c->size)) {
+                (is_control || driver.text ? c->left > 125 : c->left != c->size) ||
+                (!is_control && c->head[0] != 0x81)) {
                 errno = EPROTO;
                 fail(c, "an unexpected frame");
                 return;
             }
         }
         size_t n = length < c->left ? length : c->left;
-        if (c->head[0] & 8) {
+        if (c->head[0] & 8 || driver.text) {
             if (n < c->left || c->spilled) {
                 keep(c, data, n);
                 if (n < c->left) {
@@ -394,8 +406,11 @@ static void frames(struct conn *c, const uint8_t *data, size_t length)
                 }
             }
             c->have = 0;
-            int there = c->spilled ? control(c, c->spill, c->spilled) : control(c, data, n);
-            if (!there)
+            const uint8_t *payload = c->spilled ? c->spill : data;
+            size_t whole = c->spilled ? c->spilled : n;
+            if (!(c->head[0] & 8))
+                driver.text(c, (const char *)payload, whole);
+            else if (!control(c, payload, whole))
                 return;
             spill_free(c);
         } else {
@@ -423,7 +438,7 @@ void stamp(struct conn *c)
     int one = 1;
     if (setsockopt(c->fd, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof one))
         die("SO_TIMESTAMPNS");
-    stamped = c->fd;
+    c->stamped = 1;
 }
 
 /* recv(), and when the bytes came: the kernel knows it even if this process was not running. */
@@ -451,12 +466,15 @@ static ssize_t receive_stamped(int fd)
 
 static void readable(struct conn *c)
 {
-    ssize_t n = c->fd == stamped ? receive_stamped(c->fd) : recv(c->fd, in, sizeof in, 0);
+    ssize_t n = c->stamped ? receive_stamped(c->fd) : recv(c->fd, in, sizeof in, 0);
     if (n < 0 && errno == EAGAIN)
         return;
     if (n <= 0) {
         if (c->phase == CLOSING) {
             ended(c);
+        } else if (c->phase == OPEN && driver.closed) {
+            drop(c);
+            driver.closed(c, 1006);
         } else {
             errno = n ? errno : ECONNABORTED;
             fail(c, "receiving");
