@@ -170,6 +170,7 @@ class Closing:
         connection.status = State.ENDED
         connection.tick = 0
         connection.closed = MOVED
+        connection.ticket = None
         _wake(self._pump.loop, connection, over=True)
 
     # Orders.
@@ -244,7 +245,7 @@ class Closing:
             fd, connection.fd = connection.fd, -1
             self._pump.remove(connection, fd)
             connection.drop_queue(keep_first=False)
-            connection.unfinished = None
+            connection.unfinished = connection.ticket = None
             _count(self._pump.row, connection)
             if self._tells and connection.verdict is not None:
                 self._log.debug("closed", reason=connection.verdict.label)

@@ -79,6 +79,7 @@ class Connection(Described):
         "stuck",
         "subprotocol",
         "tick",
+        "ticket",
         "untaken",
         "verdict",
         "working",
@@ -120,6 +121,8 @@ class Connection(Described):
         self.inbox: list[Any] | None = None
         self.working = False
         self.receiver: Any = None
+        #: The loop's, for the task that waits; refers back to the connection.
+        self.ticket: Any = None
         self.more_receivers: list[Any] | None = None
         self.senders: list[tuple[Any, str | bytes]] | None = None
         self.pings: dict[bytes, Any] | None = None
@@ -166,16 +169,16 @@ class Connection(Described):
             await pump.cancel_point()
             await pump.schedule_point()
             raise self.gone()
-        waiter = pump.waiter()
         if self.receiver is None:
-            self.receiver = waiter
-            return await pump.park(waiter, self._forget_receiver, self)  # type: ignore[no-any-return]
+            self.receiver = pump.waiter()
+            return await pump.rest(self)  # type: ignore[no-any-return]
+        waiter = pump.waiter()
         self.more_receivers = self.more_receivers or []
         self.more_receivers.append(waiter)
         forget = _forgetting(pump.loop.forgotten, self, waiter)
         return await pump.park(waiter, forget, self)  # type: ignore[no-any-return]
 
-    def _forget_receiver(self, told: object) -> Any:
+    def forget_receiver(self, told: object) -> Any:
         """The first receive in line is cancelled. (asyncio tells which: it may be too late.)"""
         if callable(told) or told is self.receiver:
             more = self.more_receivers

@@ -95,7 +95,7 @@ class Pump(Wire):
         self.style = style
         self.loop = loop
         # Looked up for each message.
-        self.park, self.waiter = loop.park, loop.waiter
+        self.park, self.rest, self.waiter = loop.park, loop.rest, loop.waiter
         self.cancel_point, self.schedule_point = loop.cancel_point, loop.schedule_point
         self.limits = limits
         self.row = row

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-__all__ = ["Loop", "Scope", "TakesBack"]
+__all__ = ["Loop", "Rests", "Scope", "TakesBack"]
 
 
 class TakesBack(Protocol):
@@ -19,6 +19,20 @@ class TakesBack(Protocol):
 
     def put_back(self, value: Any) -> None:
         """A value that its task could not take."""
+
+
+class Rests(TakesBack, Protocol):
+    """Has a task that mostly waits.
+
+    :ivar receiver: its waiter, while it does.
+    :ivar ticket: the loop's own; the owner drops it in the end.
+    """
+
+    receiver: Any
+    ticket: Any
+
+    def forget_receiver(self, told: Any) -> Any:
+        """As the ``forget`` of :meth:`Loop.park`."""
 
 
 class Scope(Protocol):
@@ -65,6 +79,9 @@ class Loop(Protocol):
             is given the waiter where it may have been taken out of its line already.
         :param owner: of the value; gets it back if the task was woken too late to have it.
         """
+
+    def rest(self, owner: Rests) -> Awaitable[Any]:
+        """As :meth:`park`, of ``owner.receiver``: the wait that there is for each message."""
 
     def wake(self, waiter: Any, value: Any) -> bool:
         """End a wait with a value; false if it has been cancelled and can take none."""

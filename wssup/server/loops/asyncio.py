@@ -7,7 +7,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
-from wssup.server.loops import TakesBack
+from wssup.server.loops import Rests, TakesBack
 
 __all__ = ["AsyncioLoop"]
 
@@ -103,6 +103,10 @@ class AsyncioLoop:
             elif owner is not None and waiter.exception() is None:
                 owner.put_back(waiter.result())
             raise
+
+    def rest(self, owner: Rests) -> Awaitable[Any]:
+        """See :class:`Loop`."""
+        return self.park(owner.receiver, owner.forget_receiver, owner)
 
     def wake(self, waiter: asyncio.Future[Any], value: Any) -> bool:
         """See :class:`Loop`."""

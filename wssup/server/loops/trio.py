@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from typing import Any
+from types import coroutine
+from typing import Any, Final
 
 import trio
 from outcome import Error, Outcome
 from trio.lowlevel import (
     Abort,
-    cancel_shielded_checkpoint,
     checkpoint,
     checkpoint_if_cancelled,
     current_task,
@@ -20,7 +20,7 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
-from wssup.server.loops import TakesBack
+from wssup.server.loops import Rests, TakesBack
 
 __all__ = ["TrioLoop"]
 
@@ -32,7 +32,6 @@ class TrioLoop:
     forgotten = Abort.SUCCEEDED
     waiter = staticmethod(current_task)
     cancel_point = staticmethod(checkpoint_if_cancelled)
-    schedule_point = staticmethod(cancel_shielded_checkpoint)
 
     def __init__(self) -> None:
         self._system: trio.Nursery | None = None
@@ -101,6 +100,21 @@ class TrioLoop:
         return wait_task_rescheduled(forget)  # noqa: ASYNC105 - the caller awaits it
 
     @staticmethod
+    @coroutine
+    def rest(owner: Rests) -> Generator[Any, Any, Any]:
+        """See :class:`Loop`. As `park`, without making anything anew for each message."""
+        if owner.ticket is None:
+            owner.ticket = _ticket(owner.forget_receiver)
+        return (yield owner.ticket).unwrap()
+
+    @staticmethod
+    @coroutine
+    def schedule_point() -> Generator[Any, Any, None]:
+        """See :class:`Loop`. As ``cancel_shielded_checkpoint()``, at two thirds of its cost."""
+        reschedule(current_task(), _NOTHING)
+        yield _UNABORTABLE
+
+    @staticmethod
     def wake(waiter: trio.lowlevel.Task, value: Any) -> bool:
         """See :class:`Loop`."""
         reschedule(waiter, _Delivered(value))
@@ -129,6 +143,21 @@ class _Delivered(Outcome[Any]):
 
     async def asend(self, agen: AsyncGenerator[Any, Any]) -> Any:
         return await agen.asend(self.value)
+
+
+_NOTHING: Final = _Delivered(None)
+
+
+def _ticket(forget: Callable[[Any], Any]) -> Any:
+    """What ``wait_task_rescheduled(forget)`` tells trio's scheduler, which can be told it again."""
+    waiting = wait_task_rescheduled(forget)  # noqa: ASYNC105 - it is not awaited, only begun
+    found = waiting.send(None)
+    waiting.close()
+    return found
+
+
+#: Of a task that is in the scheduler's queue already.
+_UNABORTABLE: Final = _ticket(lambda _: Abort.FAILED)
 
 
 async def _for_ever() -> None:
