@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -29,6 +31,7 @@ from wssup.server.handoff.protocol import (
     pack_answer,
 )
 
+PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "handoff.md"
 TAKEN, NO_ROOM, STOP = AnswerKind
 answers = st.builds(Answer, st.sampled_from(AnswerKind), st.integers(1, 0xFFFF))
 
@@ -57,6 +60,12 @@ def test_every_state_is_reached_and_drawn() -> None:
         assert {table.first, *table.steps.values()} == states
         assert all(f"{state}: {state}" in drawn for state in states)
         assert f'"{table.name}"' in drawn
+
+
+def test_the_page_shows_these_tables() -> None:
+    """docs/explanation/handoff.md has the diagram as the code draws it."""
+    (shown,) = re.findall(r"```mermaid\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert shown == protocol.diagram()
 
 
 # The books.
