@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,15 @@ from tests.harness.instance import Instance
 
 #: Lines of an instance's log that a failing test shows.
 _SHOWN = 200
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interrupts_are_heard() -> None:
+    """What runs in a shell's background is started with SIGINT ignored, and hands that down to the
+    commands under test (execve(2)), for which Ctrl-C would then be nothing.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
