@@ -37,6 +37,7 @@ class Worker:
     :ivar row: its row of the scoreboard.
     :ivar pid: ``None`` until its zygote, or it itself, has said.
     :ivar spawned_at: seconds, monotonic.
+    :ivar ready_ns: when it said that it is ready, in ns of CLOCK_MONOTONIC.
     :ivar asked_for: its zygote was asked to fork it.
     :ivar outbox: messages, with descriptors of their own, that wait for room in the channel.
     :ivar named: its pid is known, or that it has none.
@@ -56,6 +57,7 @@ class Worker:
     spawned_at: float
     pid: int | None = None
     ready: bool = False
+    ready_ns: int = 0
     leaving: bool = False
     stalled: bool = False
     aborted: bool = False

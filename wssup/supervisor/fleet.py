@@ -8,6 +8,7 @@ connections move). What the table answers is done in actions.py.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import trio
@@ -254,7 +255,7 @@ class Fleet:
                     logs.get(**worker.noun).error("unexpected_message", kind=kind)
 
     def _ready(self, worker: Worker, seconds: float) -> None:
-        worker.ready = True
+        worker.ready, worker.ready_ns = True, time.monotonic_ns()
         worker.failure = ""
         worker.booted.set()
         if worker.leaving:

@@ -95,7 +95,9 @@ class Watch:
                 continue
             # By its own generation's limits: its beats are as frequent as those ask for.
             limits = worker.generation.settings
-            look = Look((now - view.heartbeat_ns) / 1e9, limits.stall_after, limits.hang_after)
+            # A stale copy may be from before its first beat, but who is ready has turned.
+            turned = max(view.heartbeat_ns, worker.ready_ns)
+            look = Look((now - turned) / 1e9, limits.stall_after, limits.hang_after)
             looks[view.serial] = look
             if not worker.leaving and (look.age > look.stall_after) is not worker.stalled:
                 self._mark(worker, look.age)

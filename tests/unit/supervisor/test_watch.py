@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.supervisor.puppets import stage
+from wssup.messages import Ready
 from wssup.supervisor.watch import Look, hung
 
 
@@ -46,6 +51,24 @@ def test_each_by_its_own_limits() -> None:
     assert hung({1: Look(8, 10, 20), 2: Look(8, 10, 20)}) is None
     turning = {number: Look(0, 1, 9) for number in (3, 4, 5)}
     assert hung({1: Look(50, 1, 40), 2: Look(30, 1, 10)} | turning) == 2
+
+
+async def test_a_worker_whose_first_beat_was_not_seen(tmp_path: Path) -> None:
+    """A worker that has said that it is ready turns, although the copy of its row is still one from
+    before its first beat: it was in the middle of a write (a stale copy has no heartbeat).
+    """
+    async with stage(tmp_path, stall_after=30.0) as made:
+        made.fleet.scale(1)
+        await made.until(lambda: made.puppets)
+        made.puppet(0).say(Ready(0.0))
+        await made.worker(0).booted.wait()
+        (view,) = made.board.snapshot().rows
+        assert view.heartbeat_ns == 0
+        looked = trio.Event()
+        made.watch.tell(lambda _: looked.set())
+        made.nursery.start_soon(made.watch.run)
+        await looked.wait()
+        assert not made.worker(0).stalled
 
 
 looks = st.builds(Look, st.floats(0, 100), st.floats(0.1, 10), st.floats(11, 60))
