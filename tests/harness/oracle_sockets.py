@@ -72,7 +72,8 @@ def _kinds(pid: int, clients: set[str]) -> Counter[str]:
     unix = kernel.unix_sockets()
     found: Counter[str] = Counter()
     for name in kernel.descriptors(pid).values():
-        if name in clients:
+        # The master may not have closed yet what asked it for its workers just now.
+        if name in clients or unix.get(name, ("", ""))[1].endswith("/control.sock"):
             continue
         kind = unix[name][0] if name in unix else name.partition(":[")[0]
         found[kind] += 1
