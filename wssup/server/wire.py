@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Final
 
 from wssup.server.frames import HEADS, Decoder, Event, Unfinished, apply_mask, control, encode
 
-__all__ = ["END", "End", "Received", "Wire", "WireConnection"]
+__all__ = ["END", "End", "Received", "Wire", "WireConnection", "broadcast"]
 
 #: Buffers that one writev(2) takes; the kernel's limit is 1024 (IOV_MAX).
 _BATCH = 64
@@ -165,6 +165,15 @@ class WireConnection:
             return self._queue(data, sent)
         return self._queue(data, 0)
 
+    def post(self, frame: bytes, size: int) -> bool:
+        """Send an encoded message, whose payload has ``size`` bytes; else as `send`.
+
+        :raises OSError: the connection is broken.
+        """
+        self.wire.messages_out += 1
+        self.wire.bytes_out += size
+        return self.transmit(frame)
+
     def transmit(self, data: bytes) -> bool:
         """Send what is no message: control frames, and the answer to a handshake; else as `send`.
 
@@ -221,3 +230,38 @@ class WireConnection:
             self.wire.queued -= self.out_bytes - len(kept)
             self.out_bytes = len(kept)
             self.outbox = deque((kept,)) if kept else None
+
+
+def broadcast(
+    connections: Iterable[WireConnection], frame: bytes, size: int
+) -> tuple[list[WireConnection], list[WireConnection], list[WireConnection]]:
+    """Send one encoded message to many open connections of one worker.
+
+    :param frame: the message as a frame; ``size`` is that of its payload.
+    :returns: those whose queue was empty before and is not now: somebody must wait until their
+        sockets are writable; those that were not sent it, because they have a queue already; those
+        whose socket is broken.
+    """
+    waiting: list[WireConnection] = []
+    queueing: list[WireConnection] = []
+    broken: list[WireConnection] = []
+    whole, sent_to, connection = len(frame), 0, None
+    for connection in connections:
+        if connection.outbox is not None:
+            queueing.append(connection)
+            continue
+        try:
+            sent = _write(connection.fd, frame)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            broken.append(connection)
+            continue
+        sent_to += 1
+        if sent != whole:
+            connection._queue(frame, sent)  # noqa: SLF001 - a part of this seam
+            waiting.append(connection)
+    if connection is not None:
+        connection.wire.messages_out += sent_to
+        connection.wire.bytes_out += sent_to * size
+    return waiting, queueing, broken
