@@ -9,7 +9,7 @@ TESTS ?= tests
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 24
 
-$(STAMP): pyproject.toml constraints.txt wssup/version.py
+$(STAMP): pyproject.toml setup.py constraints.txt wssup/version.py $(wildcard wssup/server/*.[ch])
 	@$(PYTHON) -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "wssup needs Python 3.11 or newer with the venv module; name one: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 2; }
 	@test -x $(BIN)/python || { echo "setting up $(VENV) …"; $(PYTHON) -m venv $(VENV); }
@@ -57,4 +57,5 @@ e2e: $(STAMP) ## the npm package ws and a browser against a real instance; insta
 	@$(BIN)/python -m pytest tests/e2e/npm_ws.py tests/e2e/chromium.py tests/e2e/example_page.py
 
 clean: ## remove what was set up
+	rm -rf build *.egg-info wssup/server/_wire*.so
 	rm -rf $(VENV) benchmarks/.peers benchmarks/native/build .mypy_cache .ruff_cache .pytest_cache .hypothesis

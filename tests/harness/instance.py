@@ -31,6 +31,8 @@ async def app(request):
             message = f"{worker.slot} {worker.generation} {os.getpid()} {GENERATION_MARK}"
         await ws.send_message(message)
 """
+#: The core under test is that of this process; it is no setting.
+_CORE = "WSSUP_PURE_PYTHON"
 #: Short windows: a test waits for facts, and should not have to wait long.
 QUICK = {
     "settle": 0.5,
@@ -83,7 +85,7 @@ class Instance:
         """The environment of its commands. Bytecode would hide an edit within the same second, and
         unbuffered output what is in a buffer at a fork.
         """
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("WSSUP_")}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("WSSUP_") or k == _CORE}
         kept.pop("PYTHONUNBUFFERED", None)
         return kept | {"PYTHONDONTWRITEBYTECODE": "1", "PWD": str(self.home), "COLUMNS": "100"}
 

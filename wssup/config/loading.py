@@ -31,6 +31,8 @@ CONTROL_SOCKET: Final = "control.sock"
 
 _PREFIX: Final = "WSSUP_"
 _CONFIG_VARIABLE: Final = "WSSUP_CONFIG"
+# No settings: what names the file, and what each process looks at by itself (server/wire.py).
+_NO_SETTINGS: Final = frozenset({_CONFIG_VARIABLE, "WSSUP_PURE_PYTHON"})
 # What else is looked at in the environment; the rest of it is neither kept nor seen.
 _OTHER_VARIABLES: Final = frozenset({"PWD", "RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"})
 _UNKNOWN: Final = "no such setting"
@@ -191,7 +193,7 @@ def _environment_layer(environ: Mapping[str, str]) -> dict[str, tuple[object, st
     keys = {setting.environment: key for key, setting in SETTINGS.items()}
     layer: dict[str, tuple[object, str]] = {}
     for name in sorted(environ):
-        if not name.startswith(_PREFIX) or name == _CONFIG_VARIABLE:
+        if not name.startswith(_PREFIX) or name in _NO_SETTINGS:
             continue
         if name not in keys:
             raise ConfigError(

@@ -19,7 +19,7 @@ from trio_websocket import CloseReason, ConnectionClosed
 
 from wssup.scoreboard import Label
 from wssup.server.described import Described
-from wssup.server.frames import BINARY, CONTROL_BYTES, PING, PONG, TEXT, close_payload
+from wssup.server.frames import BINARY, CONTROL_BYTES, PING, PONG, close_payload
 
 if TYPE_CHECKING:
     from wssup.server.closing import Leave
@@ -215,7 +215,7 @@ class Connection(Described):
             return False
         try:
             if type(message) is str:
-                waits = self.send(TEXT, message.encode())
+                waits = self.send_text(message)
             elif type(message) is bytes:
                 waits = self.send(BINARY, message)
             else:
@@ -229,7 +229,7 @@ class Connection(Described):
 
     def _send_other(self, message: object) -> bool:
         if isinstance(message, str):
-            return self.send(TEXT, message.encode())
+            return self.send_text(message)
         if isinstance(message, bytes | bytearray | memoryview):
             return self.send(BINARY, bytes(message))
         raise ValueError("message must be str or bytes")
@@ -248,7 +248,7 @@ class Connection(Described):
         if self.closed is None and self.outbox is None and type(message) is str:
             # The usual case, without a call more than it needs.
             try:
-                if self.send(TEXT, message.encode()):
+                if self.send_text(message):
                     pump.must_flush(self)
             except OSError:
                 pump.closing.lose(self)
