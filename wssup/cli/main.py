@@ -59,7 +59,14 @@ configuration, 3 nothing runs, 4 an instance is there but does not answer,
 130 interrupted.
 """,
 )
-@click.version_option(__version__, prog_name="wssup", message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, asked: _print_version(context) if asked else None,
+    help="Show the version, and which core runs, and exit.",
+)
 @click.pass_context
 def group(context: click.Context) -> int:
     """The group of all subcommands."""
@@ -67,6 +74,13 @@ def group(context: click.Context) -> int:
         click.echo(context.get_help(), err=True)
         return USAGE
     return OK
+
+
+def _print_version(context: click.Context) -> None:
+    wire = importlib.import_module("wssup.server.wire")
+    core = "compiled" if wire.COMPILED else "pure Python"
+    click.echo(f"wssup {__version__} ({core} core)")
+    context.exit()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -673,12 +674,29 @@ def test_an_unknown_variable_stops_every_command(
         assert "did you mean WSSUP_WORKERS?" in errors(capsys)
 
 
+@pytest.mark.parametrize("variable", ["", "1"])
+def test_the_version_names_the_core(variable: str) -> None:
+    """`wssup --version` says which core runs: the compiled one if it is there, unless
+    WSSUP_PURE_PYTHON is set and not empty.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "wssup", "--version"],
+        env=os.environ | {"WSSUP_PURE_PYTHON": variable},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    there = importlib.util.find_spec("wssup.server._wire") is not None
+    core = "compiled" if there and not variable else "pure Python"
+    assert done.stdout == f"wssup {__version__} ({core} core)\n"
+
+
 def test_bare_command_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     """The bare command shows its help and exits 2; --version and every --help exit 0."""
     assert main([]) == 2
     assert "Commands:" in errors(capsys)
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"wssup {__version__}\n"
+    assert capsys.readouterr().out.startswith(f"wssup {__version__} (")
     for command in COMMANDS:
         assert main([command, "--help"]) == 0
         out = capsys.readouterr().out

@@ -262,6 +262,12 @@ def test_an_empty_variable_is_not_given(tmp_path: Path) -> None:
     assert (found.settings.workers, found.sources["workers"]) == (2, "wssup.toml:1")
 
 
+def test_the_core_is_no_setting(tmp_path: Path) -> None:
+    """The variable that has a process use the pure core may stand beside the settings."""
+    found = loaded(tmp_path, environ={"WSSUP_PURE_PYTHON": "1"})
+    assert set(found.sources.values()) == set(loaded(tmp_path).sources.values())
+
+
 def test_required_settings_and_flags_as_sources(tmp_path: Path) -> None:
     """A required setting must be given; options are named as they were written."""
     with pytest.raises(UserError, match=r"MODULE:ATTR, WSSUP_APP or app in wssup\.toml"):

@@ -1,0 +1,492 @@
+"""The seam, each of its methods on real sockets, of both cores."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import tracemalloc
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.harness import cores
+from tests.harness.cores import CORES, End, a_wire, an_end, counts
+from tests.property.test_frames_streams import client_frame
+from wssup.server.frames import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    Close,
+    Ping,
+    Pong,
+    Unfinished,
+    Violation,
+    encode,
+)
+from wssup.server.wire import END
+
+pytestmark = pytest.mark.parametrize("core", CORES)
+#: Sizes about which a length changes its form.
+SIZES = [0, 1, 7, 8, 9, 124, 125, 126, 127, 2048, 2049, 4000, 65535, 65536, 200_000]
+TEXTS = ["", "a", "x" * 126, "é", "ÿ" * 100, "€", "😀" * 40, "a\0b", "日本語" * 2000]
+
+
+def frame(opcode: int, payload: bytes, mask: bytes = b"\1\2\xf3\x84") -> bytes:
+    """A client's."""
+    return client_frame(0x80 | opcode, payload, mask)
+
+
+@pytest.fixture
+def end(core: ModuleType) -> Iterator[End]:
+    with an_end(core) as made:
+        yield made
+
+
+# Receiving.
+
+
+@pytest.mark.parametrize("size", [size for size in SIZES if size < 4000])
+def test_a_message_in_one_read(end: End, size: int) -> None:
+    """A frame that is a message comes out as that, bare: binary as bytes, text as str; it is
+    counted, with the bytes of its payload.
+    """
+    payload = os.urandom(size)
+    end.client.send(frame(BINARY, payload))
+    assert end.ours.receive(1) == payload
+    end.client.send(frame(TEXT, b"z" * size))
+    assert end.ours.receive(1) == "z" * size
+    assert counts(end.ours.wire) == (2, 2 * size, 0, 0, 0)
+    assert end.ours.unfinished is None
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_in_one_read(core: ModuleType, text: str) -> None:
+    """Text of any characters comes out as it was; counted are its bytes."""
+    with an_end(core, read_bytes=1 << 16) as end:
+        end.client.send(frame(TEXT, text.encode()))
+        assert end.ours.receive(1) == text
+        assert counts(end.ours.wire)[:2] == (1, len(text.encode()))
+
+
+def test_control_frames_in_one_read(end: End) -> None:
+    """A control frame comes out as a tuple of one event, and is no message."""
+    for data, event in (
+        (frame(PING, b"p" * 125), Ping(b"p" * 125)),
+        (frame(PONG, b""), Pong(b"")),
+        (frame(CLOSE, b"\x03\xe8bye"), Close(1000, "bye")),
+        (frame(CLOSE, b"\x03"), Violation(1002, "close code 3, which nobody may send")),
+    ):
+        end.client.send(data)
+        found = end.ours.receive(1)
+        assert found == (event,)
+        assert type(found) is tuple
+        assert type(found[0]) is type(event)
+    assert counts(end.ours.wire) == (0, 0, 0, 0, 0)
+
+
+def test_nothing_to_read(end: End) -> None:
+    """A socket that has nothing says nothing, and nothing is wrong."""
+    assert end.ours.receive(1) == ()
+
+
+@pytest.mark.parametrize("how", ["closed", "reset", "gone"])
+def test_the_peer_is_gone(core: ModuleType, how: str) -> None:
+    """After an end of file, a reset, or of a descriptor that is none, `END` comes."""
+    with an_end(core) as end:
+        if how == "closed":
+            end.client.shutdown(socket.SHUT_WR)
+        elif how == "reset":
+            end.ours.transmit(b"unread")
+            end.client.close()
+        else:
+            end.ours.fd = -1
+        assert end.ours.receive(1) == (END,)
+
+
+def test_several_frames_in_one_read(end: End) -> None:
+    """They come out as a list, in their order."""
+    end.client.send(
+        frame(TEXT, b"one") + frame(PING, b"two") + frame(BINARY, b"three") + frame(TEXT, b"")
+    )
+    assert end.ours.receive(10) == ["one", Ping(b"two"), b"three", ""]
+    assert end.ours.unfinished is None
+    assert counts(end.ours.wire)[:2] == (3, 8)
+
+
+def test_a_budget(end: End) -> None:
+    """No more frames are decoded than asked for; the others come in the next calls, which read
+    nothing meanwhile.
+    """
+    end.client.send(b"".join(frame(TEXT, b"%d" % number) for number in range(7)))
+    assert end.ours.receive(3) == ["0", "1", "2"]
+    assert end.ours.unfinished.more
+    end.client.send(frame(TEXT, b"7"))
+    assert end.ours.receive(3) == ["3", "4", "5"]
+    assert end.ours.receive(3) == ["6"]
+    assert end.ours.unfinished is None
+    assert end.ours.receive(3) == "7"
+    assert counts(end.ours.wire)[:2] == (8, 8)
+
+
+def test_fragments_and_parts(end: End) -> None:
+    """Messages in fragments, frames in several reads, and control frames between them."""
+    data = (
+        client_frame(TEXT, "é".encode()[:1], b"abcd")
+        + frame(PING, b"!")
+        + client_frame(0x80, "é".encode()[1:], b"dcba")
+        + frame(BINARY, b"whole")
+    )
+    found: list[Any] = []
+    for byte in data:
+        end.client.send(bytes((byte,)))
+        found += end.ours.receive(5)
+    assert found == [Ping(b"!"), "é", b"whole"]
+    assert counts(end.ours.wire)[:2] == (2, 7)
+
+
+def test_whole_frames_before_a_part(end: End) -> None:
+    """What is whole comes out; the beginning of the next frame is kept."""
+    last = frame(TEXT, b"last")
+    end.client.send(frame(TEXT, b"first") + last[:5])
+    assert end.ours.receive(9) == ["first"]
+    assert not end.ours.unfinished.more
+    assert end.ours.unfinished.rest == last[:5]
+    end.client.send(last[5:])
+    assert end.ours.receive(9) == ["last"]
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (frame(TEXT, b"\xc3"), 1007),
+        (frame(TEXT, b"\xed\xa0\x80"), 1007),
+        (frame(BINARY, b"x" * 1001), 1009),
+        (encode(TEXT, b"without a mask"), 1002),
+        (client_frame(0xC1, b"compressed", b"mask"), 1002),
+        (client_frame(0x83, b"no opcode", b"mask"), 1002),
+        (client_frame(0x09, b"half a ping", b"mask"), 1002),
+        (client_frame(0x89, b"x" * 126, b"mask"), 1002),
+        (b"\x82\xfe\0\x05maskabcde", 1002),
+        (b"\x82\xff\x80" + bytes(7) + b"mask", 1002),
+        (client_frame(0x80, b"of nothing", b"mask"), 1002),
+    ],
+)
+def test_violations(core: ModuleType, data: bytes, code: int) -> None:
+    """What breaks the protocol or a limit is a `Violation`, alone or behind messages, which come
+    out before it.
+    """
+    for before in (b"", frame(TEXT, b"fine")):
+        with an_end(core, message_bytes=1000) as end:
+            end.client.send(before + data)
+            *messages, violation = end.ours.receive(9)
+            assert messages == ["fine"] * bool(before)
+            assert type(violation) is Violation
+            assert violation.code == code
+
+
+def test_small_limits(core: ModuleType) -> None:
+    """The largest message comes out, one byte more is too much; a control frame may be larger than
+    any message.
+    """
+    for limit in (0, 1, 100, 125, 126, 3000):
+        with an_end(core, message_bytes=limit) as end:
+            end.client.send(frame(BINARY, b"x" * limit))
+            found = end.ours.receive(1)
+            assert found == b"x" * limit
+            end.client.send(frame(PING, b"y" * 125))
+            assert list(end.ours.receive(1)) == [Ping(b"y" * 125)]
+            end.client.send(frame(BINARY, b"x" * (limit + 1)))
+            assert [event.code for event in end.ours.receive(1)] == [1009]
+
+
+def test_what_another_one_left_in_the_buffer(core: ModuleType) -> None:
+    """A frame that announces more than was read gets nothing of what an earlier read left behind
+    it.
+    """
+    wire = a_wire(core)
+    with ExitStack() as stack:
+        ends = [End(core, wire) for _ in range(2)]
+        for end in ends:
+            stack.callback(end.close)
+        ends[0].client.send(frame(BINARY, b"secret" * 20))
+        assert ends[0].ours.receive(1) == b"secret" * 20
+        ends[1].client.send(frame(BINARY, b"x" * 100)[:20])
+        assert ends[1].ours.receive(1) == []
+        assert len(ends[1].ours.unfinished.body) == 14
+
+
+def test_what_was_read_before(end: End) -> None:
+    """Bytes that came by other ways are decoded and counted, and what is left of them is first."""
+    assert end.ours.decode(frame(TEXT, "é".encode()) + frame(BINARY, b"b"), 5) == ["é", b"b"]
+    assert counts(end.ours.wire)[:2] == (2, 3)
+    end.ours.unfinished = Unfinished(frame(TEXT, b"early") + frame(TEXT, b"bird"))
+    end.ours.unfinished.more = True
+    assert end.ours.receive(1) == ["early"]
+    assert end.ours.receive(1) == ["bird"]
+    assert end.ours.unfinished is None
+
+
+def test_a_rest_larger_than_the_buffer(core: ModuleType) -> None:
+    """What was left of a larger read elsewhere is decoded, too."""
+    with an_end(core, read_bytes=16) as end:
+        end.ours.unfinished = Unfinished(b"".join(frame(TEXT, b"%03d" % n) for n in range(50)))
+        end.ours.unfinished.more = True
+        found: list[Any] = []
+        while end.ours.unfinished is not None:
+            found += end.ours.receive(7)
+        assert found == [f"{number:03}" for number in range(50)]
+
+
+# Sending.
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_message_is_one_frame(end: End, size: int) -> None:
+    """Each size has the shortest header that holds it; who sent it need not wait."""
+    payload = os.urandom(size)
+    expected = encode(BINARY, payload)
+    waits = end.ours.send(BINARY, payload)
+    assert waits == (end.ours.outbox is not None)
+    said = end.said(len(expected) - end.ours.out_bytes)
+    while end.ours.outbox is not None:
+        left = end.ours.out_bytes
+        assert end.ours.flush()
+        said += end.said(left - end.ours.out_bytes)
+    assert said == expected
+    assert counts(end.ours.wire) == (0, 0, 1, size, 0)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_is_sent_as_utf_8(end: End, text: str) -> None:
+    """Text of any characters is sent as bytes, which are counted."""
+    assert end.ours.send_text(text) is False
+    assert end.said(len(expected := encode(TEXT, text.encode()))) == expected
+    assert counts(end.ours.wire) == (0, 0, 1, len(text.encode()), 0)
+
+
+def test_text_that_cannot_be_sent(end: End) -> None:
+    """A lone surrogate is an error of who sends it; nothing is sent, and nothing counted."""
+    with pytest.raises(UnicodeEncodeError):
+        end.ours.send_text("ok \ud800")
+    assert end.waiting() == b""
+    assert counts(end.ours.wire) == (0, 0, 0, 0, 0)
+
+
+def test_what_is_posted_and_transmitted(end: End) -> None:
+    """A frame made before is sent as it is: `post` counts it as a message, `transmit` does not."""
+    assert end.ours.post(b"\x81\x02hi", 2) is False
+    assert end.ours.transmit(b"\x89\x00") is False
+    assert end.said(6) == b"\x81\x02hi\x89\x00"
+    assert counts(end.ours.wire) == (0, 0, 1, 2, 0)
+
+
+def test_a_peer_that_does_not_read(core: ModuleType) -> None:
+    """What the kernel does not take is queued, in order; only the first to be queued is told to
+    wait. A flush sends what fits and says if it did; at its end there is no queue.
+    """
+    with an_end(core, buffer=1) as end:
+        ours, sent, waited = end.ours, b"", 0
+        payload = bytes(range(256)) * 8
+        while ours.outbox is None:
+            sent += encode(BINARY, payload)
+            waited += ours.send(BINARY, payload)
+        assert waited == 1
+        assert ours.send(BINARY, b"a") is False
+        assert ours.send_text("é") is False
+        assert ours.post(encode(TEXT, b"c"), 1) is False
+        assert ours.transmit(encode(PING, b"")) is False
+        sent += encode(BINARY, b"a") + encode(TEXT, "é".encode()) + encode(TEXT, b"c")
+        sent += encode(PING, b"")
+        assert ours.out_bytes == ours.wire.queued == sum(map(len, ours.outbox))
+        assert ours.flush() is False
+        said = b""
+        while ours.outbox is not None:
+            said += end.waiting()
+            assert ours.flush() is True
+            assert ours.out_bytes == ours.wire.queued
+        assert ours.flush() is False
+        assert said + end.waiting() == sent
+        assert counts(ours.wire)[4] == 0
+
+
+@pytest.mark.parametrize("keep_first", [True, False])
+def test_a_queue_that_is_dropped(core: ModuleType, keep_first: bool) -> None:  # noqa: FBT001
+    """Nothing is left of it, or the first frame, of which the peer may have a part: then the
+    stream is that frame to its end.
+    """
+    with an_end(core, buffer=1) as end:
+        while end.ours.outbox is None:
+            end.ours.send(BINARY, b"x" * 3000)
+        end.ours.send(BINARY, b"lost")
+        end.ours.drop_queue(keep_first=keep_first)
+        assert (end.ours.outbox is not None) == keep_first
+        assert end.ours.wire.queued == end.ours.out_bytes == sum(map(len, end.ours.outbox or ()))
+        said = end.waiting()
+        while end.ours.outbox is not None:
+            end.ours.flush()
+            said += end.waiting()
+        if keep_first:
+            assert len(said) % len(encode(BINARY, b"x" * 3000)) == 0
+        assert b"lost" not in said
+
+
+@pytest.mark.parametrize(
+    "sending",
+    [
+        lambda ours: ours.send(BINARY, b"x"),
+        lambda ours: ours.send(BINARY, b"x" * 5000),
+        lambda ours: ours.send_text("x"),
+        lambda ours: ours.post(b"\x81\0", 0),
+        lambda ours: ours.transmit(b"\x89\0"),
+    ],
+)
+def test_a_broken_socket(core: ModuleType, sending: Callable[[Any], object]) -> None:
+    """Sending to a peer that is gone, or to a descriptor that is none, raises what the kernel
+    says; no signal ends the process.
+    """
+    with an_end(core) as end:
+        end.client.close()
+        with pytest.raises(BrokenPipeError):
+            sending(end.ours)
+        end.ours.fd = -1
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            sending(end.ours)
+        assert end.ours.outbox is None
+
+
+def test_one_message_to_many(core: ModuleType) -> None:
+    """A broadcast reaches all that have no queue, tells who has one now, had one before, or is
+    broken, and counts those that it was sent to.
+    """
+    wire = a_wire(core)
+    with ExitStack() as stack:
+        ends = [End(core, wire, buffer=1) for _ in range(5)]
+        for end in ends:
+            stack.callback(end.close)
+        fine, full, queue, gone, other = ends
+        while full.ours.outbox is None:
+            full.ours.transmit(b"x" * 100)
+        full.ours.drop_queue(keep_first=False)
+        queue.ours.outbox = deque([b"earlier"])
+        queue.ours.out_bytes = wire.queued = 7
+        gone.client.close()
+        before = counts(wire)
+        message = encode(TEXT, b"to all")
+        found = core.broadcast((end.ours for end in ends), message, 6)
+        assert found == ([full.ours], [queue.ours], [gone.ours])
+        assert fine.said(8) == other.said(8) == message
+        assert [bytes(part) for part in full.ours.outbox] == [message]
+        assert list(queue.ours.outbox) == [b"earlier"]
+        assert counts(wire)[2:] == (before[2] + 3, before[3] + 18, 7 + 8)
+        assert core.broadcast([], message, 6) == ([], [], [])
+
+
+# Objects.
+
+
+def test_the_buffer_stays_where_it_is(core: ModuleType) -> None:
+    """The kernel writes into it: nobody can resize it while its wire lives."""
+    wire = a_wire(core, read_bytes=100)
+    with pytest.raises(BufferError):
+        wire.buffer.append(1)
+    assert len(wire.view) == len(wire.buffers[0]) == 100
+
+
+def test_counters_can_be_set(core: ModuleType) -> None:
+    """The pump sets them to zero when it has written them down."""
+    wire = a_wire(core)
+    wire.messages_in = wire.messages_out = wire.bytes_in = wire.bytes_out = 1 << 40
+    wire.queued += 5
+    assert counts(wire) == (1 << 40, 1 << 40, 1 << 40, 1 << 40, 5)
+
+
+def test_cycles_are_found(core: ModuleType) -> None:
+    """Connections and wires that refer to themselves are no leak."""
+    wire = a_wire(core)
+    with_queue = End(core, wire)
+    ours = with_queue.ours
+    with_queue.close()
+    ours.inbox = ours
+    ours.unfinished = ours.outbox = [ours]
+    wire.connections = [ours]
+    gone = weakref.ref(ours), weakref.ref(wire)
+    del ours, with_queue, wire
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda ours: ours.send(BINARY, "text"),
+        lambda ours: ours.send("1", b""),
+        lambda ours: ours.send(BINARY),
+        lambda ours: ours.send_text(3),
+        lambda ours: ours.post(b""),
+        lambda ours: ours.transmit(7),
+        lambda ours: ours.decode(3, 1),
+        lambda ours: ours.decode(),
+        lambda ours: ours.receive(),
+    ],
+)
+def test_wrong_arguments(end: End, wrong: Callable[[Any], object]) -> None:
+    """What is not of the kind that is asked for raises, and the connection works as before."""
+    with pytest.raises((TypeError, AttributeError)):
+        wrong(end.ours)
+    end.client.send(frame(TEXT, b"fine"))
+    assert end.ours.receive(1) == "fine"
+
+
+def test_a_connection_without_a_wire(core: ModuleType) -> None:
+    """Whoever forgets it gets an exception."""
+    ours = cores.subclass(core, "WireConnection")()
+    for method in (ours.receive, ours.send_text):
+        with pytest.raises(AttributeError):
+            method("1")
+
+
+def test_nothing_is_left_of_messages(core: ModuleType) -> None:
+    """Thousands of messages, violations, control frames and errors later no more memory is used."""
+    bad = frame(TEXT, b"\xff" * 40)
+    several = frame(TEXT, b"a" * 40) + frame(PING, b"b") + frame(BINARY, b"c" * 300) + bad[:9]
+    with an_end(core) as end:
+        ours = end.ours
+
+        def traffic(rounds: int) -> None:
+            for _ in range(rounds):
+                for data in (frame(TEXT, "é".encode() * 50), frame(CLOSE, b""), bad, several):
+                    end.client.send(data)
+                    ours.receive(2)
+                    if ours.unfinished is not None:
+                        ours.receive(9)
+                    ours.unfinished = None
+                ours.send(BINARY, b"d" * 300)
+                ours.send_text("é" * 300)
+                end.said(304 + 604)
+                with pytest.raises(UnicodeEncodeError):
+                    ours.send_text("\udc00")
+                number, ours.fd = ours.fd, -1
+                with pytest.raises(OSError, match="descriptor"):
+                    ours.transmit(b"e")
+                ours.receive(1)
+                ours.fd = number
+
+        traffic(20)
+        tracemalloc.start()
+        try:
+            traffic(20)
+            gc.collect()
+            before = tracemalloc.get_traced_memory()[0]
+            traffic(300)
+            gc.collect()
+            assert tracemalloc.get_traced_memory()[0] - before < 3000
+        finally:
+            tracemalloc.stop()
