@@ -295,8 +295,8 @@ def test_a_control_socket_that_is_not_ours(peer: Peer) -> None:
     peer.socket_path.chmod(0o600)
     peer.runtime_dir.chmod(0o755)
     code = (
-        "import os, sys; from wssup.cli import config, main, reload, status; os.setuid(65534); "
-        "sys.exit(main.main([sys.argv[1]]))"
+        "import locale, os, sys; from wssup.cli import config, main, reload, status; "
+        "os.setuid(65534); sys.exit(main.main([sys.argv[1]]))"
     )
     for command, expected in [("status", 4), ("reload", 1)]:
         run = subprocess.run(
