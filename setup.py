@@ -6,8 +6,9 @@ setup(
     ext_modules=[
         Extension(
             "wssup.server._wire",
-            sources=["wssup/server/_wire.c"],
-            extra_compile_args=["-std=c99", "-O2", "-Wall", "-Wextra"],
+            sources=[f"wssup/server/{name}.c" for name in ("_wire", "_wire_receive", "_wire_send")],
+            depends=["wssup/server/_wire.h"],
+            extra_compile_args=["-std=c99", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
             # Without a compiler, or without Python's headers, wssup runs in pure Python.
             optional=True,
         )

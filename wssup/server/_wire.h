@@ -1,0 +1,56 @@
+/* What the files of the compiled core share; see _wire.c. */
+
+#ifndef WSSUP_WIRE_H
+#define WSSUP_WIRE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdint.h>
+
+/* RFC 6455 section 5. */
+enum { TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10 };
+enum { CONTROL_BYTES = 125 };
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *buffer, *buffers, *view, *decode;
+    Py_buffer memory; /* of `buffer`; memory.obj is NULL once it is given back */
+    Py_ssize_t short_, medium;
+    Py_ssize_t messages_in, messages_out, bytes_in, bytes_out, queued;
+} Wire;
+
+typedef struct {
+    PyObject_HEAD
+    int fd;
+    Py_ssize_t out_bytes;
+    PyObject *outbox, *unfinished, *wire;
+} Connection;
+
+extern PyTypeObject WireType, ConnectionType;
+
+Wire *wire_of(const Connection *self);
+
+static inline int
+is_none(const PyObject *object)
+{
+    return object == NULL || object == Py_None;
+}
+
+/* An attribute of a module; NULL: an exception is set. */
+PyObject *taken(const char *module, const char *name);
+
+/* _wire_receive.c; begin_…(): what it needs of Python; -1: an exception is set. */
+int begin_receive(void);
+PyObject *connection_receive(Connection *self, PyObject *budget);
+PyObject *connection_decode(Connection *self, PyObject *const *arguments, Py_ssize_t count);
+
+/* _wire_send.c */
+int begin_send(void);
+PyObject *connection_send(Connection *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *connection_send_text(Connection *self, PyObject *text);
+PyObject *connection_post(Connection *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *connection_transmit(Connection *self, PyObject *data);
+PyObject *broadcast(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+
+#endif
