@@ -147,7 +147,7 @@ connection_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSE
 {
     Connection *self = (Connection *)type->tp_alloc(type, 0);
     if (self != NULL) {
-        self->fd = -1; /* 0 is somebody's */
+        self->fd = PyLong_FromLong(-1); /* 0 is somebody's */
     }
     return (PyObject *)self;
 }
@@ -155,6 +155,7 @@ connection_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSE
 static int
 connection_traverse(Connection *self, visitproc visit, void *arg)
 {
+    Py_VISIT(self->fd);
     Py_VISIT(self->outbox);
     Py_VISIT(self->unfinished);
     Py_VISIT(self->wire);
@@ -164,6 +165,7 @@ connection_traverse(Connection *self, visitproc visit, void *arg)
 static int
 connection_clear(Connection *self)
 {
+    Py_CLEAR(self->fd);
     Py_CLEAR(self->outbox);
     Py_CLEAR(self->unfinished);
     Py_CLEAR(self->wire);
@@ -179,7 +181,7 @@ connection_dealloc(Connection *self)
 }
 
 static PyMemberDef connection_members[] = {
-    {"fd", T_INT, offsetof(Connection, fd), 0, NULL},
+    {"fd", T_OBJECT_EX, offsetof(Connection, fd), 0, NULL},
     {"out_bytes", T_PYSSIZET, offsetof(Connection, out_bytes), 0, NULL},
     {"outbox", T_OBJECT_EX, offsetof(Connection, outbox), 0, NULL},
     {"unfinished", T_OBJECT_EX, offsetof(Connection, unfinished), 0, NULL},

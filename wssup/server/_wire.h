@@ -22,7 +22,7 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-    int fd;
+    PyObject *fd; /* an int that others have, too: as a number it would be another one for each */
     Py_ssize_t out_bytes;
     PyObject *outbox, *unfinished, *wire;
 } Connection;
@@ -30,6 +30,18 @@ typedef struct {
 extern PyTypeObject WireType, ConnectionType;
 
 Wire *wire_of(const Connection *self);
+
+/* A connection's descriptor; -1 if it has none. */
+static inline int
+fd_of(const Connection *self)
+{
+    if (self->fd == NULL || !PyLong_Check(self->fd)) {
+        return -1;
+    }
+    int over;
+    long fd = PyLong_AsLongAndOverflow(self->fd, &over);
+    return over || fd != (int)fd ? -1 : (int)fd;
+}
 
 static inline int
 is_none(const PyObject *object)

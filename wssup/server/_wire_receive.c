@@ -333,7 +333,7 @@ receive_held(Connection *self, Wire *wire, PyObject *budget)
             return is_more < 0 ? NULL : receive_rest(self, wire, budget);
         }
     }
-    Py_ssize_t size = read_once(self->fd, wire);
+    Py_ssize_t size = read_once(fd_of(self), wire);
     if (size <= 0) {
         if (size == -2) {
             return NULL;

@@ -110,7 +110,7 @@ send_payload(Connection *self, int opcode, const char *payload, Py_ssize_t size)
     wire->messages_out++;
     wire->bytes_out += size;
     if (is_none(self->outbox)) {
-        sent = write_once(self->fd, head, head_size, payload, size);
+        sent = write_once(fd_of(self), head, head_size, payload, size);
         if (sent < 0) {
             return NULL;
         }
@@ -173,7 +173,7 @@ connection_transmit(Connection *self, PyObject *data)
     }
     Py_ssize_t sent = 0;
     if (is_none(self->outbox)) {
-        sent = write_once(self->fd, NULL, 0, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
+        sent = write_once(fd_of(self), NULL, 0, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
         if (sent < 0) {
             return NULL;
         }
@@ -214,7 +214,7 @@ send_to(Connection *to, PyObject *frame, PyObject *waiting, PyObject *queueing, 
         return PyList_Append(queueing, (PyObject *)to);
     }
     Py_ssize_t size = PyBytes_GET_SIZE(frame);
-    Py_ssize_t sent = write_once(to->fd, NULL, 0, PyBytes_AS_STRING(frame), size);
+    Py_ssize_t sent = write_once(fd_of(to), NULL, 0, PyBytes_AS_STRING(frame), size);
     if (sent < 0) {
         if (!PyErr_ExceptionMatches(PyExc_OSError)) {
             return -1;
