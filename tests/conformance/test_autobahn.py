@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.conformance.autobahn import APPLICATIONS, Case, failed, run, serving, told
+from tests.conformance.autobahn import Case, failed, run, serving, told
+from tests.harness.cores import needs_compiled
 
 #: The groups, and how many cases each has: framing, pings, reserved bits, opcodes, fragments,
 #: UTF-8, closes, fragments made by the suite. 9 is in limits.py; 12 and 13 are permessage-deflate.
@@ -29,19 +30,31 @@ class Run:
     log: str
 
 
-@pytest.fixture(scope="module", params=APPLICATIONS)
+#: A style, and what WSSUP_PURE_PYTHON is; empty: the compiled core, if it is there.
+_RUNS = [
+    pytest.param(("task", ""), id="task"),
+    pytest.param(("event", ""), id="event"),
+    pytest.param(("event", "1"), id="event-pure", marks=needs_compiled),
+]
+
+
+@pytest.fixture(scope="module", params=_RUNS)
 def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """All groups in one run against one instance, which has ended before the tests look."""
-    home = tmp_path_factory.mktemp(request.param)
-    with serving(request.param, home) as instance:
-        cases = run(instance.address(), home / "reports", *GROUPS, at_once=8)
-        return Run(request.param, cases, instance.logged())
+    style, pure = request.param
+    home = tmp_path_factory.mktemp(style)
+    with pytest.MonkeyPatch.context() as patch:
+        if pure:
+            patch.setenv("WSSUP_PURE_PYTHON", pure)
+        with serving(style, home) as instance:
+            cases = run(instance.address(), home / "reports", *GROUPS, at_once=8)
+            return Run(style, cases, instance.logged())
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_autobahn(group: int, done: Run) -> None:
     """No case of the group fails, and none is laxer than trio-websocket, in either style of
-    application.
+    application and with either core.
     """
     cases = [case for case in done.cases if case["id"].startswith(f"{group}.")]
     assert len(cases) == GROUPS[group], [case["id"] for case in cases]
