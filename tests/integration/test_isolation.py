@@ -78,6 +78,8 @@ def _expected_of_worker(instance: Instance, ports: list[int]) -> Counter[str]:
         + _loop()
         # The pump's own epoll, and what wakes it.
         + Counter({"anon_inode:[eventpoll]": 1, "anon_inode:[eventfd]": 1})
+        # A link to each other worker, and what wakes a worker whose threads publish.
+        + Counter({"stream": len(instance.workers()) - 1, "anon_inode:[eventfd]": 1})
     )
 
 

@@ -32,7 +32,7 @@ from wssup.topics.fences import Fences, Waiting
 from wssup.topics.history import History
 from wssup.topics.learning import Learning, Teaching
 from wssup.topics.message import Message
-from wssup.topics.node import Node, Teller
+from wssup.topics.node import LAST, Node, Teller
 from wssup.topics.peer import ROOM, Peer, Watcher
 
 __all__ = ["FENCE_TIMEOUT", "Bus", "Teller", "Watcher"]
@@ -180,10 +180,13 @@ class Bus(Node):
     def position(self) -> dict[int, int]:
         """What was processed: the highest number by node.
 
-        What was published here and is held back has no place in it, but who moves must be known to
-        come after it: that number stands under the negative serial number.
+        Two more entries are of use to `since` and `after` only. Under 0 stands this node's serial
+        number: older ones that are not here were gone before it came. And what was published here
+        and is held back is not processed, but who moves comes after it: that number stands under
+        the negative serial number.
         """
         found = self.seen.copy()
+        found[0] = self.serial
         if self.number != found[self.serial]:
             found[-self.serial] = self.number
         return found
@@ -251,7 +254,10 @@ class Bus(Node):
 
     def since(self, position: Mapping[int, int], topics: Collection[str]) -> list[Message]:
         """What came here above a position, of these topics, in the order in which it came."""
-        return self._history.since_numbers(position, topics, self._now() - _MEMORY)
+        born = position.get(0, 0)
+        full = {serial: LAST for serial in self.seen if serial < born}
+        full.update(position)
+        return self._history.since_numbers(full, topics, self._now() - _MEMORY)
 
     def floor(self, position: Mapping[int, int]) -> dict[int, int]:
         """What of a position is still to come here: by node, up to which number to leave out."""

@@ -1,4 +1,4 @@
-"""The names of topics."""
+"""The names of topics, and of their members."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ LONGEST: Final = 255
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def check(topic: object) -> str:
-    """A topic's name, which is one.
+def check(name: object, what: str = "topic") -> str:
+    """The name of a topic, which is one.
 
+    :param what: whose name it is.
     :raises TypeError: it is no string.
     :raises ValueError: it is empty, has more than `LONGEST` bytes of UTF-8, cannot be encoded, or
         contains control characters.
     """
-    if not isinstance(topic, str):
-        raise TypeError(f"a topic is a str, not {type(topic).__name__}")
-    if not topic:
-        raise ValueError("a topic's name is empty")
+    if not isinstance(name, str):
+        raise TypeError(f"a {what} is a str, not {type(name).__name__}")
+    if not name:
+        raise ValueError(f"a {what}'s name is empty")
     try:
-        size = len(topic) if topic.isascii() else len(topic.encode())
+        size = len(name) if name.isascii() else len(name.encode())
     except UnicodeEncodeError:
-        raise ValueError(f"a topic's name that UTF-8 cannot hold: {topic[:40]!a}") from None
+        raise ValueError(f"a {what}'s name that UTF-8 cannot hold: {name[:40]!a}") from None
     if size > LONGEST:
-        raise ValueError(f"a topic's name has {size} bytes, more than {LONGEST}: {topic[:40]!r}…")
-    if _CONTROL.search(topic):
-        raise ValueError(f"a topic's name contains control characters: {topic[:40]!r}")
-    return topic
+        raise ValueError(f"a {what}'s name has {size} bytes, more than {LONGEST}: {name[:40]!r}…")
+    if _CONTROL.search(name):
+        raise ValueError(f"a {what}'s name contains control characters: {name[:40]!r}")
+    return name

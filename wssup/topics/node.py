@@ -18,7 +18,7 @@ from wssup.topics.news import News, Reader
 from wssup.topics.order import PATIENCE, Barrier, Order
 from wssup.topics.peer import Peer, Watcher
 
-__all__ = ["Node", "Teller"]
+__all__ = ["LAST", "Node", "Teller"]
 
 #: What was seen of a node that is gone: all that will ever come.
 LAST: Final = 1 << 62
@@ -115,6 +115,7 @@ class Node:
         peer = Peer(self, serial, source, end, self._queue_bytes, Reader(self._news))
         self._peers[serial] = peer
         self._live.add(serial)
+        self.seen[serial] = 0
         self._book.joined(serial, peer)
         for packet in self._news.greeting(self.seen[self.serial]):
             peer.post(p.encode(packet))

@@ -8,6 +8,7 @@ from typing import Any, Final
 from wssup.server.connection import Connection
 from wssup.server.topics.hub import Hub
 from wssup.server.topics.subscription import Presence
+from wssup.topics import names
 
 __all__ = ["position", "presence", "publish", "set_hub", "subscribers"]
 
@@ -51,8 +52,9 @@ def subscribers(topic: str) -> int:
     known to about 0.1 s.
 
     :raises RuntimeError: this is no worker.
+    :raises TypeError: ``topic`` is no str; a ``ValueError``: it is no name.
     """
-    return _hub().bus.subscribers(topic)
+    return _hub().bus.subscribers(names.check(topic))
 
 
 def position(topic: str) -> str:
@@ -60,8 +62,9 @@ def position(topic: str) -> str:
     empty if no history is kept.
 
     :raises RuntimeError: this is no worker.
+    :raises TypeError: ``topic`` is no str; a ``ValueError``: it is no name.
     """
-    return _hub().token(topic)
+    return _hub().token(names.check(topic))
 
 
 async def presence(topic: str, *, ids: bool = False, limit: int = _LIMIT) -> Presence:
@@ -71,8 +74,10 @@ async def presence(topic: str, *, ids: bool = False, limit: int = _LIMIT) -> Pre
         second at most.
     :param limit: how many names.
     :raises RuntimeError: this is no worker.
+    :raises TypeError: ``topic`` is no str; a ``ValueError``: it is no name.
     """
     hub = _hub()
+    names.check(topic)
     loop = hub.pump.loop
     await loop.cancel_point()
     if not ids:
@@ -81,8 +86,8 @@ async def presence(topic: str, *, ids: bool = False, limit: int = _LIMIT) -> Pre
     found: list[Presence] = []
     waiter: Any = None
 
-    def answer(names: list[str], count: int, complete: bool) -> None:  # noqa: FBT001 - as the bus tells it
-        told = Presence(count, tuple(names[:limit]), complete and len(names) >= count)
+    def answer(listed: list[str], count: int, complete: bool) -> None:  # noqa: FBT001 - as the bus tells it
+        told = Presence(count, tuple(listed[:limit]), complete and len(listed) >= count)
         if waiter is None:
             found.append(told)
         else:

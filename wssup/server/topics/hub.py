@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -23,7 +24,7 @@ from wssup.server.topics.delivery import Delivery
 from wssup.server.topics.returning import Returning
 from wssup.server.topics.subscription import Subscription, SubscriptionLimitError
 from wssup.server.topics.tally import Tally
-from wssup.server.topics.topic import Topic, framed, positioned, token_of
+from wssup.server.topics.topic import Topic, framed, positioned, raised, token_of
 from wssup.topics import names
 from wssup.topics.bus import Bus
 from wssup.topics.history import History
@@ -35,8 +36,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Hub"]
 
-#: Bytes that a published message may have at most, whatever clients may send.
-_LARGEST: Final = 1 << 30
+#: Bytes that a published message may have at most, whatever clients may send: what is larger takes
+#: too long between two workers.
+_LARGEST: Final = 32 << 20
+#: Seconds of a turn that messages of other threads may take.
+_TURN: Final = 0.01
+#: What stands for all that a dead worker has published.
+_ALL: Final = 1 << 62
 #: Topics that the history remembers when it has none of their messages any more.
 _REMEMBERED: Final = 20_000
 #: Messages of each topic that are kept here if a server keeps them and nothing says how many.
@@ -64,7 +70,8 @@ class Hub:
     ) -> None:
         self.tally = Tally()
         self._settings = settings
-        self._message_bytes = message_bytes
+        self._node = node
+        self._message_bytes = min(message_bytes, _LARGEST)
         self._topics: dict[str, Topic] = {}
         #: Of connections that came from a worker which was further than this one.
         self._floors: dict[Connection, dict[int, int]] = {}
@@ -138,7 +145,8 @@ class Hub:
             raise TypeError(f"a message is str or bytes, not {type(data).__name__}")
         if len(payload) > self._message_bytes:
             raise ValueError(
-                f"a message of {len(payload)} bytes; limits.message_bytes is {self._message_bytes}"
+                f"a message of {len(payload)} bytes; {self._message_bytes} are the most "
+                f"(limits.message_bytes, and never more than {_LARGEST >> 20} MiB)"
             )
         left_out = exclude.id if exclude is not None else 0
         if threading.get_ident() == self._thread:
@@ -155,7 +163,11 @@ class Hub:
     def _take_from_threads(self, _: int) -> None:
         # Read first: what is appended later writes again (eventfd(2)).
         os.eventfd_read(self._wakeup)
-        for _each in range(len(self._from_threads)):
+        until = time.monotonic() + _TURN
+        while self._from_threads:
+            if time.monotonic() > until:
+                os.eventfd_write(self._wakeup, 1)
+                break
             self._publish(*self._from_threads.popleft())
             self._room.release()
 
@@ -170,13 +182,41 @@ class Hub:
             found = topic.for_(topic.plain, message, self._floors)
             self._delivery.broadcast(found, framed(message), len(message.data))
         if topic.posed:
-            said = positioned(message, self.token(message.topic))
-            found = topic.for_(topic.posed, message, self._floors)
-            self._delivery.broadcast(found, encode(TEXT, said), len(said))
+            self._deliver_posed(topic, message)
         if topic.waiting is not None:
             for connection, recovery in topic.waiting.items():
                 if connection.id != message.exclude:
                     recovery.keep(message)
+
+    def _deliver_posed(self, topic: Topic, message: Message) -> None:
+        """To those who get positions: the worker's, but for the few that are further."""
+        found = topic.for_(topic.posed, message, self._floors)
+        if self._floors or topic.ahead is not None:
+            found = list(found)
+            ahead = topic.ahead or {}
+            for connection in [c for c in found if c in self._floors or c in ahead]:
+                found.remove(connection)
+                said = positioned(message, self._token_of(connection, topic))
+                sent = self._delivery.send(connection, encode(TEXT, said), len(said))
+                self.tally.delivered += sent
+        said = positioned(message, self.token(message.topic))
+        self._delivery.broadcast(found, encode(TEXT, said), len(said))
+
+    def _token_of(self, connection: Connection, topic: Topic) -> str:
+        """Where a subscriber is that is further than this worker."""
+        if not self._history.configured:
+            return ""
+        marks = self._history.marks(topic.name)
+        self._raise(marks, self._floors.get(connection, {}))
+        if topic.ahead is not None:
+            raised(marks, topic.ahead.get(connection, {}))
+        return token_of(marks)
+
+    def _raise(self, marks: dict[str, int], floor: Mapping[int, int]) -> None:
+        """Raise marks to a floor: what a worker put on the bus is numbered as what it published.
+        (What a bridge did is not.)
+        """
+        raised(marks, {f"{self._node}.{c}": n for c, n in floor.items() if n < _ALL})
 
     # Subscribing.
 
@@ -191,6 +231,8 @@ class Hub:
     ) -> Subscription:
         """See ``Connection.subscribe``."""
         names.check(name)
+        if member is not None:
+            names.check(member, "member")
         if connection.closed is not None:
             raise connection.gone()
         self._leave(connection, name)
@@ -297,6 +339,8 @@ class Hub:
         for message in found:
             missed.setdefault(message.topic, []).append(message)
         marks = {name: self._marks_before(name, missed[name]) for name in missed}
+        for each in marks.values():
+            self._raise(each, floor)
         for message in found:
             name = message.topic
             self._delivery.replay(connection, topics[name], [message], marks[name])

@@ -13,7 +13,7 @@ from wssup.server.topics.delivery import Delivery
 from wssup.server.topics.recovery import Recovery
 from wssup.server.topics.subscription import Subscription
 from wssup.server.topics.tally import Tally
-from wssup.server.topics.topic import Topic, token_of
+from wssup.server.topics.topic import Topic, raised, token_of
 from wssup.topics import position
 from wssup.topics.bus import Bus
 from wssup.topics.history import History
@@ -58,8 +58,7 @@ class Returning:
         self, connection: Connection, topic: Topic, joined: Joined, since: str
     ) -> Subscription:
         """Send a new subscriber what was published since its position, as far as it is there."""
-        here = token_of(self._history.marks(topic.name)) if self._history.configured else ""
-        answer = Subscription(topic.name, here)
+        answer = Subscription(topic.name, self._here(topic, {}))
         try:
             marks = position.decode(since)
         except ValueError:
@@ -70,7 +69,16 @@ class Returning:
             self._ask(connection, topic, joined, marks, answer)
             return answer
         answer.missed, whole = self._replay(connection, topic, messages, marks)
+        answer.position = self._here(topic, marks)
         return self._settled(answer, complete=complete and whole)
+
+    def _here(self, topic: Topic, marks: dict[str, int]) -> str:
+        """Where somebody is now that was there."""
+        if not self._history.configured:
+            return ""
+        here = self._history.marks(topic.name)
+        raised(here, self._history.ahead(topic.name, marks))
+        return token_of(here)
 
     def _replay(
         self, connection: Connection, topic: Topic, messages: list[Message], marks: dict[str, int]
@@ -129,6 +137,7 @@ class Returning:
         missed, whole = self._replay(
             connection, topic, recovery.merged((*found, *here)), recovery.marks
         )
+        recovery.answer.position = self._here(topic, recovery.marks)
         recovery.settle(complete=complete and whole, missed=missed)
         self._settled(recovery.answer, complete=bool(recovery.answer.recovered))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -14,7 +14,7 @@ from wssup.server.topics.recovery import Recovery
 from wssup.topics import position
 from wssup.topics.message import Message
 
-__all__ = ["Topic", "framed", "positioned", "token_of"]
+__all__ = ["Topic", "framed", "positioned", "raised", "token_of"]
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -147,6 +147,13 @@ def token_of(marks: dict[str, int]) -> str:
         return position.encode(marks)
     except position.PositionError:
         return ""
+
+
+def raised(marks: dict[str, int], others: Mapping[str, int]) -> None:
+    """Raise marks to what they are elsewhere."""
+    for source, sequence in others.items():
+        if sequence > marks.get(source, 0):
+            marks[source] = sequence
 
 
 def framed(message: Message) -> bytes:
