@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.common import Start
@@ -54,21 +56,26 @@ class Client:
     """A client that subscribes and publishes."""
 
     def __init__(self, instance: Instance) -> None:
-        self.ws: ClientConnection = connect(instance.url(), compression=None, max_queue=None)
+        self._connect = connect(instance.url(), compression=None, max_queue=None)
         self.got: list[str] = []
         self.position = ""
         self.answers: list[list[Any]] = []
         self._thread = threading.Thread(target=self._read)
-        self._thread.start()
 
     def __enter__(self) -> Self:
+        self.ws: ClientConnection = self._connect.__enter__()
+        self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.ws.close()
+    def __exit__(self, *error: Any) -> None:
+        self._connect.__exit__(*error)
         self._thread.join(10)
 
     def _read(self) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            self._take()
+
+    def _take(self) -> None:
         for line in self.ws:
             assert isinstance(line, str)
             if line.startswith("= "):

@@ -102,6 +102,25 @@ def test_a_reload_keeps_it(start: Start) -> None:
     assert bridge(instance)["pid"] == pid
 
 
+def test_a_reload_with_another_history(start: Start) -> None:
+    """What the bridge does with topics is settled when it starts, so a change of it by a reload
+    replaces the bridge; that is no loss.
+    """
+    instance = bridged(start, settle=0.1)
+    instance.running()
+    pid = bridge(instance)["pid"]
+    topics = instance.settings["topics"]
+    assert isinstance(topics, dict)
+    instance.reconfigure(topics=topics | {"history": 5})
+    done = instance.run("reload")
+    assert done.returncode == 0, done.stderr
+    found = bridge(instance, pid)
+    assert (found["restarts"], found["error"]) == (0, None)
+    assert not processes.alive(pid)
+    assert len(instance.events("bridge_renewed")) == 1
+    assert instance.events("bridge_lost") == []
+
+
 def test_a_killed_master_takes_it_along(start: Start) -> None:
     """When the master is killed the bridge ends by itself."""
     instance = bridged(start, workers=1)

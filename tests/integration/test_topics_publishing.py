@@ -53,67 +53,61 @@ def test_text_and_bytes(start: Start, style: str) -> None:
         ]
 
 
-def test_from_threads(start: Start) -> None:
-    """A thread publishes as a handler does, whether trio knows the thread or not."""
-    instance = start(EVENT)
-    instance.running()
-    with by_slot(instance, 2) as talks:
-        _subscribed(talks, "red")
-        loop = talks[0].ask("thread red hello")
-        for talk in talks.values():
-            heard = [talk.hear().decode().split() for _ in range(2)]
-            assert [text for _, text in heard] == ["hello", "hello"]
-            assert len({thread for thread, _ in heard} - {loop}) == 2
-
-
-def test_from_the_lifespan(start: Start) -> None:
-    """A task of the lifespan publishes to the subscribers of all workers, and nothing is missing of
-    what comes after the first.
-    """
-    instance = start(EVENT)
-    instance.running()
-    pids = set(instance.workers().values())
-    with by_slot(instance, 2) as talks:
-        for talk in talks.values():
-            talk.subscribe("ticks")
-            heard: dict[int, list[int]] = {pid: [] for pid in pids}
-            while min(map(len, heard.values())) < 20:
-                pid, number = map(int, talk.hear().split())
-                heard[pid].append(number)
-            for ticks in heard.values():
-                assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
-
-
-def test_by_command(start: Start) -> None:
-    """``wssup publish`` reaches the subscribers of all workers, says how many they are, and takes
-    bytes from its standard input.
+def test_from_everywhere(start: Start) -> None:
+    """A thread publishes as a handler does, whether trio knows the thread or not; a task of the
+    lifespan, to the subscribers of all workers, and nothing is missing of what comes after the
+    first; and ``wssup publish``, which says how many the subscribers are.
     """
     instance = start(EVENT)
     instance.running()
     with by_slot(instance, 2) as talks:
         _subscribed(talks, "red")
-        done = instance.run("publish", "red", "Maintenance at noon \N{SNOWMAN}")
-        assert (done.returncode, done.stderr) == (0, "")
-        assert "2 subscribers" in done.stdout
-        binary = bytes(range(256))
-        piped = subprocess.run(
-            instance.command("publish", "red", "-", "--binary", "--json"),
-            input=binary,
-            cwd=instance.home,
-            env=instance.environ,
-            capture_output=True,
-            timeout=60,
-            check=True,
-        )
-        assert json.loads(piped.stdout)["subscribers"] == 2
-        for talk in talks.values():
-            assert talk.frame() == (_TEXT, "Maintenance at noon \N{SNOWMAN}".encode())
-            assert talk.frame() == (_BINARY, binary)
-        nobody = instance.run("publish", "nobody", "hears this")
-        assert nobody.returncode == 0
-        assert "0 subscribers" in nobody.stdout
-        wrong = instance.run("publish", "a\x07b", "x")
-        assert wrong.returncode == 2
+        _from_threads(talks)
+        _by_command(instance, talks)
+        _from_the_lifespan(talks, set(instance.workers().values()))
+
+
+def _from_threads(talks: dict[int, Talk]) -> None:
+    loop = talks[0].ask("thread red hello")
+    for talk in talks.values():
+        heard = [talk.hear().decode().split() for _ in range(2)]
+        assert [text for _, text in heard] == ["hello", "hello"]
+        assert len({thread for thread, _ in heard} - {loop}) == 2
+
+
+def _from_the_lifespan(talks: dict[int, Talk], pids: set[int]) -> None:
+    for talk in talks.values():
+        talk.subscribe("ticks")
+        heard: dict[int, list[int]] = {pid: [] for pid in pids}
+        while min(map(len, heard.values())) < 20:
+            pid, number = map(int, talk.hear().split())
+            heard[pid].append(number)
+        for ticks in heard.values():
+            assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
+
+
+def _by_command(instance: Instance, talks: dict[int, Talk]) -> None:
+    done = instance.run("publish", "red", "Maintenance at noon \N{SNOWMAN}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "2 subscribers" in done.stdout
+    binary = bytes(range(256))
+    piped = subprocess.run(
+        instance.command("publish", "red", "-", "--binary", "--json"),
+        input=binary,
+        cwd=instance.home,
+        env=instance.environ,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert json.loads(piped.stdout)["subscribers"] == 2
+    for talk in talks.values():
+        assert talk.frame() == (_TEXT, "Maintenance at noon \N{SNOWMAN}".encode())
+        assert talk.frame() == (_BINARY, binary)
+    nobody = instance.run("publish", "nobody", "hears this")
+    assert nobody.returncode == 0
+    assert "0 subscribers" in nobody.stdout
+    assert instance.run("publish", "a\x07b", "x").returncode == 2
 
 
 def test_what_was_missed(start: Start) -> None:

@@ -207,7 +207,7 @@ class Node:
         """The end: have the server take what is left, if it can at once."""
         with trio.move_on_after(_FAREWELL):
             # The workers are gone; what they said last may still be on the way.
-            while getattr(self.bus, "links", 0):  # noqa: ASYNC110 - the bus tells nobody
+            while self.bus.links:  # noqa: ASYNC110 - the bus tells nobody
                 await trio.sleep(_GLANCE)
             if self._redis.connected:
                 await self._desk.brought_out()

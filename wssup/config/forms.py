@@ -13,9 +13,8 @@ NAME = Text(
     placeholder="NAME",
 )
 NAMESPACE = Text(
-    pattern="[A-Za-z0-9][A-Za-z0-9._:-]{0,63}",
-    form="1 to 64 letters, digits, dots, underscores, colons or hyphens, the first a letter or "
-    "digit",
+    pattern="[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+    form="1 to 64 letters, digits, dots, underscores or hyphens, the first a letter or digit",
     example="wssup",
     placeholder="NAME",
 )

@@ -101,7 +101,7 @@ class Topics(msgspec.Struct, frozen=True, kw_only=True):
             Flag(),
             "Topics",
             "Whether the Redis server keeps the messages of topics too, so that they outlive the "
-            "instance and are found by every other one.",
+            "instance and are found by every other one: as many as history says, or 1000 each.",
             live=False,
         ),
     ] = False

@@ -92,6 +92,8 @@ class Bridging:
         self._node = node
         self._boot = boot
         self._channel: Channel | None = None
+        self._begun_with: Settings | None = None
+        self._renewing = False
         self._failure = ""
         self._stopping = trio.Event()
         self._ended = trio.Event()
@@ -111,6 +113,9 @@ class Bridging:
             self.pid = None
             if self._stopping.is_set():
                 break
+            if self._renewing:
+                logs.get(pid=pid).info("bridge_renewed", ended=reason)
+                continue
             self.restarts += 1
             self.error = reason
             # Losses at boot are not counted: the workers are there, and a server may come back.
@@ -120,6 +125,13 @@ class Bridging:
             with trio.move_on_after(delay):
                 await self._stopping.wait()
         self._ended.set()
+
+    def renew(self) -> None:
+        """Put another bridge in the place of one that was started with other settings."""
+        begun = self._begun_with
+        if begun is not None and begun.topics != self._settings().topics and self._channel:
+            self._renewing = True
+            self._channel.close()
 
     async def end(self, grace: float) -> None:
         """Let the bridge go; call it when the workers are gone, whose last words it carries.
@@ -143,9 +155,9 @@ class Bridging:
 
     async def _one(self) -> tuple[int | None, str]:
         """Start a bridge and accompany it to its end; its pid, and why it ended."""
-        settings = self._settings()
+        settings = self._begun_with = self._settings()
         serial = self._next_serial()
-        self._failure = ""
+        self._failure, self._renewing = "", False
         try:
             channel, pid = self._spawn()
         except OSError as error:

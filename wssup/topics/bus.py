@@ -21,6 +21,7 @@ accepted is bounded, and so is every wait.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
@@ -118,6 +119,11 @@ class Bus(Node):
             p.Recover: self._recover_asked,
             p.Recovered: lambda peer, packet: _run(self._questions.recovered(peer.serial, packet)),
         }
+
+    def link(self, serial: int, end: socket.socket) -> None:
+        """See :meth:`Node.link`."""
+        self._news.keeper = self.on_recover is not None
+        super().link(serial, end)
 
     def begin(self, watcher: Watcher) -> None:
         """From now on things are sent and read."""

@@ -90,7 +90,7 @@ class Node:
         self._count_at = 0.0
         self._quiet: dict[int, float] = {}
         # What is published while a message is delivered or something is waited for; what it waits
-        # for; and marks.
+        # for; and the numbers of marks and, negative, of gaps.
         self._delivering = False
         self._held: deque[Message | int | Barrier] = deque()
         self._held_bytes = 0
@@ -117,8 +117,11 @@ class Node:
         self._live.add(serial)
         self.seen[serial] = 0
         self._book.joined(serial, peer)
-        for packet in self._news.greeting(self.seen[self.serial]):
+        number = self.seen[self.serial]
+        for packet in self._news.greeting(number):
             peer.post(p.encode(packet))
+        for carrier, last in self._order.told.items():
+            peer.post_fixed(number, p.encode(p.After(carrier, last)))
         self._linked(peer)
         if self.watcher is not None:
             peer.begin()
@@ -248,14 +251,27 @@ class Node:
                 continue
             held.popleft()
             if isinstance(entry, int):
-                self._send_mark(entry)
+                if entry > 0:
+                    self._send_mark(entry)
+                else:
+                    self._send_gap(-entry)
             else:
                 self._held_bytes -= len(entry.data)
                 self._release(entry)
 
     def gap(self) -> None:
         """Something that should have been published here is missing, nobody knows how much."""
-        number = self.seen[self.serial]
+        self.number += 1
+        self._unnumbered = False
+        if self._delivering or self._held:
+            self._held.append(-self.number)
+        else:
+            self._send_gap(self.number)
+
+    def _send_gap(self, number: int) -> None:
+        if self._order.unsaid:
+            self._say_after()
+        self.seen[self.serial] = number
         frame = p.encode(p.Lost(0, number))
         for peer in self._peers.values():
             peer.post_fixed(number, frame)

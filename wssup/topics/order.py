@@ -50,12 +50,14 @@ class Order(Generic[P]):
     """What has to be said, and who waits.
 
     :ivar unsaid: what has to be said before the next message, by carrier.
+    :ivar told: what has been said, for those who come later.
     :ivar stalled: the links that are not read because something has to come before.
     """
 
     def __init__(self) -> None:
         self.unsaid: dict[int, int] = {}
         self.stalled: list[P] = []
+        self.told: dict[int, int] = {}
         self._known: dict[int, int] = {}
 
     def after(self, carrier: int, number: int) -> bool:
@@ -72,11 +74,13 @@ class Order(Generic[P]):
     def said(self) -> dict[int, int]:
         """What has to be said, which is done with this."""
         unsaid, self.unsaid = self.unsaid, {}
+        self.told.update(unsaid)
         return unsaid
 
     def forget(self, serial: int) -> None:
         """A node is gone, and all that it had said is processed."""
         self._known.pop(serial, None)
+        self.told.pop(serial, None)
 
     def go_on(self, seen: Mapping[int, int], live: Container[int], now: float) -> list[int]:
         """Let the links go on that have what they wait for, or have waited for too long.

@@ -108,7 +108,9 @@ class Retained:
             self._drop(topic)
             topic.skip += 1
         if self._seconds:
-            self.expire(message.at, 2)
+            oldest = self._order[0]
+            if oldest.skip or oldest.kept[0].at <= message.at - self._seconds:
+                self.expire(message.at, 2)
         if self.size > self._most:
             self._shrink()
         if len(self._order) > 2 * self.count + 1024:
@@ -174,13 +176,22 @@ class Retained:
     ) -> None:
         """Take over what another worker has of a topic. `settle` must follow."""
         topic = self.topics.get(name) or self._begin(name)
-        for source, sequence in (*highest.items(), *((m.source, m.sequence) for m in messages)):
+        latest = dict(highest)
+        for message in messages:
+            if message.sequence > latest.get(message.source, 0):
+                latest[message.source] = message.sequence
+        for source, sequence in latest.items():
             known = topic.sources.get(source)
             if known is None:
                 self._meet(topic, now)
             topic.sources[source] = (max(sequence, known[0] if known else 0), now)
         for source, sequence in evicted.items():
-            topic.gone(source, sequence)
+            if source in topic.sources or source == self._clock:
+                topic.gone(source, sequence)
+        if not topic.kept:
+            # As they stand there.
+            topic.kept = deque(m for m in messages if m.source in topic.sources)
+            return
         union = {
             (m.source, m.sequence): m for m in (*messages, *topic.kept) if m.source in topic.sources
         }
@@ -201,9 +212,10 @@ class Retained:
         for name, topic in self.topics.items():
             if forgotten and name not in told:
                 topic.gone(self._clock, forgotten)
-        entries = [(m.at, topic) for topic in self.topics.values() for m in topic.kept]
-        entries.sort(key=lambda entry: entry[0])
-        self._order = deque(topic for _, topic in entries)
+        times = [m.at for topic in self.topics.values() for m in topic.kept]
+        entries = [topic for topic in self.topics.values() for _ in topic.kept]
+        in_order = sorted(range(len(times)), key=times.__getitem__)
+        self._order = deque(entries[index] for index in in_order)
         self.count = len(entries)
         self.size = TOPIC_COST * len(self.topics)
         for topic in self.topics.values():

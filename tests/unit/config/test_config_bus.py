@@ -178,8 +178,10 @@ def test_settings_without_password(tmp_path: Path) -> None:
         load(cli={"topics.bus": shown.topics.bus}, environ={}, cwd=str(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["", "-a", ".", "a b", "a*", "ä", "x" * 65, "a{b}"])
+@pytest.mark.parametrize("name", ["", "-a", ".", "a:b", "a b", "a*", "ä", "x" * 65, "a{b}"])
 def test_what_is_no_namespace(tmp_path: Path, name: str) -> None:
-    """The namespace is a plain prefix: no pattern of Redis, and no hash tag of a cluster."""
+    """The namespace is a plain prefix: no pattern of Redis, no hash tag of a cluster, and without
+    what stands between it and a topic.
+    """
     with pytest.raises(ConfigError, match=r"topics\.bus_namespace"):
         load(cli={"topics.bus_namespace": name}, environ={}, cwd=str(tmp_path))

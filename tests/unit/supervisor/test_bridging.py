@@ -140,6 +140,45 @@ def test_it_is_started_again() -> None:
     ]
 
 
+def test_one_with_old_settings_is_replaced() -> None:
+    """After a change of the settings of topics the bridge is asked to end, and another one is
+    started with the new ones; that counts as no loss. Other changes leave it alone.
+    """
+    said = play(
+        """
+        topics = order.settings["topics"]
+        channel.send(end, Hello(PROTOCOL, os.getpid()))
+        assert channel.receive(end) is None
+        sys.stdout.write(f"{order.serial} kept {topics['history']}" + chr(10))
+        """,
+        """
+        await until(lambda: joined)
+        made.renew()
+        def again(**changes):
+            return load(
+                cli={"topics.bus": url, "runtime_dir": directory} | changes,
+                environ={}, cwd=directory,
+            )
+        loaded = again(workers="3")
+        made.renew()
+        await trio.sleep(0.3)
+        assert len(joined) == 1
+        loaded = again(**{"topics.history": "5"})
+        made.renew()
+        made.renew()
+        await until(lambda: len(joined) == 2)
+        assert (made.restarts, made.error, left) == (0, "", [7])
+        await made.end(20)
+        print([line["event"] for line in logged])
+        """,
+    ).splitlines()
+    assert said == [
+        "7 kept 0",
+        "8 kept 5",
+        "['bridge_started', 'bridge_renewed', 'bridge_started']",
+    ]
+
+
 def test_one_that_speaks_another_language() -> None:
     """A bridge of another protocol is ended, joins nothing, and the reason is known."""
     said = play(
