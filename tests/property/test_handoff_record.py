@@ -226,6 +226,7 @@ any_record = st.builds(
             ),
             st.booleans(),
             st.none() | st.text(max_size=5),
+            st.dictionaries(st.text(max_size=5), st.integers(0, 2**64 - 1), max_size=2),
         ),
         max_size=3,
     ),
@@ -388,13 +389,14 @@ def test_the_bytes_of_version_2() -> None:
     """They end with the topics and the position in their messages; version 1 leaves these out."""
     record = Record(
         5, b"", b"GET / HTTP/1.1\r\n\r\n", None, 1.5, 2.5, 0.0, 3.5, b"", [], [], None,
-        [Joined("a"), Joined("b", positions=True, member="ann")], {1: 7, 300: 70000},
+        [Joined("a"), Joined("b", positions=True, member="ann", ahead={"f.1": 9})],
+        {1: 7, 300: 70000},
     )  # fmt: skip
     data = bytes.fromhex(
         "9e05c400c412474554202f20485454502f312e310d0a0d0ac0"
         "cb3ff8000000000000cb4004000000000000cb0000000000000000cb400c000000000000"
         "c4009090c0"
-        "9293a161c2c093a162c3a3616e6e820107cd012cce00011170"
+        "9294a161c2c08094a162c3a3616e6e81a3662e3109820107cd012cce00011170"
     )
     assert encode(record, 2) == data
     assert decode(data, 2) == record

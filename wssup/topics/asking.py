@@ -138,11 +138,11 @@ class Questions:
                 question.open.clear()
         return self._done()
 
-    def settle(self) -> list[Callable[[], None]]:
-        """Those that nobody has to answer."""
-        return self._done()
+    def settle(self, number: int) -> list[Callable[[], None]]:
+        """A question that nobody has to answer."""
+        return self._done([number])
 
     def _done(self, numbers: Iterable[int] | None = None) -> list[Callable[[], None]]:
         looked = self._open if numbers is None else numbers
-        over = [number for number in looked if not self._open[number].open]
+        over = [n for n in looked if n in self._open and not self._open[n].open]
         return [self._open.pop(number).answer for number in over]

@@ -299,6 +299,13 @@ class Bus(Node):
 
     # Links.
 
+    def take(self, peer: Peer, packets: list[p.Packet], at: int, stop: int) -> int:
+        """Act on packets (see :class:`wssup.topics.peer.Owner`)."""
+        at = super().take(peer, packets, at, stop)
+        if self._teaching:
+            self._teaching.begin(self._peers, self._now(), self.due)
+        return at
+
     def _linked(self, peer: Peer) -> None:
         for session, (receiver, of) in self._sessions.items():
             if of == peer.serial:
@@ -422,7 +429,7 @@ class Bus(Node):
         for peer in able:
             peer.post(frame)
         if not able:
-            self._soon(lambda: _run(self._questions.settle()))
+            self._soon(lambda: _run(self._questions.settle(packet.question)))
 
     def _asked(self, peer: Peer, packet: p.Ask) -> None:
         if peer.other < ROOM:

@@ -85,9 +85,7 @@ class Fences:
             del self._waiting[waiting.session]
         return found
 
-    def missing(
-        self, waiting: Waiting, peers: Collection[int], dead: Container[int]
-    ) -> list[int]:
+    def missing(self, waiting: Waiting, peers: Collection[int], dead: Container[int]) -> list[int]:
         """Whose fence is missing."""
         _, read = self._read.get(waiting.session, (0, set()))
         found = [serial for serial in peers if serial not in read]

@@ -131,7 +131,9 @@ class News:
 
     def greeting(self, number: int) -> list[Packet]:
         """What begins a link, or begins anew."""
-        hello = Greeting(PROTOCOL, self._serial, self._everything, self.history, self.keeper, number)
+        hello = Greeting(
+            PROTOCOL, self._serial, self._everything, self.history, self.keeper, number
+        )
         return [hello, *(Mirror(session, of) for session, of in self.mirrors.items())]
 
     def changes(self, entries: list[str | int]) -> list[Packet]:

@@ -96,11 +96,14 @@ class Joined(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
     :ivar positions: its messages come with their positions.
     :ivar member: the name under which its subscriber is listed, if it is not the connection's
         number.
+    :ivar ahead: what it has of this topic that was still to come at its worker: by source, up to
+        which sequence.
     """
 
     topic: str
     positions: bool = False
     member: str | None = None
+    ahead: dict[str, Annotated[int, Meta(ge=0)]] = {}
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):

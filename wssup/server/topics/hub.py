@@ -312,6 +312,7 @@ class Hub:
                 topic.name,
                 connection in topic.posed,
                 topic.members.get(connection) if topic.members is not None else None,
+                topic.ahead.get(connection, {}) if topic.ahead is not None else {},
             )
             for topic in connection.joined
         ]
@@ -330,6 +331,9 @@ class Hub:
         if not joined:
             return
         topics = {each.topic: self._join(connection, each) for each in joined}
+        for each in joined:
+            if each.ahead:
+                self._returning.is_ahead(connection, topics[each.topic], each.ahead)
         floor = self.bus.floor(there)
         if floor:
             self._floors[connection] = floor
@@ -339,8 +343,8 @@ class Hub:
         for message in found:
             missed.setdefault(message.topic, []).append(message)
         marks = {name: self._marks_before(name, missed[name]) for name in missed}
-        for each in marks.values():
-            self._raise(each, floor)
+        for of_topic in marks.values():
+            self._raise(of_topic, floor)
         for message in found:
             name = message.topic
             self._delivery.replay(connection, topics[name], [message], marks[name])

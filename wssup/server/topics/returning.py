@@ -84,13 +84,17 @@ class Returning:
         self, connection: Connection, topic: Topic, messages: list[Message], marks: dict[str, int]
     ) -> tuple[int, bool]:
         """How many were sent, and whether all were."""
+        self.is_ahead(connection, topic, marks)
+        wanted = sum(message.exclude != connection.id for message in messages)
+        missed = self._delivery.replay(connection, topic, messages, dict(marks))
+        return missed, missed == wanted
+
+    def is_ahead(self, connection: Connection, topic: Topic, marks: dict[str, int]) -> None:
+        """Note what a subscriber has that is still to come here."""
         ahead = self._history.ahead(topic.name, marks)
         if ahead:
             topic.is_ahead(connection, ahead)
             self._lagging[topic] = None
-        wanted = sum(message.exclude != connection.id for message in messages)
-        missed = self._delivery.replay(connection, topic, messages, dict(marks))
-        return missed, missed == wanted
 
     def _settled(self, answer: Subscription, *, complete: bool) -> Subscription:
         answer.recovered = complete
