@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import trio
 
 from tests.unit.supervisor.puppets import Puppet, Stage, stage
 from wssup.errors import CommandError
-from wssup.messages import PROTOCOL, Hello, Peers, Publish, PublishDone
+from wssup.messages import Peers, Publish, PublishDone
 from wssup.supervisor import publishing as module
 
 
@@ -153,48 +152,31 @@ async def test_what_no_worker_is_asked(tmp_path: Path, topic: str, data: bytes, 
         assert made.puppet(0).got(Publish) == []
 
 
-async def test_workers_join_the_mesh_with_their_first_word(tmp_path: Path) -> None:
-    """A worker that has said its name is told of all others that have, and they of it; one of
-    another protocol, or that is gone, is not.
-    """
+async def test_workers_join_the_mesh_when_they_are_asked_for(tmp_path: Path) -> None:
+    """A worker is told of all others before it says a word, and they of it."""
     async with stage(tmp_path) as made:
-        made.fleet.scale(4)
-        await made.until(lambda: len(made.puppets) == 4)
-        workers = [made.worker(slot) for slot in range(4)]
-        puppets = [made.puppet(slot) for slot in range(4)]
-        for worker in workers:
-            # They are no processes: nobody may wait for the exit of this one.
-            worker.pid = os.getpid()
-        puppets[0].say(Hello(PROTOCOL, os.getpid()))
-        await made.until(lambda: puppets[0].got(Peers))
-        puppets[1].say(Hello(PROTOCOL, os.getpid()))
-        await made.until(lambda: puppets[1].got(Peers))
-        made.fleet.kill = lambda _worker: None
-        made.fleet.attendant.kill = made.fleet.kill
-        puppets[2].say(Hello(PROTOCOL - 1, os.getpid()))
-        await made.until(lambda: workers[2].failure)
-        made.fleet.mesh.leave(workers[0].serial)
-        puppets[3].say(Hello(PROTOCOL, os.getpid()))
-        await made.until(lambda: puppets[3].got(Peers))
-        serials = [worker.serial for worker in workers]
-        assert [puppet.got(Peers) for puppet in puppets] == [
-            [Peers([]), Peers([serials[1]])],
-            [Peers([serials[0]]), Peers([serials[3]])],
-            [],
-            [Peers([serials[1]])],
-        ]
-        assert len(puppets[1].descriptors) == 2
+        made.fleet.scale(3)
+        await made.until(lambda: len(made.puppets) == 3)
+        puppets = {made.worker(slot).serial: made.puppet(slot) for slot in range(3)}
+        known = {
+            serial: [other for message in puppet.got(Peers) for other in message.serials]
+            for serial, puppet in puppets.items()
+        }
+        for serial, others in known.items():
+            assert sorted(others) == [other for other in puppets if other != serial]
+            assert len(puppets[serial].descriptors) == 2
+        assert all(not puppet.got(Peers)[0].more for puppet in puppets.values())
 
 
 async def test_a_worker_that_is_gone_has_left_the_mesh(tmp_path: Path) -> None:
-    """Nobody is linked to a worker that is gone."""
-    async with stage(tmp_path) as made:
-        await made.start(1)
-        worker = made.worker(0)
-        worker.pid = os.getpid()
-        made.puppet(0).say(Hello(PROTOCOL, os.getpid()))
-        await made.until(lambda: made.puppet(0).got(Peers))
-        assert worker.serial in made.fleet.mesh._nodes
-        worker.pid = None
-        await made.kill(worker)
-        assert worker.serial not in made.fleet.mesh._nodes
+    """Nobody is linked to a worker that is gone; the one in its place is linked to all others."""
+    async with stage(tmp_path, backoff_min=0.01) as made:
+        await made.start(2)
+        lost, stays = made.worker(0), made.puppet(1)
+        await made.kill(lost)
+        await made.until(lambda: made.fleet.slots[0].current)
+        await made.until(lambda: made.worker(0).serial in made.puppets)
+        new = made.puppet(0)
+        await made.until(lambda: new.got(Peers))
+        assert new.got(Peers) == [Peers([stays.serial])]
+        assert stays.got(Peers)[-1] == Peers([new.serial])
