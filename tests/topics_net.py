@@ -158,9 +158,7 @@ class Node:
         self.serial = serial
         self.watcher = Watcher()
         self.counts = Counts()
-        self.history = History(
-            messages=messages, seconds=0.0, size=8 << 20, topics=1000, node=node
-        )
+        self.history = History(messages=messages, seconds=0.0, size=8 << 20, topics=1000, node=node)
         self.got: list[Message] = []
         self.bus = Bus(
             serial,

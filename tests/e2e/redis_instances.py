@@ -67,8 +67,8 @@ class Client:
         self._thread.start()
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._connect.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        self._connect.__exit__(None, None, None)
         self._thread.join(10)
 
     def _read(self) -> None:
@@ -250,7 +250,9 @@ def test_recovery_on_another_machine(start: Start, redis: RedisServer) -> None:
 
 
 def test_a_bridge_that_is_killed(start: Start, redis: RedisServer) -> None:
-    """A killed bridge is replaced, and messages of other machines come again."""
+    """A killed bridge is replaced, and messages of other machines come again; so is one whose
+    settings changed in a reload.
+    """
     a, b = both(start, redis)
     with clients(a, b) as (p, q):
         q.subscribe()
@@ -267,7 +269,20 @@ def test_a_bridge_that_is_killed(start: Start, redis: RedisServer) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         p.publish("reloaded")
         q.wait(2)
-        assert q.got == ["after", "reloaded"]
+        # A history needs another bridge: one that hears of all topics.
+        pid = bridge(b)["pid"]
+        b.reconfigure(topics={"bus": f"redis://127.0.0.1:{redis.port}", "history": 10})
+        done = b.run("reload")
+        assert done.returncode == 0, done.stdout + done.stderr
+        b.wait(lambda s: s["topics"]["bridge"]["pid"] not in (None, pid), "another bridge")
+        connected(b)
+        processes.until(
+            lambda: redis.ask("pubsub", "numpat") == ["1"], PATIENCE, "a subscription to all"
+        )
+        assert bridge(b)["restarts"] == 1
+        p.publish("renewed")
+        q.wait(3)
+        assert q.got == ["after", "reloaded", "renewed"]
 
 
 def test_a_wrong_password(start: Start, redis: RedisServer) -> None:

@@ -24,8 +24,15 @@ words = st.text(st.characters(codec="utf-8"), max_size=12)
 numbers = st.integers(-(2**63), 2**63 - 1)
 marks = st.dictionaries(words, numbers, max_size=3)
 entries = st.builds(
-    Entry, words, st.booleans(), st.binary(max_size=20), words, numbers, st.floats(allow_nan=False)
-    , numbers, numbers
+    Entry,
+    words,
+    st.booleans(),
+    st.binary(max_size=20),
+    words,
+    numbers,
+    st.floats(allow_nan=False),
+    numbers,
+    numbers,
 )
 _BY_TYPE: dict[object, st.SearchStrategy[object]] = {
     int: numbers,

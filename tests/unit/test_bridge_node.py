@@ -133,6 +133,7 @@ async def test_what_was_missed_is_asked_of_the_server(board: Scoreboard) -> None
             await until(lambda: board.bridge().connects)  # type: ignore[union-attr]
             for number in range(100):
                 pair.worker.publish("t", b"%d" % number + bytes(3000))
+            await until(lambda: board.bridge().sent == 100)  # type: ignore[union-attr]
             answers: list[tuple[list[Message], bool]] = []
 
             def ask(topic: str, mark: int) -> None:

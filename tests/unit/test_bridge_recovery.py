@@ -51,6 +51,29 @@ def test_a_chain_forgets_on_the_safe_side() -> None:
     assert chains.hear("s", "c", 5) == (4, 4)
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from("pqrs"), st.sampled_from("abcdef")), max_size=60),
+    st.integers(1, 6),
+    st.integers(1, 3),
+)
+def test_chains_are_bounded_and_never_lie(
+    heard: list[tuple[str, str]], topics: int, sources: int
+) -> None:
+    """However little is remembered: no number that is named is below that of the last message of
+    the topic, nor of the publisher, and what is remembered stays within its bounds.
+    """
+    chains, numbers = Chains(topics, sources), dict.fromkeys("pqrs", 0)
+    last: dict[tuple[str, str], int] = {}
+    for source, topic in heard:
+        number = numbers[source] + 1
+        after, before = chains.hear(source, topic, number)
+        assert last.get((source, topic), 0) <= after <= before == number - 1
+        numbers[source] = last[source, topic] = number
+        kept = [len(each.topics) for each in chains._sources.values()]
+        assert sum(kept) == chains._count <= topics
+        assert len(kept) <= sources
+
+
 @pytest.mark.parametrize("everything", [False, True])
 def test_a_loss_is_heard_of(*, everything: bool) -> None:
     """A publisher's next message shows that one before it is missing: of its topic, or of any if

@@ -315,7 +315,7 @@ def test_an_older_node_that_says_nothing_is_waited_for_two_seconds() -> None:
 
 
 def test_a_long_history_is_sent_bit_by_bit() -> None:
-    """Not much more than a part of it is in a queue at any time, and live messages go in between."""
+    """Not much more than a part of it is in a queue at any time; live messages go in between."""
     with net(0, buffer=4608) as found:
         learners(found, 1)
         a = found.nodes[1]

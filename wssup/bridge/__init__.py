@@ -8,5 +8,5 @@ number, with its first source. While the server is away the instance lives on wi
 The files: ``main`` is the process, ``node`` stands between bus and server, ``redis`` has the
 connection and gets it back, ``session`` is what is done while there is one, ``links`` speaks with
 one server and ``fleet`` knows which of a Cluster's it is. ``streams`` keeps and reads the history.
-``packing``, ``outbox``, ``chains``, ``wishes`` and ``pauses`` are pure.
+``packing``, ``outbox``, ``chains``, ``hearing``, ``recovery``, ``wishes`` and ``pauses`` are pure.
 """

@@ -31,13 +31,14 @@ class _Source:
 class Chains:
     """What was heard of all publishers of this instance.
 
-    :param topics: how many topics of a publisher are remembered.
+    :param topics: how many topics of all publishers together are remembered.
     :param sources: how many publishers are.
     """
 
     def __init__(self, topics: int, sources: int) -> None:
         self._most_topics = topics
         self._most_sources = sources
+        self._count = 0
         self._sources: OrderedDict[str, _Source] = OrderedDict()
 
     def hear(self, source: str, topic: str, sequence: int) -> tuple[int, int]:
@@ -46,14 +47,18 @@ class Chains:
         if heard is None:
             heard = self._sources[source] = _Source(last=sequence - 1, unheard=sequence - 1)
             if len(self._sources) > self._most_sources:
-                self._sources.popitem(last=False)
+                _, gone = self._sources.popitem(last=False)
+                self._count -= len(gone.topics)
         if heard.doubt:
             heard.doubt = False
             heard.last = heard.unheard = sequence - 1
         before, heard.last = heard.last, sequence
-        after = max(heard.topics.pop(topic, 0), heard.unheard)
+        last = heard.topics.pop(topic, 0)
+        after = max(last, heard.unheard)
         heard.topics[topic] = sequence
-        if len(heard.topics) > self._most_topics:
+        self._count += not last
+        if self._count > self._most_topics:
+            self._count -= 1
             _, forgotten = heard.topics.popitem(last=False)
             heard.unheard = max(heard.unheard, forgotten)
         return after, before

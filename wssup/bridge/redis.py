@@ -92,14 +92,16 @@ class Redis:
                 await self._once(connected)
             except* Exception as group:  # noqa: BLE001 - told apart below
                 trouble = self._trouble(group)
+            # The library says an error of its own when it is cancelled while it connects.
+            await trio.lowlevel.checkpoint_if_cancelled()
             lived = time.monotonic() - connected[0] if connected else 0.0
             if connected:
                 self._away_since = time.monotonic()
                 self._lost_before = self._desk.outbox.lost
             self._session = None
-            self._health.disconnected(trouble.fault)
             pause = pauses.next(lived=lived)
             self._say(trouble, pause, tried=time.monotonic() - began)
+            self._health.disconnected(trouble.fault)
             await trio.sleep(pause)
 
     async def missed(

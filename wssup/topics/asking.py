@@ -6,11 +6,14 @@ Each has a deadline, and whoever asks gets an answer in any case, which says whe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from wssup.topics.packets import Entry, Members, Recovered
 
 __all__ = ["Found", "Present", "Questions"]
+
+#: Bytes of messages that answers may have which are not complete yet, all together.
+_MOST: Final = 64 << 20
 
 Present: TypeAlias = Callable[[list[str], int, bool], None]
 Found: TypeAlias = Callable[[list[Entry], bool], None]
@@ -44,6 +47,7 @@ class _Recovery(_Question):
     def __init__(self, asked: Iterable[int], deadline: float, limit: int, answer: Found) -> None:
         super().__init__(asked, deadline, limit)
         self.entries: list[Entry] = []
+        self.size = 0
         self._answer = answer
 
     def answer(self) -> None:
@@ -59,6 +63,7 @@ class Questions:
 
     def __init__(self) -> None:
         self._last = 0
+        self._size = 0
         self._open: dict[int, _Presence | _Recovery] = {}
 
     def presence(
@@ -113,10 +118,17 @@ class Questions:
         if not isinstance(question, _Recovery) or serial not in question.open:
             return []
         room = question.limit - len(question.entries)
-        question.entries += packet.entries[: max(0, room)]
+        found = packet.entries[: max(0, room)]
+        question.entries += found
+        size = sum(len(entry.data) for entry in found)
+        question.size += size
+        self._size += size
         if len(packet.entries) > room:
             question.complete = False
-        if packet.last:
+        if self._size > _MOST:
+            question.complete = False
+            question.open.clear()
+        elif packet.last:
             question.complete = question.complete and packet.complete
             question.open.discard(serial)
         return self._done([packet.question])
@@ -138,6 +150,13 @@ class Questions:
                 question.open.clear()
         return self._done()
 
+    def give_up(self, number: int) -> list[Callable[[], None]]:
+        """A question that could not be asked."""
+        question = self._open[number]
+        question.complete = False
+        question.open.clear()
+        return self._done([number])
+
     def settle(self, number: int) -> list[Callable[[], None]]:
         """A question that nobody has to answer."""
         return self._done([number])
@@ -145,4 +164,8 @@ class Questions:
     def _done(self, numbers: Iterable[int] | None = None) -> list[Callable[[], None]]:
         looked = self._open if numbers is None else numbers
         over = [n for n in looked if n in self._open and not self._open[n].open]
-        return [self._open.pop(number).answer for number in over]
+        found = [self._open.pop(number) for number in over]
+        for question in found:
+            if isinstance(question, _Recovery):
+                self._size -= question.size
+        return [question.answer for question in found]

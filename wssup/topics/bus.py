@@ -21,20 +21,17 @@ accepted is bounded, and so is every wait.
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
 
-from wssup.errors import MessageError
 from wssup.topics import packets as p
-from wssup.topics.asking import Found, Present, Questions
 from wssup.topics.fences import Fences, Waiting
 from wssup.topics.history import History
-from wssup.topics.learning import Learning, Teaching
+from wssup.topics.knowing import Knowing
 from wssup.topics.message import Message
-from wssup.topics.node import LAST, Node, Teller
-from wssup.topics.peer import ROOM, Peer, Watcher
+from wssup.topics.node import LAST, Teller
+from wssup.topics.peer import Peer, Watcher
 
 __all__ = ["FENCE_TIMEOUT", "Bus", "Teller", "Watcher"]
 
@@ -42,13 +39,9 @@ __all__ = ["FENCE_TIMEOUT", "Bus", "Teller", "Watcher"]
 FENCE_TIMEOUT: Final = 2.0
 #: Seconds for which the number of a node that is gone is remembered, and what came is given again.
 _MEMORY: Final = 60.0
-#: Seconds that a new node waits for what older ones have to say.
-_SNAPSHOT: Final = 2.0
-
-Answer = Callable[[p.Recovered], None]
 
 
-class Bus(Node):
+class Bus(Knowing):
     """One node.
 
     :param serial: its number, which never comes again.
@@ -88,42 +81,14 @@ class Bus(Node):
             tell=tell,
             now=now,
         )
-        self.members: Callable[[str, int], tuple[list[str], int]] = lambda _topic, _limit: ([], 0)
-        self.on_interest: Callable[[str, bool], None] | None = None
-        self.on_recover: Callable[[p.Recover, Answer], bool] | None = None
         # Sessions of handoffs: their receiver, and the node that it mirrors.
         self._sessions: dict[int, tuple[int, int]] = {}
         self._giving: set[int] = set()
+        self._taking: set[int] = set()  # those from nobody knows whom
         self._fences = Fences()
-        self._questions = Questions()
-        self._learning = Learning(serial, history)
-        self._teaching = Teaching(history, self.seen)
-        #: Older nodes that have not said all yet, and until when they are waited for.
-        self._unknown: dict[int, float] = {}
-        self._then: list[Callable[[], None]] = []
-        self._acts: dict[type, Callable[[Peer, Any], None]] = {
-            p.Greeting: self._greeted,
-            p.Interest: self._interest,
-            p.Complete: self._complete,
-            p.Counts: self._counts,
-            p.Mirror: self._mirror,
-            p.Fence: self._fence,
-            p.Unmirror: self._unmirror,
-            p.Lost: self._lost,
-            p.Mark: lambda peer, packet: self._saw(peer.serial, packet.number),
-            p.After: self._after,
-            p.Ask: self._asked,
-            p.Members: lambda peer, packet: _run(self._questions.members(peer.serial, packet)),
-            p.HistoryWanted: self._history_wanted,
-            p.History: self._piece,
-            p.Recover: self._recover_asked,
-            p.Recovered: lambda peer, packet: _run(self._questions.recovered(peer.serial, packet)),
-        }
-
-    def link(self, serial: int, end: socket.socket) -> None:
-        """See :meth:`Node.link`."""
-        self._news.keeper = self.on_recover is not None
-        super().link(serial, end)
+        self._acts[p.Mirror] = self._mirror
+        self._acts[p.Fence] = self._fence
+        self._acts[p.Unmirror] = self._unmirror
 
     def begin(self, watcher: Watcher) -> None:
         """From now on things are sent and read."""
@@ -158,13 +123,7 @@ class Bus(Node):
                 hint="what these nodes publish meanwhile may be lost to connections that move",
             )
             self._soon(waiting.ready)
-        _run(self._questions.expired(now))
-        self._learning.beat(now)
-        for serial in [s for s, until in self._unknown.items() if until <= now]:
-            del self._unknown[serial]
-        if self._teaching:
-            self._teaching.begin(self._peers, now, self.due)
-        self._look()
+        self._beat(now)
 
     def _tidy(self, now: float) -> None:
         over = self._news.tidy(now)
@@ -176,10 +135,6 @@ class Bus(Node):
             del self._dead[serial]
             self.seen.pop(serial, None)
             self._order.forget(serial)
-
-    def _soon(self, chore: Callable[[], None]) -> None:
-        if self.watcher is not None:
-            self.watcher.soon(chore)
 
     # Handoff.
 
@@ -213,11 +168,15 @@ class Bus(Node):
     def take_from(self, sender: int, session: int) -> None:
         """Connections will come from a node: have its messages too, and keep what comes.
 
+        :param sender: 0: nobody knows.
         :param session: of this handoff; its number never comes again.
         """
-        if session in self._news.mirrors:
+        if session in self._news.mirrors or session in self._taking:
             return
         self._history.keep()
+        if not sender:
+            self._taking.add(session)
+            return
         self._news.mirrors[session] = sender
         self._news.holding += 1
         frame = p.encode(p.Mirror(session, sender))
@@ -227,6 +186,9 @@ class Bus(Node):
 
     def taken_from(self, sender: int, session: int) -> None:  # noqa: ARG002 - as its counterpart
         """The session is over; all that came is subscribed to what it was."""
+        if session in self._taking:
+            self._taking.discard(session)
+            self._history.release()
         if session not in self._news.mirrors:
             return
         self._history.release()
@@ -247,8 +209,11 @@ class Bus(Node):
         self._history.keep()
         self._news.holding += 1
         deadline = self._now() + FENCE_TIMEOUT
-        self._fences.wait(Waiting(session, receiver, ready, deadline))
-        self._look()
+        if receiver:
+            self._fences.wait(Waiting(session, receiver, ready, deadline))
+            self._look()
+        else:
+            self._soon(ready)
 
     def handed_to(self, receiver: int, session: int) -> None:  # noqa: ARG002 - as its counterpart
         """The session is over; what did not go has come back."""
@@ -297,192 +262,21 @@ class Bus(Node):
         if packet.session not in self._giving:
             self._fences.over(packet.session)
 
-    # Links.
-
-    def take(self, peer: Peer, packets: list[p.Packet], at: int, stop: int) -> int:
-        """Act on packets (see :class:`wssup.topics.peer.Owner`)."""
-        at = super().take(peer, packets, at, stop)
-        if self._teaching:
-            self._teaching.begin(self._peers, self._now(), self.due)
-        return at
-
     def _linked(self, peer: Peer) -> None:
         for session, (receiver, of) in self._sessions.items():
             if of == peer.serial:
                 self._send_fence(peer, session, receiver)
-        if peer.serial < self.serial:
-            self._unknown[peer.serial] = self._now() + _SNAPSHOT
+        super()._linked(peer)
 
     def _left(self, peer: Peer) -> None:
         serial = peer.serial
         for session in [s for s, (receiver, _) in self._sessions.items() if receiver == serial]:
             del self._sessions[session]
         self._fences.left(serial)
-        self._unknown.pop(serial, None)
-        self._learning.left(peer)
-        self._teaching.left(peer)
-        _run(self._questions.left(serial))
-        self._look()
-
-    def _act(self, peer: Peer, packet: Any) -> None:
-        self._acts[type(packet)](peer, packet)
-
-    def _greeted(self, peer: Peer, packet: p.Greeting) -> None:
-        if packet.protocol != p.PROTOCOL:
-            raise MessageError(f"version {packet.protocol} of the bus; this is {p.PROTOCOL}")
-        if packet.serial != peer.serial:
-            raise MessageError(f"node {packet.serial} where {peer.serial} should be")
-        peer.greeted, peer.complete = True, False
-        peer.remembers, peer.keeper = packet.history, packet.keeper
-        peer.counts.clear()
-        self._saw(peer.serial, packet.number)
-        self._book.greeted(peer.serial, everything=packet.everything)
-
-    def _complete(self, peer: Peer, _packet: p.Complete) -> None:
-        peer.complete = True
-        self._interest_changed(self._book.completed(peer.serial), on=False)
-        self._unknown.pop(peer.serial, None)
-        self._look()
-
-    def _interest(self, peer: Peer, packet: p.Interest) -> None:
-        change = self._book.on if packet.on else self._book.off
-        self._interest_changed(change(peer.serial, packet.topics), on=packet.on)
-
-    def _interest_changed(self, topics: Iterable[str], *, on: bool) -> None:
-        if self.on_interest is not None:
-            for topic in topics:
-                self.on_interest(topic, on)
-
-    def _counts(self, peer: Peer, packet: p.Counts) -> None:
-        for topic, count in packet.counts.items():
-            if count > 0:
-                peer.counts[topic] = count
-            else:
-                peer.counts.pop(topic, None)
-
-    def _lost(self, peer: Peer, packet: p.Lost) -> None:
-        self._saw(peer.serial, packet.number)
-        self._history.lost(peer.serial, packet.number)
-        if packet.count:
-            self._tell.lost_in(packet.count)
-
-    def _after(self, peer: Peer, packet: p.After) -> None:
-        barrier = self._barrier(packet.carrier, packet.number)
-        if barrier.stands(self.seen, self._live):
-            peer.waits = barrier
-            self._order.stalled.append(peer)
-
-    # What others know.
-
-    def subscribers(self, topic: str) -> int:
-        """Subscribers in the instance, as far as this node has heard."""
-        count = self._news.counts.get(topic, 0)
-        for peer in self._peers.values():
-            count += peer.counts.get(topic, 0)
-        return count
-
-    def ask(self, topic: str, limit: int, answer: Present, timeout: float = 1.0) -> None:
-        """Who is subscribed to a topic, in the instance.
-
-        :param limit: names at most.
-        :param answer: gets names, the count, and whether all nodes have answered: in a turn of the
-            watcher, at the latest about ``timeout`` seconds from now.
-        """
-        asked = [
-            peer
-            for peer in self._peers.values()
-            if not peer.complete or topic in peer.counts or self._book.says(peer.serial, topic)
-        ]
-        able = [peer for peer in asked if peer.other < ROOM]
-        question = self._questions.presence(
-            [peer.serial for peer in able],
-            self._now() + timeout,
-            limit,
-            answer,
-            self.members(topic, limit),
-            complete=len(able) == len(asked),
-        )
-        self._put(able, p.Ask(question, topic, limit))
-
-    def recover(
-        self,
-        topic: str,
-        marks: Mapping[str, int],
-        limit: int,
-        answer: Found,
-        timeout: float = 2.0,
-    ) -> None:
-        """What came after these marks, from the nodes that keep it otherwise (`on_recover`).
-
-        :param answer: gets the messages and whether nothing is missing, as in `ask`.
-        """
-        asked = [peer for peer in self._peers.values() if peer.keeper]
-        able = [peer for peer in asked if peer.other < ROOM]
-        deadline = self._now() + timeout
-        question = self._questions.recovery(
-            [peer.serial for peer in able], deadline, limit, answer, complete=bool(able)
-        )
-        self._put(able, p.Recover(question, topic, dict(marks), limit))
-
-    def _put(self, able: list[Peer], packet: p.Ask | p.Recover) -> None:
-        frame = p.encode(packet)
-        for peer in able:
-            peer.post(frame)
-        if not able:
-            self._soon(lambda: _run(self._questions.settle(packet.question)))
-
-    def _asked(self, peer: Peer, packet: p.Ask) -> None:
-        if peer.other < ROOM:
-            names, count = self.members(packet.topic, packet.limit)
-            peer.post(p.encode(p.Members(packet.question, packet.topic, count, names)))
-
-    def _recover_asked(self, peer: Peer, packet: p.Recover) -> None:
-        def reply(piece: p.Recovered) -> None:
-            if not peer.closed:
-                peer.post(p.encode(piece))
-
-        if self.on_recover is None or not self.on_recover(packet, reply):
-            reply(p.Recovered(packet.question, [], complete=False, last=True))
-
-    # What a new node waits for.
-
-    def ready(self) -> bool:
-        """Whether the older nodes have said what they want and have, and sent a history."""
-        return self.watcher is not None and not self._unknown and self._learning.over
-
-    def when_complete(self, then: Callable[[], None]) -> None:
-        """Call back, in a turn of the watcher, once this node is `ready`."""
-        self._then.append(then)
-        self._look()
+        super()._left(peer)
 
     def _look(self) -> None:
-        """Look whether somebody need not wait any more."""
         if self._fences:
             for waiting in self._fences.begin(self._peers, self._dead):
                 self._soon(waiting.ready)
-        if self._then and self.watcher is not None and not self._unknown:
-            self._learning.ask(self._peers, self.seen, self._now())
-            if self.ready():
-                then, self._then = self._then, []
-                for chore in then:
-                    self._soon(chore)
-
-    def _history_wanted(self, peer: Peer, packet: p.HistoryWanted) -> None:
-        self._teaching.wanted(peer, packet, self._now())
-        self._teaching.begin(self._peers, self._now(), self.due)
-
-    def _piece(self, peer: Peer, packet: p.History) -> None:
-        self._learning.piece(peer, packet)
-        self._look()
-
-    def refill(self, peer: Peer) -> None:
-        """A link has room: for what that node does not know, and for a part of the history."""
-        super().refill(peer)
-        part = self._teaching.part(peer)
-        if part is not None:
-            peer.say_fixed(self.seen[self.serial], part)
-
-
-def _run(chores: Iterable[Callable[[], None]]) -> None:
-    for chore in chores:
-        chore()
+        super()._look()

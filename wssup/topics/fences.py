@@ -1,9 +1,9 @@
 """Fences: when a node may begin to send connections to another one. The book of the sender. Pure.
 
-The receiver of a session mirrors the sender. Each other node says so on its link to the sender, with
-a fence: what it had published for the sender before that was sent before, and is processed once the
-fence is read; what it publishes after that goes to both. So once all fences of a session are there,
-every message is either processed here, or comes to the receiver.
+The receiver of a session mirrors the sender. Each other node says so on its link to the sender,
+with a fence: what it had published for the sender before that was sent before, and is processed
+once the fence is read; what it publishes after that goes to both. So once all fences of a session
+are there, every message is either processed here, or comes to the receiver.
 """
 
 from __future__ import annotations

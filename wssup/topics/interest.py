@@ -2,8 +2,8 @@
 
 - A node whose snapshot is not complete may want anything: it gets everything.
 - While connections move from B to C, C *mirrors* B: it wants whatever B wants, whatever B comes to
-  want, and whatever B has wanted since that began. When B dies its wishes stay as they were. It goes
-  on through several: who mirrors C wants what C wants as B's mirror.
+  want, and whatever B has wanted since that began. When B dies its wishes stay as they were. It
+  goes on through several: who mirrors C wants what C wants as B's mirror.
 """
 
 from __future__ import annotations

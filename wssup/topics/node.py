@@ -1,4 +1,4 @@
-"""A node of the bus, as far as messages go: its links, publishing, and what comes."""
+"""A node of the bus, as far as links go: who is linked, what comes, what it says of itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wssup.topics.history import History
 from wssup.topics.interest import Book
 from wssup.topics.message import Message
 from wssup.topics.news import News, Reader
-from wssup.topics.order import PATIENCE, Barrier, Order
+from wssup.topics.order import Barrier, Order
 from wssup.topics.peer import Peer, Watcher
 
 __all__ = ["LAST", "Node", "Teller"]
@@ -24,6 +24,10 @@ __all__ = ["LAST", "Node", "Teller"]
 LAST: Final = 1 << 62
 #: Seconds between two announcements of how many subscribers there are.
 _COUNTS: Final = 0.05
+#: Seconds for which messages are delivered at a time, and for which there are then no more than
+#: one of each link in a turn.
+_TURN: Final = 0.01
+_REST: Final = 0.002
 #: Seconds between two warnings about the same node.
 _QUIET: Final = 10.0
 
@@ -86,6 +90,8 @@ class Node:
         self._news.history = history.configured
         self._book: Book[Peer] = Book(serial, self._news.topics, everything=everything)
         self._due: list[Peer] = []
+        #: Until when messages are delivered before others have their turn.
+        self._until = 0.0
         self._flushes = self._announces = False
         self._count_at = 0.0
         self._quiet: dict[int, float] = {}
@@ -139,6 +145,8 @@ class Node:
         peer.close()
         del self._peers[serial]
         self._live.discard(serial)
+        if peer in self._order.stalled:
+            self._order.stalled.remove(peer)
         self._dead[serial] = self._now()
         # Some of what it had published may have come to others and not here. A connection that has
         # missed its end here does not find a later piece of it elsewhere.
@@ -154,186 +162,24 @@ class Node:
     def _interest_changed(self, topics: Iterable[str], *, on: bool) -> None:
         """The first other node wants these, or the last one no longer does."""
 
-    # Publishing.
-
-    @property
-    def links(self) -> int:
-        """How many other nodes there are."""
-        return len(self._peers)
-
-    def publish(
-        self,
-        topic: str,
-        *,
-        text: bool,
-        data: bytes,
-        exclude: int = 0,
-        source: str | None = None,
-        sequence: int = 0,
-    ) -> Message:
-        """Publish a message: to the other nodes that want it, and here.
-
-        That is done when this returns, unless a message is being delivered, or what comes before
-        this one in its publisher's order is still on its way here (`Bus.after`).
-
-        :param data: UTF-8 if ``text``.
-        :param exclude: the connection that does not get it.
-        :param source: who published it elsewhere, and ``sequence``: as which of its messages.
-        """
-        number = self.number = self.number + 1
-        self._unnumbered = False
-        message = Message(
-            topic,
-            text,
-            data,
-            self.serial,
-            number,
-            self._source if source is None else source,
-            number if source is None else sequence,
-            self._now(),
-            exclude,
-        )
-        if self._delivering or self._held:
-            self._held.append(message)
-            self._held_bytes += len(data)
-            if self._held_bytes > self._queue_bytes and not self._delivering:
-                self._log.warning("bus_order_given_up", bytes=self._held_bytes)
-                self._drain(anyway=True)
-            return message
-        self._release(message)
-        if self._held:
-            self._drain()
-        return message
-
-    def _release(self, message: Message) -> None:
-        topic, text, data, serial, number, source, sequence, at, exclude = message
-        if self._order.unsaid:
-            self._say_after()
-        peers = self._book.wanting(topic)
-        if peers:
-            mine = source == self._source
-            frame = p.encode_published(
-                number, topic, text, data, exclude, at, None if mine else source, sequence
-            )
-            item = (number, frame)
-            size = len(frame)
-            for peer in peers:
-                peer.messages.append(item)
-                peer.size += size
-                if peer.size > peer.bound:
-                    peer.shed()
-                if not peer.is_due:
-                    self.due(peer)
-        self.seen[serial] = number
-        if self._history.active:
-            self._history.add(message)
-        self._delivering = True
-        try:
-            self._deliver(message)
-        except Exception as error:  # noqa: BLE001 - the boundary: the bus goes on, whatever it was
-            self._log.error("deliver_failed", exc_info=error)
-        finally:
-            self._delivering = False
-        self._tell.published(1)
-
     def _drain(self, *, anyway: bool = False) -> None:
-        """Publish what was held back, as far as nothing is waited for; or ``anyway``."""
-        held = self._held
-        while held and not self._delivering:
-            entry = held[0]
-            if isinstance(entry, Barrier):
-                if not anyway and entry.stands(self.seen, self._live):
-                    if self._now() < entry.deadline:
-                        return
-                    self._log.warning("bus_order_given_up", node=entry.carrier)
-                held.popleft()
-                self._order.say(entry.carrier, entry.number)
-                continue
-            held.popleft()
-            if isinstance(entry, int):
-                if entry > 0:
-                    self._send_mark(entry)
-                else:
-                    self._send_gap(-entry)
-            else:
-                self._held_bytes -= len(entry.data)
-                self._release(entry)
-
-    def gap(self) -> None:
-        """Something that should have been published here is missing, nobody knows how much."""
-        self.number += 1
-        self._unnumbered = False
-        if self._delivering or self._held:
-            self._held.append(-self.number)
-        else:
-            self._send_gap(self.number)
-
-    def _send_gap(self, number: int) -> None:
-        if self._order.unsaid:
-            self._say_after()
-        self.seen[self.serial] = number
-        frame = p.encode(p.Lost(0, number))
-        for peer in self._peers.values():
-            peer.post_fixed(number, frame)
-        self._history.lost(self.serial, number)
-
-    # Order.
-
-    def mark(self) -> None:
-        """A connection leaves: tell the others how far this node is. Before its `position`."""
-        if self._unnumbered:
-            # A message that nobody gets: who waits for it has what has to be before it.
-            self.number += 1
-            self._unnumbered = False
-        if self.number == self._marked:
-            return
-        self._marked = self.number
-        if self._delivering or self._held:
-            self._held.append(self.number)
-        else:
-            self._send_mark(self.number)
-
-    def _send_mark(self, number: int) -> None:
-        if self._order.unsaid:
-            self._say_after()
-        self.seen[self.serial] = number
-        last, self._mark_frame = self._mark_frame, p.encode(p.Mark(number))
-        for peer in self._peers.values():
-            fixed = peer.fixed
-            if fixed and fixed[-1][1] is last:
-                # Only the highest counts, and there may be one for each of many connections.
-                fixed.pop()
-                peer.other -= len(last)
-            peer.post_fixed(number, self._mark_frame)
-
-    def _say_after(self) -> None:
-        number = self.seen[self.serial]
-        for carrier, last in self._order.said().items():
-            frame = p.encode(p.After(carrier, last))
-            for peer in self._peers.values():
-                peer.post_fixed(number, frame)
-
-    def _barrier(self, carrier: int, number: int) -> Barrier:
-        return Barrier(carrier, number, self._now() + PATIENCE)
+        """Publish what was held back."""
 
     def _settle(self) -> None:
         """Somebody may have got what it waits for."""
-        for _ in range(2):
-            if self._order.stalled:
-                for carrier in self._order.go_on(self.seen, self._live, self._now()):
-                    self._log.warning("bus_order_given_up", node=carrier)
-            if self._held:
-                self._drain()
 
     # What comes.
 
-    def take(self, peer: Peer, packets: list[p.Packet], at: int, stop: int) -> int:
+    def take(  # noqa: C901 - the hot path in one piece
+        self, peer: Peer, packets: list[p.Packet], at: int, stop: int
+    ) -> int:
         """Act on packets (see :class:`wssup.topics.peer.Owner`)."""
         carrier, source = peer.serial, peer.source
         seen, history, deliver = self.seen, self._history, self._deliver
         published = p.Published
         remembers = history.active
         received = 0
+        now, until = self._now, self._turn_ends()
         self._delivering = True
         try:
             while at < stop:
@@ -372,6 +218,8 @@ class Node:
                     self._delivering = False
                     self._drain()
                     self._delivering = True
+                if now() >= until:
+                    break
         finally:
             self._delivering = False
         if received:
@@ -382,6 +230,13 @@ class Node:
 
     def _act(self, peer: Peer, packet: Any) -> None:
         """Act on a packet that is no message."""
+
+    def _turn_ends(self) -> float:
+        """When it is the others' turn, for all links together."""
+        now = self._now()
+        if now >= self._until + _REST:
+            self._until = now + _TURN
+        return self._until
 
     def _saw(self, serial: int, number: int) -> None:
         if number > self.seen.get(serial, 0):
@@ -421,6 +276,11 @@ class Node:
                 bytes=peer.size,
                 hint="it does not keep up: the oldest messages for it are dropped",
             )
+
+    @property
+    def links(self) -> int:
+        """Nodes that there is a link to."""
+        return len(self._peers)
 
     @property
     def queued(self) -> int:

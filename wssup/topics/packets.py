@@ -272,10 +272,10 @@ def encode(packet: Packet) -> bytes:
     return _SIZE.pack(len(body)) + body
 
 
-def encode_published(
+def encode_published(  # noqa: PLR0917 - the hot path
     number: int,
     topic: str,
-    text: bool,  # noqa: FBT001 - the hot path, in the order of the fields
+    text: bool,  # noqa: FBT001 - in the order of the fields
     data: bytes,
     exclude: int,
     at: float,
