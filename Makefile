@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
 
-.PHONY: help run test lint bench bench-handoff bench-job conformance soak e2e format clean
+.PHONY: help run test lint bench bench-handoff bench-topics bench-job conformance soak e2e format clean
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 24
 
@@ -33,12 +33,16 @@ format: $(STAMP) ## format the code and mend what can be mended
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## the engine and a reload beside their peers; needs cc; takes about half an hour
+bench: $(STAMP) ## the engine, a reload and topics beside their peers; needs cc; about 40 minutes
 	@$(BIN)/python -m benchmarks.engine
 	@$(BIN)/python -m benchmarks.handoff
+	@$(BIN)/python -m benchmarks.topics
 
 bench-handoff: $(STAMP) ## a reload with 15 000 and 100 000 live connections; about six minutes
 	@$(BIN)/python -m benchmarks.handoff
+
+bench-topics: $(STAMP) ## one message to 10 000 subscribers, and 1000 topics; about ten minutes
+	@$(BIN)/python -m benchmarks.topics
 
 bench-job: $(STAMP) ## the main job: a reload under load, a worker's death; about two minutes
 	@$(BIN)/python -m benchmarks.main_job
@@ -46,15 +50,18 @@ bench-job: $(STAMP) ## the main job: a reload under load, a worker's death; abou
 conformance: $(STAMP) ## the Autobahn cases about performance (9.*); the others are tests
 	@$(BIN)/python -m tests.conformance.limits
 
-soak: $(STAMP) ## 50 reloads without a pause, and ten deaths of each process in mid-move; eight minutes
-	@WSSUP_RELOADS=50 WSSUP_FAULTS=10 $(BIN)/python -m pytest -n 2 --timeout 600 \
-	  tests/integration/test_handoff.py tests/integration/test_handoff_failures.py
+soak: $(STAMP) ## 50 reloads without a pause, and ten deaths of each process in mid-move; 15 minutes
+	@WSSUP_RELOADS=50 WSSUP_FAULTS=10 WSSUP_CHURN=1000000 $(BIN)/python -m pytest -n 2 --timeout 600 \
+	  tests/integration/test_handoff.py tests/integration/test_handoff_failures.py \
+	  tests/integration/test_topics.py tests/integration/test_topics_floods.py
 
-e2e: $(STAMP) ## the npm package ws and a browser against a real instance; installs both
+e2e: $(STAMP) ## the npm package ws, a browser and a Redis server with real instances; installs them
 	@command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq npm; }
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
+	@command -v redis-server >/dev/null || { apt-get update -qq && apt-get install -y -qq redis-server; }
 	@npm install --silent --no-fund --no-audit --prefix $(VENV)/e2e ws@8
-	@$(BIN)/python -m pytest tests/e2e/npm_ws.py tests/e2e/chromium.py tests/e2e/example_page.py
+	@$(BIN)/python -m pytest tests/e2e/npm_ws.py tests/e2e/chromium.py tests/e2e/example_page.py \
+	  tests/e2e/redis_*.py
 
 clean: ## remove what was set up
 	rm -rf build *.egg-info wssup/server/_wire*.so

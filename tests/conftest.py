@@ -7,9 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.harness import processes
 from tests.harness.instance import Instance
+
+# A busy machine takes its time: how long an example takes says nothing about the claim.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 #: Lines of an instance's log that a failing test shows.
 _SHOWN = 200

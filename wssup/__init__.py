@@ -32,22 +32,38 @@ if TYPE_CHECKING:
     from wssup.server.connection import Connection
     from wssup.server.described import ConnectionMoved
     from wssup.server.request import Request
+    from wssup.server.topics.api import position, presence, publish, subscribers
+    from wssup.server.topics.subscription import Presence, Subscription, SubscriptionLimitError
 
 __all__ = [
     "Connection",
     "ConnectionMoved",
+    "Presence",
     "Request",
+    "Subscription",
+    "SubscriptionLimitError",
     "WorkerInfo",
     "__version__",
     "current_worker",
+    "position",
+    "presence",
+    "publish",
     "resumable",
+    "subscribers",
 ]
 
 _LAZY = {
     "Connection": "wssup.server.connection",
     "ConnectionMoved": "wssup.server.described",
+    "Presence": "wssup.server.topics.subscription",
     "Request": "wssup.server.request",
+    "Subscription": "wssup.server.topics.subscription",
+    "SubscriptionLimitError": "wssup.server.topics.subscription",
+    "position": "wssup.server.topics.api",
+    "presence": "wssup.server.topics.api",
+    "publish": "wssup.server.topics.api",
     "resumable": "wssup.application",
+    "subscribers": "wssup.server.topics.api",
 }
 
 

@@ -1,4 +1,4 @@
-"""The messages between master, zygote and workers, and their codec.
+"""The messages between master, zygote, workers and bridge, and their codec.
 
 Each message is one frozen struct and travels as one datagram of a ``SOCK_SEQPACKET`` pair,
 descriptors beside it (unix(7), SCM_RIGHTS). Counts are never messages: they stand in the
@@ -9,10 +9,17 @@ may start a newer wssup under an older master.
 master → zygote       :class:`Load`, :class:`Fork`
 zygote → master       :class:`Loaded`, :class:`LoadFailed`, :class:`Forked`, :class:`ForkFailed`
 master → worker       :class:`Accept`, :class:`Listen`, :class:`Unlisten`, :class:`Drain`,
-                      :class:`HandOver`, :class:`TakeOver`, :class:`Recall`
+                      :class:`HandOver`, :class:`TakeOver`, :class:`Recall`, :class:`Peers`,
+                      :class:`Publish`
 worker → master       :class:`Hello`, :class:`Ready`, :class:`Failed`, :class:`Leaving`,
-                      :class:`Swept`, :class:`HandedOver`, :class:`TookOver`
+                      :class:`Swept`, :class:`HandedOver`, :class:`TookOver`,
+                      :class:`PublishDone`
+master → bridge       :class:`Bridge`, :class:`Peers`
+bridge → master       :class:`Hello`, :class:`Failed`
 ====================  ===================================================================
+
+Workers and bridge are the *nodes* of the bus of topics. The master makes a stream pair for each two
+of them and gives each its end; what they say there (:mod:`wssup.topics.packets`) it never hears.
 
 Connections move between two workers in *sessions*: the master gives each one end of a stream pair,
 one says :class:`HandOver`'s part on it and the other :class:`TakeOver`'s; both report its end.
@@ -29,6 +36,7 @@ from wssup.errors import MessageError
 __all__ = [
     "PROTOCOL",
     "Accept",
+    "Bridge",
     "Drain",
     "Failed",
     "Fork",
@@ -43,6 +51,9 @@ __all__ = [
     "LoadFailed",
     "Loaded",
     "Message",
+    "Peers",
+    "Publish",
+    "PublishDone",
     "Ready",
     "Recall",
     "Swept",
@@ -54,7 +65,7 @@ __all__ = [
 ]
 
 #: The version of this vocabulary. A process that meets another one says so and ends.
-PROTOCOL = 2
+PROTOCOL = 3
 
 
 class _Message(msgspec.Struct, frozen=True, tag_field="type"):
@@ -74,6 +85,8 @@ class Load(_Message, frozen=True, tag="load"):
     #: ``module:function`` of the worker's entry; the supervisor never imports the server.
     entry: str
     settings: dict[str, Any]
+    #: The instance's name among all there are: random, from its start to its end the same.
+    node: str = ""
 
 
 class Loaded(_Message, frozen=True, tag="loaded"):
@@ -120,7 +133,7 @@ class ForkFailed(_Message, frozen=True, tag="fork_failed"):
 
 
 class Hello(_Message, frozen=True, tag="hello"):
-    """From a worker, first."""
+    """From a worker or a bridge, first."""
 
     protocol: int
     pid: int
@@ -137,7 +150,9 @@ class Ready(_Message, frozen=True, tag="ready"):
 
 
 class Failed(_Message, frozen=True, tag="failed"):
-    """From a worker, last: it could not start, or its application ended it."""
+    """From a worker, last: it could not start, or its application ended it. From a bridge: why it
+    ends.
+    """
 
     message: str
     traceback: str
@@ -204,6 +219,8 @@ class HandOver(_Message, frozen=True, tag="hand_over"):
     quota: int
     #: As of :class:`TakeOver`: there is no use in being far ahead of what the other one takes.
     failures: int = 2**31 - 1
+    #: The serial number of the worker at the other end.
+    receiver: int = 0
 
 
 class TakeOver(_Message, frozen=True, tag="take_over"):
@@ -213,6 +230,8 @@ class TakeOver(_Message, frozen=True, tag="take_over"):
     version: int
     #: Resumes that may fail. When one more has, no more connections are taken and the session ends.
     failures: int
+    #: The serial number of the worker at the other end.
+    sender: int = 0
 
 
 class Recall(_Message, frozen=True, tag="recall"):
@@ -251,6 +270,52 @@ class TookOver(_Message, frozen=True, tag="took_over"):
     failed: int
 
 
+class Peers(_Message, frozen=True, tag="peers"):
+    """To a node: its ends of links to these nodes. Descriptors: one per serial number.
+
+    A new node is told first of all nodes there are, also if there are none; later of new ones.
+    """
+
+    serials: list[int]
+    #: Those it is told of first do not fit into one message, and another one follows.
+    more: bool = False
+
+
+class Publish(_Message, frozen=True, tag="publish"):
+    """To a worker: publish a message; it answers with :class:`PublishDone`."""
+
+    #: The master's number for this, never used twice.
+    question: int
+    topic: str
+    #: Whether ``data`` is text, as UTF-8.
+    text: bool
+    data: bytes
+
+
+class PublishDone(_Message, frozen=True, tag="publish_done"):
+    """From a worker: the message is on its way."""
+
+    question: int
+    #: Of the topic, in the whole instance, as far as the worker knows.
+    subscribers: int
+    #: Why it could not be published; empty if it was.
+    error: str = ""
+
+
+class Bridge(_Message, frozen=True, tag="bridge"):
+    """To a bridge, first: between which instance and which server it stands."""
+
+    protocol: int
+    instance: str
+    #: As of :class:`Load`.
+    node: str
+    #: Its number among the nodes.
+    serial: int
+    scoreboard: str
+    #: All of them, the server's password too.
+    settings: dict[str, Any]
+
+
 Message: TypeAlias = (
     Load
     | Loaded
@@ -272,6 +337,10 @@ Message: TypeAlias = (
     | Swept
     | HandedOver
     | TookOver
+    | Peers
+    | Publish
+    | PublishDone
+    | Bridge
 )
 
 _encoder = msgspec.msgpack.Encoder()

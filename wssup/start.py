@@ -1,15 +1,21 @@
-"""What a zygote gives a newborn worker."""
+"""What processes of an instance begin with: the channel to the master, and what a zygote gives a
+newborn worker.
+"""
 
 from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from typing import Final
 
 from wssup.application import Application
 from wssup.messages import Fork, Load
 from wssup.scoreboard import Scoreboard
 
-__all__ = ["WorkerStart"]
+__all__ = ["CHANNEL", "WorkerStart"]
+
+#: The descriptor that the master lays the channel of a zygote or a bridge on.
+CHANNEL: Final = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ _PROGRAMS = {
     "floor": ("floor.c",),
     "reload": ("reload.c", "client.c"),
     "knock": ("knock.c", "client.c"),
+    "topics": ("topics.c", "client.c"),
+    "topics_floor": ("topics_floor.c",),
 }
 FLOOR = BUILD / "floor"
 #: Seconds that a load may take beyond what it was told to measure: opening its connections.

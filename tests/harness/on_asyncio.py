@@ -17,9 +17,11 @@ from websockets.asyncio.client import connect
 from tests.harness import raw
 from wssup.application import style_of
 from wssup.config.settings import Heartbeat, Limits
+from wssup.config.topics import Topics
 from wssup.scoreboard import ClosedReason, Counts, Scoreboard
 from wssup.server.loops.asyncio import AsyncioLoop
 from wssup.server.pump import Pump
+from wssup.server.topics.hub import Hub
 from wssup.server.styles import EventStyle, TaskStyle
 
 #: Seconds for everything in a test: ten times what a busy machine needs.
@@ -108,6 +110,7 @@ async def serving(
         row=writer,
         serial=1,
         closed_one=lambda: None,
+        topics=Hub(Topics()),
     )
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)

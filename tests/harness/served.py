@@ -8,7 +8,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, connect_websoc
 
 from wssup import application
 from wssup.config.settings import Heartbeat, Limits
+from wssup.config.topics import Topics
 from wssup.scoreboard import Counts, Scoreboard
 from wssup.server.accepting import Accepting
 from wssup.server.connection import Connection
 from wssup.server.engine import Engine
 from wssup.server.request import Request
+from wssup.server.topics.api import set_hub
+from wssup.server.topics.hub import Hub
 
 #: Seconds for everything in a test: ten times what a busy machine needs.
 PATIENCE = 20.0
@@ -51,6 +54,8 @@ class Served:
     address: tuple[str, int]
     nursery: trio.Nursery
     accepting: Accepting
+    #: Those that `connect` made; what the test leaves open is closed with the engine.
+    clients: list[WebSocketConnection] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -71,7 +76,9 @@ class Served:
         return self.counts
 
     async def connect(self, path: str = "") -> WebSocketConnection:
-        return await connect_websocket_url(self.nursery, self.url + path)
+        ws = await connect_websocket_url(self.nursery, self.url + path)
+        self.clients.append(ws)
+        return ws
 
     async def open(self) -> trio.SocketStream:
         """A connection on which nothing was said yet."""
@@ -116,6 +123,7 @@ async def served(
     *,
     heartbeat: Heartbeat | None = None,
     keep_headers: tuple[str, ...] | None = None,
+    topics: Topics | None = None,
     **limits: object,
 ) -> AsyncIterator[Served]:
     """Serve a handler or an object with hooks; ``limits`` as in the table of settings."""
@@ -135,7 +143,10 @@ async def served(
         row=writer,
         accepting=accepting,
         keep_headers=keep_headers,
+        topics=Hub(topics or Topics(), serial=1, message_bytes=Limits(**limits).message_bytes),  # type: ignore[arg-type]
     )
+    set_hub(engine.topics)
+    clients: list[WebSocketConnection] = []
     try:
         with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
@@ -144,9 +155,13 @@ async def served(
                 accepting.add((0, "a"), listener.detach())
                 accepting.switch(on=True)
                 engine.accept(on=True)
-                yield Served(engine, board, row, address, nursery, accepting)
+                yield Served(engine, board, row, address, nursery, accepting, clients)
                 nursery.cancel_scope.cancel()
     finally:
+        for client in clients:
+            stream = client._stream
+            assert isinstance(stream, trio.SocketStream)
+            stream.socket.close()
         accepting.close_listeners()
         board.close()
 

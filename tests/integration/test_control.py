@@ -23,7 +23,7 @@ from wssup.supervisor.control import REQUEST_PATIENCE
 Start = Callable[..., Instance]
 
 #: What the documentation says of a request.
-_LONGEST = 64 * 1024
+_LONGEST = 512 * 1024
 _PATIENCE = REQUEST_PATIENCE
 
 
@@ -124,8 +124,8 @@ _MALFORMED: dict[str, tuple[bytes, str]] = {
 
 
 def test_a_malformed_request(start: Start) -> None:
-    """What is no JSON object of the protocol's version in a line of at most 64 KiB is answered with
-    an error that says so, and changes nothing.
+    """What is no JSON object of the protocol's version in a line of at most 512 KiB is answered
+    with an error that says so, and changes nothing.
     """
     instance = start(workers=1)
     before = instance.running()

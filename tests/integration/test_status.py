@@ -51,6 +51,23 @@ _DOCUMENT: dict[str, Any] = {
         "handler_runs": int,
         "handler_errors": int,
     },
+    "topics": {
+        "subscriptions": int,
+        "published": int,
+        "delivered": int,
+        "dropped": int,
+        "recovered": int,
+        "not_recovered": int,
+        "bus": {
+            "sent": int,
+            "bytes": int,
+            "received": int,
+            "lost": int,
+            "missed": int,
+            "queue_bytes": int,
+        },
+        "bridge": type(None),
+    },
     "slots": [
         {
             "slot": int,
@@ -70,6 +87,9 @@ _DOCUMENT: dict[str, Any] = {
                     "closed": int,
                     "handler_errors": int,
                     "accepting": bool,
+                    "subscriptions": int,
+                    "topics": int,
+                    "bus_queue_bytes": int,
                     "lag_ms": _NUMBER,
                     "lag_max_ms": _NUMBER,
                     "age": _NUMBER,

@@ -26,7 +26,9 @@ _BY_TYPE = {
     float: st.floats(allow_nan=False),
     bool: st.booleans(),
     str: st.text(),
+    bytes: st.binary(),
     list[str]: st.lists(st.text()),
+    list[int]: st.lists(st.integers(-(2**63), 2**64 - 1)),
     tuple[int, int]: st.tuples(st.integers(-(2**63), 2**63), st.integers(-(2**63), 2**63)),
     dict[str, Any]: st.dictionaries(st.text(), values),
 }

@@ -13,6 +13,8 @@ from wssup.errors import ScoreboardError
 from wssup.scoreboard import (
     LIFETIME_BOUNDS_S,
     ROUND_TRIP_BOUNDS_US,
+    BridgeFault,
+    BridgeState,
     ClosedReason,
     HandoffRefusal,
     HandshakeFailure,
@@ -224,6 +226,7 @@ def test_writers_never_share_a_cache_line() -> None:
     """Header, totals, identity and worker block all begin and end on 64-byte boundaries."""
     for cells in (
         layout.HEADER_CELLS,
+        layout.BRIDGE,
         layout.RETIRED,
         layout.POOL,
         layout.IDENTITY_CELLS,
@@ -244,8 +247,8 @@ def test_layout_changes_only_with_its_version() -> None:
         [member.label for member in table]
         for table in (
             *(ClosedReason, RefusedReason, HandshakeFailure, HandoffRefusal),
-            *(WorkerState, InstanceState),
+            *(WorkerState, InstanceState, BridgeState, BridgeFault),
         )
     ]
     digest = hashlib.sha256(repr((sorted(names.items()), labels)).encode()).hexdigest()[:16]
-    assert {layout.LAYOUT_VERSION: digest} == {3: "e53254da0175e94a"}
+    assert {layout.LAYOUT_VERSION: digest} == {4: "51c17b8048becaa5"}

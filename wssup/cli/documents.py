@@ -9,7 +9,19 @@ import msgspec
 from wssup.cli.client import Document
 from wssup.errors import CommandError
 
-__all__ = ["Connections", "Handoff", "LastReload", "Pause", "Slot", "Status", "Worker", "read"]
+__all__ = [
+    "Bridge",
+    "Bus",
+    "Connections",
+    "Handoff",
+    "LastReload",
+    "Pause",
+    "Slot",
+    "Status",
+    "Topics",
+    "Worker",
+    "read",
+]
 
 D = TypeVar("D", bound=msgspec.Struct)
 
@@ -64,6 +76,41 @@ class Handoff(msgspec.Struct, frozen=True):
     pause_ms: Pause = Pause()
 
 
+class Bus(msgspec.Struct, frozen=True):
+    """What the workers sent each other, and what of it was dropped."""
+
+    lost: int = 0
+
+
+class Bridge(msgspec.Struct, frozen=True):
+    """The process that is connected to a Redis server; ``connected_for`` in seconds."""
+
+    url: str = ""
+    state: str = ""
+    stalled: bool = False
+    fault: str | None = None
+    error: str | None = None
+    connected_for: float | None = None
+    sent: int = 0
+    received: int = 0
+    lost: int = 0
+    missed: int = 0
+    reconnects: int = 0
+
+
+class Topics(msgspec.Struct, frozen=True):
+    """Messages to many: subscriptions now, and totals."""
+
+    subscriptions: int = 0
+    published: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    recovered: int = 0
+    not_recovered: int = 0
+    bus: Bus = Bus()
+    bridge: Bridge | None = None
+
+
 class LastReload(msgspec.Struct, frozen=True):
     """How the last reload ended; without an outcome there was none."""
 
@@ -87,6 +134,7 @@ class Status(msgspec.Struct, frozen=True):
     bind: tuple[str, ...] = ()
     connections: Connections = Connections()
     handoff: Handoff = Handoff()
+    topics: Topics = Topics()
     capacity: int | None = None
     mixed: bool = False
     slots: tuple[Slot, ...] = ()

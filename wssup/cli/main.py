@@ -21,7 +21,9 @@ from wssup.version import __version__
 
 __all__ = ["COMMANDS", "group", "main"]
 
-COMMANDS: Final = ("serve", "status", "reload", "scale", "rebalance", "drain", "stop", "config")
+COMMANDS: Final = (
+    *("serve", "status", "reload", "scale", "rebalance", "drain", "stop", "publish", "config"),
+)
 """The subcommands, in the order of the help."""
 
 

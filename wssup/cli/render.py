@@ -13,6 +13,7 @@ from rich.text import Text
 
 from wssup.cli.documents import Slot, Status, Worker
 from wssup.cli.text import ago, count, milliseconds, one_line, safe
+from wssup.cli.topics import topics
 
 __all__ = ["console", "page"]
 
@@ -77,7 +78,13 @@ def page(status: Status, *, width: int, now: dt.datetime) -> RenderableType:
     :param width: cells in a line; columns are left out before a number is cut.
     """
     parts: list[RenderableType] = [*_head(status, now), Text(""), _table(status, width)]
-    tail = [*_errors(status), *_handoff(status), *_last_reload(status), *_draining(status)]
+    tail = [
+        *_errors(status),
+        *topics(status.topics),
+        *_handoff(status),
+        *_last_reload(status),
+        *_draining(status),
+    ]
     return Group(*parts, *([Text("")] if tail else []), *tail)
 
 

@@ -1,15 +1,21 @@
-"""The forms of the settings that are names: of an instance, an application, headers, origins."""
+"""The forms of the settings that are names: of instances, applications, headers, origins, keys."""
 
 from __future__ import annotations
 
 from wssup.config.kinds import Names, Text
 
-__all__ = ["APP", "HEADERS", "NAME", "ORIGINS"]
+__all__ = ["APP", "HEADERS", "NAME", "NAMESPACE", "ORIGINS"]
 
 NAME = Text(
     pattern="[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
     form="1 to 64 letters, digits, dots, underscores or hyphens, the first a letter or digit",
     example="default",
+    placeholder="NAME",
+)
+NAMESPACE = Text(
+    pattern="[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+    form="1 to 64 letters, digits, dots, underscores or hyphens, the first a letter or digit",
+    example="wssup",
     placeholder="NAME",
 )
 APP = Text(

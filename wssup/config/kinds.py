@@ -30,6 +30,7 @@ __all__ = [
     "Number",
     "Permissions",
     "Text",
+    "text_of",
 ]
 
 MAX_BINDS: Final = 64
@@ -58,7 +59,7 @@ def _named(value: object) -> str:
     return next((name for kind, name in _TOML_NAMES if isinstance(value, kind)), "something else")
 
 
-def _text(value: object, remedy: str) -> str:
+def text_of(value: object, remedy: str) -> str:
     """`value` as text that UTF-8 can carry: messages between processes and JSON are UTF-8."""
     if not isinstance(value, str):
         raise BadValueError(f"{_named(value)} where a string is expected", remedy)
@@ -104,6 +105,10 @@ class Kind(ABC):
         """`value` as TOML that `read` reads back."""
         return self._show(value)
 
+    def public(self, value: object) -> object:
+        """`value`, which may be none that `read` takes, as everybody may see it."""
+        return self._public(value)
+
     @abstractmethod
     def _metavar(self) -> str: ...
 
@@ -112,6 +117,9 @@ class Kind(ABC):
 
     @abstractmethod
     def _read(self, value: object, given: Given, /) -> object: ...
+
+    def _public(self, value: object, /) -> object:
+        return value
 
     def _show(self, value: object) -> str:
         # JSON's strings are TOML's, but TOML wants DEL escaped, and people what they cannot see.
@@ -138,7 +146,7 @@ class Text(Kind):
 
     def _read(self, value: object, _given: Given, /) -> str:
         remedy = f'write {self.form}: "{self.example}"'
-        value = _text(value, remedy)
+        value = text_of(value, remedy)
         if re.fullmatch(self.pattern, value, re.DOTALL) is None:
             raise BadValueError(f"not {self.form}", remedy)
         return value
@@ -155,7 +163,7 @@ class Directory(Kind):
         return "directory"
 
     def _read(self, value: object, given: Given, /) -> str:
-        value = _text(value, "write a path: /srv/app")
+        value = text_of(value, "write a path: /srv/app")
         if not value or "\0" in value:
             raise BadValueError("not a path", "write a path: /srv/app")
         # PurePosixPath drops "." and doubled slashes, but not "..": its meaning depends on links.
@@ -186,7 +194,7 @@ class Binds(Kind):
             raise BadValueError(f"{len(value)} addresses; there must be 1 to {MAX_BINDS}", remedy)
         addresses: list[str] = []
         for item in value:
-            name = _text(item, remedy)
+            name = text_of(item, remedy)
             try:
                 address = str(parse_bind(name))
             except BadValueError as error:
@@ -230,7 +238,7 @@ class Names(Kind):
             raise BadValueError(f"{_named(value)} where an array of strings is expected", remedy)
         names: list[str] = []
         for item in value:
-            name = _text(item, remedy).strip().lower()
+            name = text_of(item, remedy).strip().lower()
             if not name and given.text:
                 continue
             if re.fullmatch(self.pattern, name, re.DOTALL) is None:

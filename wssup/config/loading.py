@@ -14,10 +14,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
 from wssup.config.addresses import MAX_UNIX_PATH
+from wssup.config.bus import without_secrets
 from wssup.config.files import FILE_NAME, read_file
 from wssup.config.kinds import Given
 from wssup.config.places import default_runtime_dir, working_directory
-from wssup.config.settings import SETTINGS, Heartbeat, Limits, Settings, value_of
+from wssup.config.settings import SETTINGS, Heartbeat, Limits, Settings, Topics, value_of
 from wssup.config.values import BadValueError, format_duration
 from wssup.errors import ConfigError, UserError
 
@@ -84,11 +85,14 @@ class Loaded:
         return again
 
     def rows(self) -> list[dict[str, Any]]:
-        """Each setting as ``{"key", "value", "source", "live"}``, in the table's order."""
+        """Each setting as ``{"key", "value", "source", "live"}``, in the table's order.
+
+        Passwords are not in it.
+        """
         return [
             {
                 "key": key,
-                "value": value_of(self.settings, key),
+                "value": setting.kind.public(value_of(self.settings, key)),
                 "source": self.sources[key],
                 "live": setting.spec.live,
             }
@@ -198,7 +202,7 @@ def _environment_layer(environ: Mapping[str, str]) -> dict[str, tuple[object, st
         if name not in keys:
             raise ConfigError(
                 name,
-                environ[name],
+                without_secrets(environ[name]),
                 "environment",
                 _UNKNOWN,
                 _nearest(name, [*keys, _CONFIG_VARIABLE]),
@@ -221,13 +225,15 @@ def _cli_layer(cli: Mapping[str, object]) -> dict[str, tuple[object, str]]:
 def _read(key: str, value: object, source: str, given: Given) -> object:
     setting = SETTINGS.get(key)
     if setting is None:
-        raise ConfigError(key, value, source, _UNKNOWN, _nearest(key, SETTINGS))
+        raise ConfigError(key, without_secrets(value), source, _UNKNOWN, _nearest(key, SETTINGS))
     try:
         return setting.kind.read(value, given)
     except BadValueError as error:
         # One --bind is shown as it was written, not as a list of one.
         shown = value[0] if isinstance(value, tuple) and len(value) == 1 else value
-        raise ConfigError(key, shown, source, error.problem, error.remedy) from None
+        raise ConfigError(
+            key, without_secrets(setting.kind.public(shown)), source, error.problem, error.remedy
+        ) from None
 
 
 def _nearest(name: str, known: Collection[str]) -> str:
@@ -250,13 +256,16 @@ def _origin(source: str) -> str:
 
 def _build(values: dict[str, object]) -> Settings:
     top: dict[str, Any] = {key: value for key, value in values.items() if "." not in key}
-    tables: dict[str, dict[str, Any]] = {"limits": {}, "heartbeat": {}}
+    tables: dict[str, dict[str, Any]] = {"limits": {}, "heartbeat": {}, "topics": {}}
     for key, value in values.items():
         table, dot, name = key.partition(".")
         if dot:
             tables[table][name] = value
     return Settings(
-        **top, limits=Limits(**tables["limits"]), heartbeat=Heartbeat(**tables["heartbeat"])
+        **top,
+        limits=Limits(**tables["limits"]),
+        heartbeat=Heartbeat(**tables["heartbeat"]),
+        topics=Topics(**tables["topics"]),
     )
 
 

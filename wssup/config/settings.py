@@ -17,8 +17,19 @@ from wssup.config.kinds import Binds, Choice, Directory, Flag, Kind, Number, Per
 from wssup.config.limits import Heartbeat, Limits
 from wssup.config.quantities import Duration, Share, Size
 from wssup.config.spec import Spec
+from wssup.config.topics import Topics
 
-__all__ = ["SETTINGS", "Heartbeat", "Limits", "Setting", "Settings", "Spec", "value_of"]
+__all__ = [
+    "SETTINGS",
+    "Heartbeat",
+    "Limits",
+    "Setting",
+    "Settings",
+    "Spec",
+    "Topics",
+    "value_of",
+    "without_password",
+]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -306,6 +317,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     limits: Limits = Limits()
     heartbeat: Heartbeat = Heartbeat()
+    topics: Topics = Topics()
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,3 +377,10 @@ def value_of(settings: Settings, key: str) -> object:
     for part in key.split("."):
         value = getattr(value, part)
     return value
+
+
+def without_password(settings: Settings) -> Settings:
+    """The settings for processes that run the application, or show them: all but a password."""
+    bus = SETTINGS["topics.bus"].kind.public(settings.topics.bus)
+    topics = msgspec.structs.replace(settings.topics, bus=bus)
+    return msgspec.structs.replace(settings, topics=topics)

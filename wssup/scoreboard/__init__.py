@@ -1,8 +1,9 @@
 """The scoreboard: one shared-memory segment that counts every connection of an instance.
 
-A header, the retired totals, and a pool of rows, one row per living worker. All cells are native
-unsigned 64-bit integers, and every cell has one writer: a worker writes the counters and gauges of
-its own row, the master writes everything else. Readers need nobody's help.
+A header, the bridge's cells, the retired totals, and a pool of rows, one row per living worker. All
+cells are native unsigned 64-bit integers, and every cell has one writer: a worker writes the
+counters and gauges of its own row, the bridge its own cells, the master writes everything else.
+Readers need nobody's help.
 
 **Why the count is true.** A socket is accepted once and ends exactly once: in ``closed`` (it had
 been upgraded to a WebSocket), in ``refused`` or in ``handshake_failed``. In between a WebSocket may
@@ -27,19 +28,22 @@ its worker writes, and a checksum. A copy is good if the number was even and the
 after, and the checksum fits. If it does not come out good after a bounded number of tries (the
 worker was killed or stopped while it wrote), the reader returns the last good copy, marked stale.
 
-The files: ``layout`` says what stands where, ``row`` writes and copies one row, ``counts`` gives
-the numbers their names, ``segment`` makes and removes the shared memory, ``header`` describes it,
-and ``board`` is the whole.
+The files: ``layout`` says what stands where, ``row`` writes and copies one row, ``bridge`` the
+bridge's cells, ``counts`` gives the numbers their names, ``segment`` makes and removes the shared
+memory, ``header`` describes it, and ``board`` is the whole.
 """
 
 from __future__ import annotations
 
 from wssup.scoreboard.board import Scoreboard
-from wssup.scoreboard.counts import Counts, RowView, Snapshot
+from wssup.scoreboard.bridge import BridgeView, BridgeWriter
+from wssup.scoreboard.counts import Counts, RowView, Snapshot, TopicCounts
 from wssup.scoreboard.layout import (
     LIFETIME_BOUNDS_S,
     PAUSE_BOUNDS_US,
     ROUND_TRIP_BOUNDS_US,
+    BridgeFault,
+    BridgeState,
     ClosedReason,
     HandoffRefusal,
     HandshakeFailure,
@@ -54,6 +58,10 @@ __all__ = [
     "LIFETIME_BOUNDS_S",
     "PAUSE_BOUNDS_US",
     "ROUND_TRIP_BOUNDS_US",
+    "BridgeFault",
+    "BridgeState",
+    "BridgeView",
+    "BridgeWriter",
     "ClosedReason",
     "Counts",
     "HandoffRefusal",
@@ -65,5 +73,6 @@ __all__ = [
     "RowWriter",
     "Scoreboard",
     "Snapshot",
+    "TopicCounts",
     "WorkerState",
 ]

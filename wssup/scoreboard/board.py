@@ -9,12 +9,17 @@ from typing import Final, Self
 
 from wssup.errors import ScoreboardError
 from wssup.scoreboard import layout, segment
+from wssup.scoreboard.bridge import BridgeView, BridgeWriter
 from wssup.scoreboard.counts import Counts, RowView, Snapshot, altogether, ended, plausible
 from wssup.scoreboard.header import Header, Memory, write_header
 from wssup.scoreboard.layout import (
     ACCEPTED,
     ACCEPTING,
+    B_SERIAL,
     BLOCK_CELLS,
+    BRIDGE,
+    BRIDGE_CELLS,
+    BUS_QUEUE_BYTES,
     COUNTERS,
     COUNTERS_END,
     GENERATION,
@@ -34,6 +39,8 @@ from wssup.scoreboard.layout import (
     SLOT,
     STARTED,
     STATE,
+    SUBSCRIPTIONS,
+    TOPICS,
     UPGRADED,
     WorkerState,
 )
@@ -185,6 +192,12 @@ class Scoreboard(Header):
         self._views.append(block)
         return RowWriter(block)
 
+    def bridge_writer(self) -> BridgeWriter:
+        """The bridge's hand on its cells."""
+        cells = self._cells[BRIDGE : BRIDGE + BRIDGE_CELLS]
+        self._views.append(cells)
+        return BridgeWriter(cells)
+
     def counted(self, row: int) -> Counts:
         """What a worker that has been reaped counted itself, also if it died while it wrote.
 
@@ -259,9 +272,17 @@ class Scoreboard(Header):
             lag_max_ns=copy[LAG_MAX],
             accepting=bool(copy[ACCEPTING]),
             send_queue_bytes=copy[SEND_QUEUE_BYTES],
+            subscriptions=copy[SUBSCRIPTIONS],
+            topics=copy[TOPICS],
+            bus_queue_bytes=copy[BUS_QUEUE_BYTES],
             counts=Counts.of(copy),
             stale=good is None,
         )
+
+    def bridge(self) -> BridgeView | None:
+        """The bridge to a server; ``None`` if there was none yet."""
+        cells = self._cells[BRIDGE : BRIDGE + BRIDGE_CELLS].tolist()
+        return BridgeView.of(cells) if cells[B_SERIAL] else None
 
     def snapshot(self) -> Snapshot:
         """All living workers and the retired totals.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from wssup.scoreboard.layout import (
     ACCEPTED,
@@ -25,11 +26,13 @@ from wssup.scoreboard.layout import (
     MESSAGES_OUT,
     MOVED_IN,
     MOVED_OUT,
+    NOT_RECOVERED,
     PAUSE_BOUNDS_US,
     PAUSE_BUCKETS,
     PAUSES,
     PING_TIMEOUTS,
     PINGS_SENT,
+    PUBLISHED,
     REFUSED,
     ROUND_TRIP_BUCKETS,
     ROUND_TRIPS,
@@ -87,6 +90,31 @@ def ended(
 
 def _by_label(labels: type[Label], numbers: tuple[int, ...]) -> dict[str, int]:
     return {member.label: numbers[member] for member in labels}
+
+
+class TopicCounts(NamedTuple):
+    """What was counted of topics, in the order of the layout.
+
+    :ivar published: messages published here.
+    :ivar delivered: messages put into a subscriber's queue, for each subscriber.
+    :ivar bus_sent: messages sent to other nodes of the bus, for each node; ``bus_bytes`` theirs.
+    :ivar bus_received: messages of other nodes.
+    :ivar bus_lost: messages that the full queue of a slow node had no room for.
+    :ivar bus_missed: messages that other nodes dropped so.
+    :ivar dropped: messages that the full queue of a subscriber had no room for.
+    :ivar recovered: subscriptions that got all they had missed; ``not_recovered``: that did not.
+    """
+
+    published: int
+    delivered: int
+    bus_sent: int
+    bus_bytes: int
+    bus_received: int
+    bus_lost: int
+    bus_missed: int
+    dropped: int
+    recovered: int
+    not_recovered: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +262,11 @@ class Counts:
         return self.cells[HANDOFF_BYTES - COUNTERS]
 
     @property
+    def topics(self) -> TopicCounts:
+        """What was done with topics."""
+        return TopicCounts(*self._part(PUBLISHED, NOT_RECOVERED + 1 - PUBLISHED))
+
+    @property
     def lifetimes(self) -> tuple[int, ...]:
         """Ended WebSockets by age: a bucket for each of LIFETIME_BOUNDS_S and one above."""
         return self._part(LIFETIMES, LIFETIME_BUCKETS)
@@ -307,6 +340,8 @@ class RowView:
     :ivar heartbeat_ns: when the event loop last ran, in ns of CLOCK_MONOTONIC; 0: not yet.
     :ivar lag_last_ns: the last lag of the event loop, in ns; ``lag_max_ns`` the greatest.
     :ivar send_queue_bytes: what waits to be sent to clients.
+    :ivar subscriptions: of its connections to topics; ``topics``: how many different ones.
+    :ivar bus_queue_bytes: what waits to be sent to other nodes of the bus.
     :ivar stale: no good copy could be taken; gauges and counts are older, or from within a write.
     """
 
@@ -322,6 +357,9 @@ class RowView:
     lag_max_ns: int
     accepting: bool
     send_queue_bytes: int
+    subscriptions: int
+    topics: int
+    bus_queue_bytes: int
     counts: Counts
     stale: bool
 

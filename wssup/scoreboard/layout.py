@@ -3,9 +3,10 @@
 ::
 
     header          16 cells   written by the master
-    retired totals 176 cells   a worker block, written by the master
+    bridge          16 cells   written by the bridge, a cell at a time
+    retired totals 192 cells   a worker block, written by the master
     row 0            8 cells   identity: written by the master
-                   176 cells   worker block: written by the worker
+                   192 cells   worker block: written by the worker
     row 1 …
 
 Every part is a multiple of 64 bytes, the cache line of x86-64 and of nearly every arm64, so that no
@@ -21,7 +22,7 @@ from bisect import bisect_right
 from enum import IntEnum
 from typing import Final
 
-LAYOUT_VERSION: Final = 3
+LAYOUT_VERSION: Final = 4
 MAGIC: Final = int.from_bytes(b"wssup-sb", "little")
 
 CELL: Final = 8  # bytes
@@ -106,6 +107,31 @@ class WorkerState(Label):
     STOPPING = 4
 
 
+class BridgeState(Label):
+    """Whether the bridge has its server. A bridge that is dead or stands says nothing of it: its
+    heartbeat tells.
+    """
+
+    NONE = 0  # there was no bridge yet
+    CONNECTING = 1
+    CONNECTED = 2
+    STOPPED = 3
+
+
+class BridgeFault(Label):
+    """Why a bridge has no connection, or lost the last one."""
+
+    NONE = 0
+    NAME = 1  # the server's name is not known
+    REFUSED = 2  # nobody listens there, or there is no way
+    TIMEOUT = 3
+    TLS = 4
+    AUTH = 5  # user or password are not accepted
+    LOST = 6  # the server closed the connection, or it broke
+    BUSY = 7  # the server loads its data, or is read-only
+    OTHER = 8  # the log says it
+
+
 class InstanceState(Label):
     """What the instance as a whole is doing."""
 
@@ -166,6 +192,24 @@ H_FOLD_SEQUENCE: Final = 10  # odd while a row moves into the retired totals
 H_FOLDING: Final = 11  # the serial of that row, or of the last one
 HEADER_CELLS: Final = 2 * LINE
 
+# The bridge. Its counters go on when another process takes its place.
+B_SERIAL: Final = 0  # its number among the nodes of the bus; 0: there was none yet
+B_STATE: Final = 1
+B_FAULT: Final = 2
+B_HEARTBEAT: Final = 3  # ns, CLOCK_MONOTONIC
+B_SINCE: Final = 4  # ns, CLOCK_MONOTONIC: of the connection
+B_CONNECTS: Final = 5
+B_SENT: Final = 6
+B_RECEIVED: Final = 7
+B_LOST: Final = 8
+B_MISSED: Final = 9
+B_QUEUE_BYTES: Final = 10
+B_BUS_SENT: Final = 11
+B_BUS_RECEIVED: Final = 12
+B_BUS_LOST: Final = 13
+B_BUS_MISSED: Final = 14
+BRIDGE_CELLS: Final = 2 * LINE
+
 # The identity of a row: whose it is.
 SERIAL: Final = 0  # the worker's number, never used twice; 0: the row is free
 PID: Final = 1
@@ -183,7 +227,10 @@ LAG_LAST: Final = 3  # ns
 LAG_MAX: Final = 4  # ns
 SEND_QUEUE_BYTES: Final = 5
 ACCEPTING: Final = 6  # 0 or 1
-COUNTERS: Final = LINE  # the first counter
+SUBSCRIPTIONS: Final = 7  # of connections to topics
+TOPICS: Final = 8  # that have any
+BUS_QUEUE_BYTES: Final = 9  # for all other nodes together
+COUNTERS: Final = 2 * LINE  # the first counter
 ACCEPTED: Final = COUNTERS
 UPGRADED: Final = ACCEPTED + 1
 CLOSED: Final = UPGRADED + 1
@@ -205,11 +252,22 @@ CLOSES: Final = HANDOFF_REFUSED + len(HandoffRefusal)
 LIFETIMES: Final = CLOSES + 2 * len(CLOSE_LABELS)
 ROUND_TRIPS: Final = LIFETIMES + LIFETIME_BUCKETS
 PAUSES: Final = ROUND_TRIPS + ROUND_TRIP_BUCKETS
-COUNTERS_END: Final = PAUSES + PAUSE_BUCKETS
+PUBLISHED: Final = PAUSES + PAUSE_BUCKETS
+DELIVERED: Final = PUBLISHED + 1  # a message to five subscribers counts five times
+BUS_SENT: Final = DELIVERED + 1  # a message to three nodes counts three times
+BUS_BYTES: Final = BUS_SENT + 1
+BUS_RECEIVED: Final = BUS_BYTES + 1
+BUS_LOST: Final = BUS_RECEIVED + 1  # dropped: the queue of a slow node was full
+BUS_MISSED: Final = BUS_LOST + 1  # dropped elsewhere: their sender said so
+TOPIC_DROPPED: Final = BUS_MISSED + 1  # not delivered: a subscriber's queue was full
+RECOVERED: Final = TOPIC_DROPPED + 1  # subscriptions that got all they had missed
+NOT_RECOVERED: Final = RECOVERED + 1
+COUNTERS_END: Final = NOT_RECOVERED + 1
 BLOCK_CELLS: Final = -(-COUNTERS_END // LINE) * LINE
 
 ROW_CELLS: Final = IDENTITY_CELLS + BLOCK_CELLS
-RETIRED: Final = HEADER_CELLS  # where the retired totals begin
+BRIDGE: Final = HEADER_CELLS  # where the bridge's cells begin
+RETIRED: Final = BRIDGE + BRIDGE_CELLS  # where the retired totals begin
 POOL: Final = RETIRED + BLOCK_CELLS  # where the rows begin
 
 # The checksum's weights, one for each cell of a block: powers of an odd number modulo 2**64. They

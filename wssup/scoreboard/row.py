@@ -14,11 +14,18 @@ from wssup.scoreboard.layout import (
     ACCEPTED,
     ACCEPTING,
     BLOCK_CELLS,
+    BUS_BYTES,
+    BUS_LOST,
+    BUS_MISSED,
+    BUS_QUEUE_BYTES,
+    BUS_RECEIVED,
+    BUS_SENT,
     BYTES_IN,
     BYTES_OUT,
     CHECKSUM,
     CLOSED,
     CLOSES,
+    DELIVERED,
     HANDLER_ERRORS,
     HANDLER_RUNS,
     HANDOFF_BYTES,
@@ -34,14 +41,20 @@ from wssup.scoreboard.layout import (
     MESSAGES_OUT,
     MOVED_IN,
     MOVED_OUT,
+    NOT_RECOVERED,
     PAUSES,
     PING_TIMEOUTS,
     PINGS_SENT,
+    PUBLISHED,
+    RECOVERED,
     REFUSED,
     ROUND_TRIP_BUCKETS,
     ROUND_TRIPS,
     SEND_QUEUE_BYTES,
     SEQUENCE,
+    SUBSCRIPTIONS,
+    TOPIC_DROPPED,
+    TOPICS,
     UPGRADED,
     WEIGHTS,
     ClosedReason,
@@ -207,6 +220,59 @@ class RowWriter:
             (BYTES_IN, bytes_in),
             (BYTES_OUT, bytes_out),
         )
+
+    def topics(
+        self,
+        *,
+        subscriptions: int,
+        topics: int,
+        queue_bytes: int,
+        published: int = 0,
+        delivered: int = 0,
+        sent: int = 0,
+        sent_bytes: int = 0,
+        received: int = 0,
+        lost: int = 0,
+        missed: int = 0,
+        dropped: int = 0,
+        recovered: int = 0,
+        not_recovered: int = 0,
+    ) -> None:
+        """What there is now of topics, and what was done since the last call.
+
+        :param subscriptions: of all connections; ``topics``: how many different ones.
+        :param queue_bytes: what waits for other nodes of the bus.
+        :param published: messages published here.
+        :param delivered: messages put into a subscriber's queue, for each subscriber.
+        :param sent: messages, each as often as there were nodes to send it to; ``sent_bytes`` their
+            bytes.
+        :param received: messages of other nodes.
+        :param lost: messages that a node's full queue had no room for; ``missed``: that other
+            nodes say had none here.
+        :param dropped: messages that a subscriber's full queue had no room for.
+        :param recovered: subscriptions that got all they had missed; ``not_recovered``: that asked
+            for it and did not.
+        """
+        block = self._block
+        changes = (
+            (SUBSCRIPTIONS, subscriptions - block[SUBSCRIPTIONS]),
+            (TOPICS, topics - block[TOPICS]),
+            (BUS_QUEUE_BYTES, queue_bytes - block[BUS_QUEUE_BYTES]),
+            (PUBLISHED, published),
+            (DELIVERED, delivered),
+            (BUS_SENT, sent),
+            (BUS_BYTES, sent_bytes),
+            (BUS_RECEIVED, received),
+            (BUS_LOST, lost),
+            (BUS_MISSED, missed),
+            (TOPIC_DROPPED, dropped),
+            (RECOVERED, recovered),
+            (NOT_RECOVERED, not_recovered),
+        )
+        # Most turns have nothing to do with topics.
+        real = [change for change in changes if change[1]]
+        if real:
+            commit(block, *real)
 
     def ping_sent(self) -> None:
         """A keepalive ping was sent (RFC 6455 section 5.5.2)."""

@@ -59,7 +59,7 @@ class Accepting:
     def __init__(
         self, *, limit: int, accepted: Callable[[], None], gauge: Callable[[bool], None]
     ) -> None:
-        self._limit = limit
+        self._limit = self._most = limit
         self._accepted = accepted
         self._gauge = gauge
         self._listeners: dict[Key, socket.socket] = {}
@@ -129,6 +129,10 @@ class Accepting:
     def room(self) -> int:
         """How many more sockets there may be."""
         return self._limit - self.open
+
+    def leave(self, count: int) -> None:
+        """Leave so many descriptors of the limit to others."""
+        self._limit = max(1, self._most - count)
 
     def took_one(self) -> None:
         """A socket came from another worker."""

@@ -87,7 +87,9 @@ class Backpressure:
         if self._closes:
             self._pump.heartbeat.too_slow(connection)
         else:
-            self._pump.warn("outbound_queue_full", hint="a slow client; see limits.slow_client")
+            self._pump.complaints.warn(
+                "outbound_queue_full", hint="a slow client; see limits.slow_client"
+            )
         return True
 
     def flushed(self, connection: Connection) -> None:

@@ -80,7 +80,7 @@ class Closing:
         connection.decide(verdict)
         connection.closed = CloseReason(_NO_STATUS if code is None else code, reason)
         connection.inbox = None
-        _wake(pump.loop, connection)
+        self._wake(connection)
         self._wait_for_end(connection, State.CLOSING)
         pump.transmit(connection, encode(CLOSE, close_payload(code, reason)))
         if connection.unfinished is not None and connection.unfinished.more:
@@ -91,7 +91,7 @@ class Closing:
         connection.by_client = True
         connection.decide(ClosedReason.CLIENT)
         connection.closed = CloseReason(code, reason or None)
-        _wake(self._pump.loop, connection)
+        self._wake(connection)
         self._pump.send_control(connection, CLOSE, close_payload(code, reason))
         self.complete(connection)
 
@@ -107,7 +107,7 @@ class Closing:
         connection.decide(verdict)
         connection.closed = CloseReason(code, reason)
         connection.unfinished = None
-        _wake(self._pump.loop, connection)
+        self._wake(connection)
         self._pump.send_control(connection, CLOSE, close_payload(code, reason))
         self.linger(connection)
 
@@ -161,7 +161,7 @@ class Closing:
         if connection.closed is None:
             connection.by_client = True
             connection.closed = CloseReason(_ABNORMAL, None)
-        _wake(self._pump.loop, connection, over=True)
+        self._wake(connection, over=True)
         self._doomed.append(connection)
         self._pump.nudge()
 
@@ -171,7 +171,13 @@ class Closing:
         connection.tick = 0
         connection.closed = MOVED
         connection.ticket = None
-        _wake(self._pump.loop, connection, over=True)
+        self._wake(connection, over=True)
+
+    def _wake(self, connection: Connection, *, over: bool = False) -> None:
+        """Tell all who want something of a connection that is being closed, or has moved."""
+        if connection.joined is not None:
+            self._pump.topics.left(connection)
+        _wake(self._pump.loop, connection, over=over)
 
     # Orders.
 

@@ -18,8 +18,8 @@ import trio_websocket
 from trio_websocket import CloseReason, ConnectionClosed
 
 from wssup.scoreboard import Label
-from wssup.server.described import Described
 from wssup.server.frames import BINARY, CONTROL_BYTES, PING, PONG, close_payload
+from wssup.server.subscriber import Subscriber
 
 if TYPE_CHECKING:
     from wssup.server.closing import Leave
@@ -46,7 +46,7 @@ class State(IntEnum):
 _OPEN: Final = State.OPEN
 
 
-class Connection(Described):
+class Connection(Subscriber):
     """A WebSocket that a client opened.
 
     :ivar closed: why the connection was or is being closed, a ``trio_websocket.CloseReason``;
@@ -128,6 +128,7 @@ class Connection(Described):
         self.pings: dict[bytes, Any] | None = None
         self.closers: list[Any] | None = None
         self._state: dict[str, Any] | None = None
+        self.joined = None
         self.resumed = False
         #: What cancels its handler so that it can move.
         self.scope: Scope | None = None

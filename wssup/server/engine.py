@@ -11,6 +11,7 @@ import trio
 
 from wssup.application import Application
 from wssup.config.settings import Heartbeat, Limits
+from wssup.config.topics import Topics
 from wssup.messages import HandOver, Message, TakeOver
 from wssup.scoreboard import ClosedReason, HandoffRefusal, RowWriter
 from wssup.server.accepting import Accepting
@@ -20,6 +21,7 @@ from wssup.server.handoff.sending import Sender
 from wssup.server.loops.trio import TrioLoop
 from wssup.server.pump import Pump
 from wssup.server.styles import EventStyle, TaskStyle
+from wssup.server.topics.hub import Hub
 
 __all__ = ["Engine"]
 
@@ -31,6 +33,7 @@ class Engine:
     :param accepting: where connections come from; told when one is closed.
     :param serial: the worker's number in its instance.
     :param keep_headers: names of request headers that connections keep; ``None`` for all.
+    :param topics: what its connections can subscribe to; ``None``: topics of its own.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Engine:
         accepting: Accepting,
         serial: int = 0,
         keep_headers: Collection[str] | None = None,
+        topics: Hub | None = None,
     ) -> None:
         self._accepting = accepting
         self._loop = TrioLoop()
@@ -62,6 +66,7 @@ class Engine:
             closed_one=self._closed_one,
             took_one=accepting.took_one,
             room=accepting.room,
+            topics=topics or Hub(Topics(), serial=serial, message_bytes=limits.message_bytes),
         )
         self._style.idle = self._look
         self._pump.handoff.changed = self._moved
@@ -77,6 +82,11 @@ class Engine:
         finally:
             self._pump.handoff.abandon(ClosedReason.ERROR)
             self._pump.close_descriptors()
+
+    @property
+    def topics(self) -> Hub:
+        """What its connections can subscribe to."""
+        return self._pump.topics
 
     @property
     def count(self) -> int:
@@ -185,8 +195,10 @@ class Engine:
 
     def flush(self) -> None:
         """Write traffic counters to the scoreboard; to be called from time to time."""
+        now = time.monotonic()
+        self._pump.topics.beat(now)
         self._pump.flush_counters()
-        self._pump.handoff.look(time.monotonic())
+        self._pump.handoff.look(now)
 
     def _closed_one(self) -> None:
         self._accepting.closed_one()

@@ -33,16 +33,18 @@ from wssup.server import heartbeat, sockets
 from wssup.server.backpressure import Backpressure
 from wssup.server.chores import Chores
 from wssup.server.closing import Closing
+from wssup.server.complaints import SLOW, Complaints
 from wssup.server.connection import Connection, State
+from wssup.server.deadlines import Deadlines
 from wssup.server.frames import PONG, Close, Decoder, Event, Ping, Pong, Violation, encode
 from wssup.server.handoff.moving import Moving
 from wssup.server.loops import Loop
 from wssup.server.opening import Opening
-from wssup.server.wheel import Wheel
 from wssup.server.wire import END, End, Received, Wire
 
 if TYPE_CHECKING:
     from wssup.server.styles import Style
+    from wssup.server.topics.hub import Hub
 
 __all__ = ["FRAMES", "Pump"]
 
@@ -51,9 +53,6 @@ _IN, _OUT, _GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLRDHUP
 _SOCKETS = 256
 #: Frames of one connection decoded in a turn.
 FRAMES: Final = 64
-#: Seconds of application code inside a turn that are worth a warning, and between two of them.
-_SLOW = 0.1
-_QUIET = 10.0
 #: Seconds between two writes of the counters of traffic while there is always something to do.
 _FLUSH = 0.01
 
@@ -69,6 +68,7 @@ class Pump(Wire):
     :param closed_one: called for each socket that was closed, or left for another worker.
     :param took_one: called for each socket that came from another worker.
     :param room: how many sockets there may be besides those that are.
+    :param topics: what its connections can subscribe to.
     :ivar connections: by descriptor.
     :ivar watchful: receives tell ``handoff`` of themselves.
     """
@@ -86,6 +86,7 @@ class Pump(Wire):
         closed_one: Callable[[], None],
         took_one: Callable[[], None] = lambda: None,
         room: Callable[[], int] = lambda: 1 << 30,
+        topics: Hub,
     ) -> None:
         super().__init__(
             Decoder(message_bytes=limits.message_bytes, fragments=limits.fragments),
@@ -106,13 +107,13 @@ class Pump(Wire):
         self.pressure = Backpressure(self)
         self.heartbeat = heartbeat.Heartbeats(self, beat)
         self.handoff = Moving(self, room=room, took_one=took_one)
+        self.topics = topics
         self.watchful = False
         self._again: dict[Connection, None] = {}
         self._in_turn = False
-        self._wheel = Wheel()
-        self._set_timer = loop.timer(self._ring)
+        self.schedule = Deadlines(self).schedule
+        self.complaints = Complaints()
         self._log = logs.get()
-        self._quiet_until: dict[str, float] = {}
         self._reported = 0
         self._flush_at = 0.0
         self._epoll = select.epoll()
@@ -122,12 +123,14 @@ class Pump(Wire):
         self._epoll.register(self._nudge, _IN)
         self.chores = Chores(self._epoll, self.nudge)
         style.begin(self)
+        topics.begin(self)
         self._deliver = self._deliver_or_answer if beat.app_ping else style.deliver
         self._whole_budget = style.whole_budget
         loop.readable(self._epoll.fileno(), self.turn)
 
     def close_descriptors(self) -> None:
         """Give back the pump's own descriptors; nothing may be called afterwards."""
+        self.topics.close()
         self._epoll.close()
         os.close(self._nudge)
 
@@ -146,7 +149,7 @@ class Pump(Wire):
                 if connection.status is not State.ENDED:
                     self._serve(connection, _IN)
                 if self.style.plain:
-                    self.took(connection, self.style.plain, time.monotonic() - began)
+                    self.complaints.took(connection, self.style.plain, time.monotonic() - began)
             ready = self._poll(0, _SOCKETS)
             if ready:
                 self._serve_all(ready, again)
@@ -192,8 +195,8 @@ class Pump(Wire):
                 self._broke(connection, error)
             if watched:
                 began, now = now, monotonic()
-                if now - began > _SLOW:
-                    self.took(connection, watched, now - began)
+                if now - began > SLOW:
+                    self.complaints.took(connection, watched, now - began)
 
     def _other(self, fd: int, bits: int) -> None:
         """What is registered that is no connection."""
@@ -391,41 +394,16 @@ class Pump(Wire):
         connection.tick = 0
         self._register(connection, 0)
 
-    def schedule(self, connection: Connection, when: float, *, sooner: bool = False) -> None:
-        """Set a connection's deadline.
-
-        :param sooner: leave an earlier one as it is.
-        """
-        tick = self._wheel.tick_of(when)
-        if sooner and 0 < connection.tick <= tick:
-            return
-        connection.tick = tick
-        if self._wheel.enter(connection.fd, tick):
-            self._set_timer(self._wheel.due)
-
-    def _ring(self) -> None:
-        """The timer: what is due."""
-        now = time.monotonic()
-        lag = max(0.0, now - self._wheel.due)
-        if lag > _SLOW:
-            # What arrived while this process stood still is looked at before anybody is judged.
-            for _ in range(2 + len(self.connections) // _SOCKETS):
-                if not self.turn():
-                    break
+    def aside(self, work: Callable[[], None]) -> None:
+        """Do something as in a turn, outside of any."""
         self._in_turn = True
         try:
-            for tick, bucket in self._wheel.take(now):
-                for fd in bucket:
-                    connection = self.connections.get(fd)
-                    if connection is not None and connection.tick == tick:
-                        connection.tick = 0
-                        self.heartbeat.due(connection, now, lag)
+            work()
         finally:
             self._in_turn = False
             self._end_turn()
         if self._again:
             self.nudge()
-        self._set_timer(self._wheel.due)
 
     # What is told.
 
@@ -438,21 +416,4 @@ class Pump(Wire):
         if self.queued != self._reported:
             self._reported = self.queued
             self.row.send_queue(self.queued)
-
-    def took(self, connection: Connection, hook: str, seconds: float) -> None:
-        """How long a plain hook of the application held up everybody."""
-        if seconds > _SLOW:
-            self.warn(
-                "application_blocks",
-                hook=hook,
-                seconds=round(seconds, 3),
-                connection=connection.id,
-                hint="a plain hook runs in the worker's turn and must not block: use async def",
-            )
-
-    def warn(self, event: str, **fields: object) -> None:
-        """Say it, but not with every message of a storm."""
-        now = time.monotonic()
-        if now >= self._quiet_until.get(event, 0.0):
-            self._quiet_until[event] = now + _QUIET
-            self._log.warning(event, **fields)
+        self.topics.flush(self.row)

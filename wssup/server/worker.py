@@ -11,7 +11,6 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -47,6 +46,9 @@ from wssup.server.accepting import Accepting
 from wssup.server.collecting import Collecting
 from wssup.server.engine import Engine
 from wssup.server.handoff.record import VERSIONS
+from wssup.server.topics.api import set_hub
+from wssup.server.topics.hub import Hub
+from wssup.server.topics.joining import Joining, ends
 from wssup.start import WorkerStart
 
 __all__ = ["main"]
@@ -93,6 +95,14 @@ class _Worker:
         self._accepting = Accepting(
             limit=max(1, limit), accepted=self._row.accepted, gauge=self._row.accepting
         )
+        self._topics = Hub(
+            settings.topics,
+            serial=start.fork.serial,
+            node=start.load.node,
+            message_bytes=settings.limits.message_bytes,
+        )
+        set_hub(self._topics)
+        self._joining = Joining(self._topics, self._post)
         self._engine: Engine | None = None
         self._collecting: Collecting | None = None
         self._log = logs.get()
@@ -123,6 +133,7 @@ class _Worker:
         """From start-up to the end of the last connection."""
         try:
             with self._starting:
+                await self._joining.linked()
                 app = self._start.application or application.load(
                     self._start.load.application, self._start.app_dir
                 )
@@ -154,8 +165,10 @@ class _Worker:
             accepting=self._accepting,
             serial=self._start.fork.serial,
             keep_headers=None if settings.keep_headers == "all" else settings.keep_headers,
+            topics=self._topics,
         )
         await self._nursery.start(engine.run)
+        await self._joining.complete()
         if self._order is None:
             self._collecting = Collecting()
             self._row.heartbeat(time.monotonic_ns(), 0)
@@ -176,6 +189,9 @@ class _Worker:
             self._row.heartbeat(time.monotonic_ns(), int(lag * 1e9))
             if self._engine is not None:
                 self._engine.flush()
+            # Some links are among what the reserve is for.
+            links = self._topics.bus.links - self._settings.reserve_fds // 2
+            self._accepting.leave(max(0, links))
             if self._collecting is not None:
                 self._collecting.look(self._accepting.open, self._accepting.closed)
             # After a stall the beats that were missed are not made up for.
@@ -214,19 +230,14 @@ class _Worker:
         self._drain(Drain(_SERVICE_RESTART, "service restart", window, _ORPHAN_TIMEOUT))
 
     def _obey(self, received: Received) -> None:
+        if self._joining.hear(received):
+            return
         match received.message:
             case Accept(on=on):
                 if self._order is None:
                     self._switch(on=on)
-            case Listen(slot=slot, addresses=addresses):
-                for address, descriptor in zip(addresses, received.descriptors, strict=True):
-                    if self._order is None:
-                        self._accepting.add((slot, address), descriptor)
-                    else:
-                        os.close(descriptor)
-            case Unlisten(slot=slot, addresses=addresses):
-                for address in addresses:
-                    self._accepting.remove((slot, address))
+            case Listen() | Unlisten() as order:
+                self._listen(order, received.descriptors)
             case Drain() as order:
                 self._drain(order)
             case HandOver() | TakeOver() | Recall() as order:
@@ -234,28 +245,37 @@ class _Worker:
             case other:
                 self._log.error("unexpected_message", kind=type(other).__name__)
 
+    def _listen(self, order: Listen | Unlisten, descriptors: list[int]) -> None:
+        """Accept from more listeners, or from fewer."""
+        if isinstance(order, Unlisten):
+            for address in order.addresses:
+                self._accepting.remove((order.slot, address))
+            return
+        for address, descriptor in zip(order.addresses, descriptors, strict=True):
+            if self._order is None:
+                self._accepting.add((order.slot, address), descriptor)
+            else:
+                os.close(descriptor)
+
     def _move(self, order: HandOver | TakeOver | Recall, descriptors: list[int]) -> None:
         """Connections go to another worker, or come from one."""
         engine = self._engine
-        ends = [
-            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=descriptor)
-            for descriptor in descriptors
-        ]
+        pair_ends = ends(descriptors)
         match order:
             case HandOver(session=session):
                 if engine is not None:
-                    engine.hand_over(order, ends.pop(), self._post)
+                    engine.hand_over(order, pair_ends.pop(), self._post)
                 else:
                     self._post(HandedOver(session, 0, "it has not started up"))
             case TakeOver(session=session):
                 if engine is not None and self._order is None:
-                    engine.take_over(order, ends.pop(), self._post)
+                    engine.take_over(order, pair_ends.pop(), self._post)
                 else:
                     self._post(TookOver(session, 0, 0))
             case Recall(session=session):
                 if engine is not None:
                     engine.recall(session)
-        for end in ends:
+        for end in pair_ends:
             end.close()
 
     def _switch(self, *, on: bool) -> None:

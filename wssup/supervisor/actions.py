@@ -59,6 +59,11 @@ class Actions:
         """Do what the table says."""
         self._by_name[action](slot)
 
+    def next_serial(self) -> int:
+        """A number for a worker, or a bridge, that none had before."""
+        self._serial += 1
+        return self._serial
+
     def disarm(self, slot: Slot) -> None:
         """Give up the next try of a slot, if there is one."""
         if slot.retry is not None:
@@ -77,9 +82,9 @@ class Actions:
 
     def _start(self, slot: Slot, generation: Generation, role: Role) -> Worker | None:
         scoreboard = self._fleet.scoreboard
-        self._serial += 1
+        serial = self.next_serial()
         try:
-            row = scoreboard.allocate(self._serial, slot.index, generation.number)
+            row = scoreboard.allocate(serial, slot.index, generation.number)
         except ScoreboardError as error:
             # Old workers that take long to drain hold their rows: a later try will find one.
             self._nursery.start_soon(self._not_started, slot, role, str(error))
@@ -92,7 +97,7 @@ class Actions:
             self._nursery.start_soon(self._not_started, slot, role, reason)
             return None
         worker = Worker(
-            serial=self._serial,
+            serial=serial,
             slot=slot.index,
             generation=generation,
             row=row,

@@ -34,6 +34,8 @@ class Attendant:
     """All workers there are.
 
     :ivar workers: by serial number.
+    :param asked: told of each worker that its zygote was asked for. Who is asked for together is
+        told of together, before any of them runs.
     :param hear: told of each message from a worker but the first, which only says its pid.
     :param gone: told of each worker's end with the reason in words, once, when it is over.
     """
@@ -45,6 +47,7 @@ class Attendant:
         processes: Processes,
         scoreboard: Scoreboard,
         listeners: Listeners,
+        asked: Callable[[Worker], None],
         hear: Callable[[Worker, Message], None],
         gone: Callable[[Worker, str], None],
     ) -> None:
@@ -53,6 +56,7 @@ class Attendant:
         self._processes = processes
         self._scoreboard = scoreboard
         self._listeners = listeners
+        self._asked = asked
         self._hear = hear
         self._on_gone = gone
 
@@ -63,16 +67,29 @@ class Attendant:
         self._nursery.start_soon(self._listen, worker)
 
     def post(self, worker: Worker, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send a message, at once or, while the channel is full, in turn."""
-        if not worker.outbox:
+        """Send a message, at once or, while the channel is full, in turn.
+
+        :raises OSError: if there is no descriptor left to keep those of a message that has to wait.
+        """
+        first = not worker.outbox
+        if first:
             try:
                 worker.channel.post(message, descriptors)
             except ChannelFull:
-                self._nursery.start_soon(self._empty_outbox, worker)
+                pass
             else:
                 return
         # The descriptors may be closed before it is their turn.
-        worker.outbox.append((message, [os.dup(d) for d in descriptors]))
+        kept: list[int] = []
+        try:
+            kept.extend(os.dup(d) for d in descriptors)
+        except OSError:
+            for descriptor in kept:
+                os.close(descriptor)
+            raise
+        worker.outbox.append((message, kept))
+        if first:
+            self._nursery.start_soon(self._empty_outbox, worker)
 
     def kill(self, worker: Worker) -> None:
         """End a worker now, with its stacks in the log."""
@@ -131,6 +148,7 @@ class Attendant:
             texts, listeners = self._listeners.of(worker.slot)
             fork = Fork(worker.serial, worker.slot, worker.row, texts)
             worker.asked_for = worker.generation.fork(fork, [theirs.fileno(), *listeners])
+        self._asked(worker)
         # Only the worker has that end from now on: its end of file is the worker's.
         theirs.close()
         await worker.named.wait()

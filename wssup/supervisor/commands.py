@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,18 @@ async def _rebalance(master: Master, reply: Reply, arguments: Arguments) -> Resu
     }
 
 
+async def _publish(master: Master, _reply: Reply, arguments: Arguments) -> Result:
+    topic = _take(arguments, "topic", str)
+    text = "base64" not in arguments
+    message = _take(arguments, "data" if text else "base64", str)
+    _none_left(arguments)
+    try:
+        data = message.encode() if text else binascii.a2b_base64(message, strict_mode=True)
+    except ValueError as error:
+        raise CommandError("bad_argument", f"the message cannot be read: {error}") from None
+    return {"subscribers": await master.fleet.publishing.publish(topic, data, text=text)}
+
+
 async def _drain(master: Master, reply: Reply, arguments: Arguments) -> Result:
     over = arguments.pop("over", master.settings.drain_window)
     _none_left(arguments)
@@ -160,4 +173,5 @@ COMMANDS: dict[str, Command] = {
     "rebalance": _rebalance,
     "drain": _drain,
     "stop": _stop,
+    "publish": _publish,
 }

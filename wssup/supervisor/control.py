@@ -30,9 +30,10 @@ __all__ = ["VERSION", "Control"]
 
 #: The version of the protocol.
 VERSION = 1
-#: Bytes of a request at most; seconds a client has to send one, and to take a line of the answer.
-#: The first is below the patience of our own commands, which may wait for a place behind others.
-LONGEST_LINE = 64 * 1024
+#: Bytes of a request at most: 64 KiB to publish, each of which may be six in JSON. Seconds a client
+#: has to send one, and to take a line of the answer. The former are below the patience of our own
+#: commands, which may wait for a place behind others.
+LONGEST_LINE = 512 * 1024
 REQUEST_PATIENCE = 3.0
 PATIENCE = 10.0
 #: Clients served at a time; further ones wait in the backlog.

@@ -1,4 +1,4 @@
-"""The end of an instance: every connection is closed, every worker and zygote goes."""
+"""The end of an instance: every connection is closed; workers go, then the bridge and zygotes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FAST_WINDOW = 0.0
 _FAST_TIMEOUT = 2.0
 #: Seconds during which the listeners take no new handshakes any more before they are closed.
 CLOSING = 1.0
-#: Seconds that a zygote gets to end at a stop.
+#: Seconds that the bridge gets to end at a stop, and then each zygote.
 _END_GRACE = 5.0
 #: Seconds for the last lines to clients of the control socket.
 _FAREWELL = 1.0
@@ -103,6 +103,7 @@ class Ending:
         fleet = self._master.fleet
         while fleet.workers:
             await fleet.wait_changed()
+        await self._master.bridging.end(min(_END_GRACE, self._grace))
         for generation in {fleet.serving, fleet.next} - {None}:
             assert generation is not None
             await generation.end(min(_END_GRACE, self._grace))

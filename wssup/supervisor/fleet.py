@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import trio
 
@@ -24,7 +25,9 @@ from wssup.supervisor.children import Role, Slot, Worker
 from wssup.supervisor.generation import Generation
 from wssup.supervisor.handoffs import Handoffs
 from wssup.supervisor.listeners import Listeners
+from wssup.supervisor.mesh import Mesh, Node
 from wssup.supervisor.process import Processes
+from wssup.supervisor.publishing import Publishing
 from wssup.supervisor.sharing import Sharing
 from wssup.supervisor.slots import STILL, Event, State, step
 
@@ -48,11 +51,14 @@ class Fleet:
     :ivar serving: the generation that new workers of a slot belong to.
     :ivar workers: every worker there is, by serial number.
     :ivar kill: ends a worker now, with its stacks in the log.
+    :ivar next_serial: gives a number that no worker or bridge had before.
     :ivar next: the generation being rolled out, if any.
     :ivar on_successor: told ``(slot, "ready" | "lost" | "stalled", reason, traceback)`` during a
         rollout; the traceback is the application's, or empty.
     :ivar on_fresh: told when a slot has a new current worker that accepts, outside of a rollout.
     :ivar restarts: workers that ended without being told.
+    :ivar mesh: the bus of topics: all workers that were asked for, and the bridge.
+    :param node: the instance's name among all there are.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class Fleet:
         processes: Processes,
         scoreboard: Scoreboard,
         listeners: Listeners,
+        node: str = "",
     ) -> None:
         self.settings = settings
         self.slots: dict[int, Slot] = {}
@@ -73,6 +80,7 @@ class Fleet:
         self.stopping = False
         self.restarts = 0
         self.scoreboard = scoreboard
+        self.node = node
         self._processes = processes
         self._listeners = listeners
         self._changed = trio.Event()
@@ -81,13 +89,17 @@ class Fleet:
             processes=processes,
             scoreboard=scoreboard,
             listeners=listeners,
+            asked=self._asked,
             hear=self._hear,
             gone=self._gone,
         )
         self.workers = self.attendant.workers
         self.kill = self.attendant.kill
         self.handoffs = Handoffs(nursery, scoreboard, post=self.attendant.post)
+        self.mesh = Mesh(nursery)
+        self.publishing = Publishing(self.workers, post=self.attendant.post)
         self._actions = Actions(self, nursery)
+        self.next_serial = self._actions.next_serial
         self.sharing = Sharing(
             self.slots, listeners, post=self.attendant.post, active=self._open_by_slot
         )
@@ -102,6 +114,7 @@ class Fleet:
             settings,
             processes=self._processes,
             scoreboard=self.scoreboard.name,
+            node=self.node,
             forked=self.attendant.forked,
             fork_failed=self.attendant.fork_failed,
         )
@@ -240,6 +253,10 @@ class Fleet:
 
     # Facts from workers and zygotes.
 
+    def _asked(self, worker: Worker) -> None:
+        post = partial(self.attendant.post, worker)
+        self.mesh.join(Node(worker.serial, post, worker.noun))
+
     def _hear(self, worker: Worker, message: Message) -> None:
         match message:
             case Ready():
@@ -250,7 +267,7 @@ class Fleet:
             case Leaving(reason=why):
                 self._leaving(worker, why)
             case other:
-                if not self.handoffs.hear(worker, other):
+                if not (self.handoffs.hear(worker, other) or self.publishing.hear(worker, other)):
                     kind = type(other).__name__
                     logs.get(**worker.noun).error("unexpected_message", kind=kind)
 
@@ -291,6 +308,7 @@ class Fleet:
                 self._tell(worker, "lost", worker.failure)
 
     def _gone(self, worker: Worker, reason: str) -> None:
+        self.mesh.leave(worker.serial)
         expected = worker.leaving or self.stopping
         self.restarts += not expected
         # What it counted may be certain only in a moment; its slot does not wait for that.

@@ -16,12 +16,12 @@ import trio
 import wssup
 from wssup import logs
 from wssup.channel import Channel, ChannelFull, pair
-from wssup.config.settings import Settings
+from wssup.config.settings import Settings, without_password
 from wssup.errors import ApplicationError, MessageError
 from wssup.messages import PROTOCOL, Fork, Forked, ForkFailed, Load, Loaded, LoadFailed
+from wssup.start import CHANNEL
 from wssup.supervisor.backoff import Backoff
 from wssup.supervisor.process import Processes
-from wssup.supervisor.zygote import CHANNEL
 
 __all__ = ["Generation"]
 
@@ -43,6 +43,7 @@ class Generation:
     :ivar number: counts rollouts from 1.
     :ivar mixed: a restarted zygote found other code on disk than the generation's first workers
         run.
+    :param node: the instance's name among all there are.
     :param forked: called with a worker's serial number and pid.
     :param fork_failed: called with a worker's serial number and the reason.
     """
@@ -54,6 +55,7 @@ class Generation:
         *,
         processes: Processes,
         scoreboard: str,
+        node: str = "",
         forked: Callable[[int, int], None],
         fork_failed: Callable[[int, str], None],
     ) -> None:
@@ -66,6 +68,7 @@ class Generation:
         self.error = ""
         self._processes = processes
         self._scoreboard = scoreboard
+        self._node = node
         self._forked = forked
         self._fork_failed = fork_failed
         self._channel: Channel | None = None
@@ -131,7 +134,8 @@ class Generation:
             preload=settings.preload,
             scoreboard=self._scoreboard,
             entry=ENTRY,
-            settings=msgspec.to_builtins(settings),
+            settings=msgspec.to_builtins(without_password(settings)),
+            node=self._node,
         )
         with trio.move_on_after(settings.ready_timeout):
             channel.post(load)

@@ -137,9 +137,10 @@ class Handoffs:
         self._ledger.opened(session.number, sender.serial, receiver.serial)
         version = common(sender.records, receiver.records)
         with ours, theirs:
-            take = TakeOver(session.number, version, failures)
+            take = TakeOver(session.number, version, failures, sender.serial)
+            give = HandOver(session.number, version, quota, failures, receiver.serial)
             self._post(receiver, take, [theirs.fileno()])
-            self._post(sender, HandOver(session.number, version, quota, failures), [ours.fileno()])
+            self._post(sender, give, [ours.fileno()])
         logs.get(**sender.noun).debug(
             "handoff_started", session=session.number, to=receiver.pid, version=version, quota=quota
         )

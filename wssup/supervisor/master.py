@@ -6,6 +6,7 @@ It never imports application code, and nothing in it waits for a worker without 
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from wssup.errors import ApplicationError, CommandError, ListenError
 from wssup.scoreboard import InstanceState, Scoreboard
 from wssup.supervisor import limits
 from wssup.supervisor.banner import started
+from wssup.supervisor.bridging import Bridging, check
 from wssup.supervisor.control import Control
 from wssup.supervisor.ending import CLOSING, Ending
 from wssup.supervisor.events import Events
@@ -59,6 +61,7 @@ def serve(loaded: Loaded) -> int:
     settings = loaded.settings
     logs.configure(settings.log_level, settings.log_format)
     setproctitle.setproctitle(f"wssup: master {settings.name}")
+    check(settings)
     with Instance(settings.runtime_dir, settings.name) as instance:
         nofile = limits.raise_nofile()
         become_subreaper()
@@ -85,6 +88,7 @@ class Master:
     """One running instance.
 
     :ivar loaded: the configuration in force.
+    :ivar node: the instance's name among all there are, from its start to its end.
     :ivar last_reload: how the last reload ended.
     :ivar reloading: the reload under way, if any.
     """
@@ -95,6 +99,7 @@ class Master:
     control: Control
     ending: Ending
     recycling: Recycling
+    bridging: Bridging
     _rebalancing: Rebalancing
 
     def __init__(
@@ -112,6 +117,7 @@ class Master:
         self.nofile = nofile
         self.events = Events()
         self.started_at = time.time()
+        self.node = secrets.token_hex(4)
         self.reloading: Reload | None = None
         self.last_reload: Result | None = None
         self._processes = Processes()
@@ -146,6 +152,15 @@ class Master:
                     processes=self._processes,
                     scoreboard=self.scoreboard,
                     listeners=self.listeners,
+                    node=self.node,
+                )
+                self.bridging = Bridging(
+                    lambda: self.settings,
+                    processes=self._processes,
+                    scoreboard=self.scoreboard,
+                    mesh=self.fleet.mesh,
+                    next_serial=self.fleet.next_serial,
+                    node=self.node,
                 )
                 self.watch = Watch(self.fleet, self.scoreboard)
                 self.ending = Ending(self)
@@ -154,6 +169,7 @@ class Master:
                 self._rebalancing = Rebalancing(self)
                 self.fleet.on_fresh = self._rebalancing.wish
                 nursery.start_soon(self._rebalancing.run)
+                nursery.start_soon(self.bridging.run)
                 nursery.start_soon(self._take_signals, signals)
                 self.control = Control(self)
                 await nursery.start(self.control.run)

@@ -143,6 +143,7 @@ class Reload:
         master.loaded = loaded
         await old.end()
         self._apply(before, loaded)
+        master.bridging.renew()
         await self._drain(old.number)
 
     async def _replace_workers(self, generation: Generation) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from wssup.scoreboard import Counts, RowView
+from wssup.config.settings import without_password
+from wssup.scoreboard import Counts, RowView, Snapshot
 from wssup.supervisor import limits
 from wssup.supervisor.children import Slot, Worker
 from wssup.version import __version__
@@ -55,6 +56,7 @@ def document(master: Master) -> dict[str, Any]:
         "recycled": dict(master.recycling.counts),
         "connections": _connections(snapshot.total),
         "handoff": _handoff(snapshot.total, sum(1 for _ in fleet.handoffs.under_way())),
+        "topics": _topics(snapshot) | {"bridge": _bridge(master)},
         "slots": [_slot(slot, views) for slot in fleet.slots.values()],
         "reload": {"generation": reloading.number} if reloading is not None else None,
         "last_reload": (
@@ -100,6 +102,67 @@ def _handoff(counts: Counts, in_progress: int) -> dict[str, Any]:
     }
 
 
+def _topics(snapshot: Snapshot) -> dict[str, Any]:
+    counts = snapshot.total.topics
+    return {
+        "subscriptions": sum(view.subscriptions for view in snapshot.rows),
+        "published": counts.published,
+        "delivered": counts.delivered,
+        "dropped": counts.dropped,
+        "recovered": counts.recovered,
+        "not_recovered": counts.not_recovered,
+        "bus": {
+            "sent": counts.bus_sent,
+            "bytes": counts.bus_bytes,
+            "received": counts.bus_received,
+            "lost": counts.bus_lost,
+            "missed": counts.bus_missed,
+            "queue_bytes": sum(view.bus_queue_bytes for view in snapshot.rows),
+        },
+    }
+
+
+def _bridge(master: Master) -> dict[str, Any] | None:
+    """The bridge, ``None`` without one. What it says of itself is of one that ended, if none runs;
+    the counters are of all that there were.
+    """
+    bridging, settings = master.bridging, master.settings
+    if not bridging.wanted:
+        return None
+    found = {
+        "url": without_password(settings).topics.bus,
+        "pid": bridging.pid,
+        "restarts": bridging.restarts,
+        "error": bridging.error or None,
+        "state": "starting" if bridging.pid is not None else "lost",
+    }
+    view = master.scoreboard.bridge()
+    if view is None:
+        return found
+    now = time.monotonic_ns()
+    age = (now - view.heartbeat_ns) / 1e9 if view.heartbeat_ns else None
+    runs = bridging.pid is not None and age is not None
+    return found | {
+        "state": view.state.label if runs else found["state"],
+        "fault": view.fault.label if runs else None,
+        "connected_for": round((now - view.since_ns) / 1e9, 1) if runs and view.since_ns else None,
+        "stalled": bool(runs and age is not None and age > settings.stall_after),
+        "heartbeat_age": round(age, 1) if runs and age is not None else None,
+        "reconnects": view.reconnects,
+        "sent": view.sent,
+        "received": view.received,
+        "lost": view.lost,
+        "missed": view.missed,
+        "queue_bytes": view.queue_bytes if runs else 0,
+        "bus": {
+            "sent": view.bus_sent,
+            "received": view.bus_received,
+            "lost": view.bus_lost,
+            "missed": view.bus_missed,
+        },
+    }
+
+
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
@@ -135,6 +198,9 @@ def _worker(worker: Worker, view: RowView | None) -> dict[str, Any]:
         "handler_errors": view.counts.handler_errors,
         "accepting": view.accepting,
         "send_queue_bytes": view.send_queue_bytes,
+        "subscriptions": view.subscriptions,
+        "topics": view.topics,
+        "bus_queue_bytes": view.bus_queue_bytes,
         "lag_ms": round(view.lag_last_ns / 1e6, 3),
         "lag_max_ms": round(view.lag_max_ns / 1e6, 3),
         "age": round(age, 1),

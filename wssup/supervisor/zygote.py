@@ -29,13 +29,11 @@ from wssup import application, channel, logs
 from wssup.errors import ApplicationError, MessageError, WssupError
 from wssup.messages import PROTOCOL, Fork, Forked, ForkFailed, Load, Loaded, LoadFailed
 from wssup.scoreboard import Scoreboard
-from wssup.start import WorkerStart
+from wssup.start import CHANNEL, WorkerStart
 
-__all__ = ["CHANNEL", "main"]
+__all__ = ["main"]
 
 _PR_SET_PDEATHSIG = 1
-#: The descriptor that the master lays the zygote's channel on.
-CHANNEL = 3
 
 Entry = Callable[[WorkerStart], int]
 

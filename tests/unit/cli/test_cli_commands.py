@@ -198,6 +198,7 @@ def test_status_json_is_the_document_as_it_is(
         (["status"], 3),
         (["reload"], 3),
         (["scale", "2"], 3),
+        (["publish", "news", "hello"], 3),
         (["drain"], 3),
         (["stop"], 3),
         (["config", "--effective"], 3),
@@ -220,7 +221,16 @@ def test_nothing_runs(
 
 @pytest.mark.parametrize(
     "command",
-    [["status"], ["reload"], ["scale", "2"], ["rebalance"], ["stop"], ["drain"], ["config"]],
+    [
+        ["status"],
+        ["reload"],
+        ["scale", "2"],
+        ["rebalance"],
+        ["stop"],
+        ["drain"],
+        ["config"],
+        ["publish", "a", "b"],
+    ],
 )
 def test_an_instance_that_does_not_answer(
     peer: Peer, capsys: pytest.CaptureFixture[str], command: list[str]

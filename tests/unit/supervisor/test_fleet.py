@@ -21,6 +21,7 @@ from wssup.config.loading import load
 from wssup.config.settings import Settings
 from wssup.messages import Drain
 from wssup.scoreboard import (
+    BridgeFault,
     ClosedReason,
     HandoffRefusal,
     InstanceState,
@@ -250,6 +251,7 @@ def shown(made: Made, **changes: Any) -> dict[str, Any]:
         "capacity": lambda: 39_872,
         "reloading": None,
         "last_reload": None,
+        "bridging": SimpleNamespace(wanted=False),
         "recycling": SimpleNamespace(counts={"age": 0, "rss": 0, "connections": 2}),
     }
     master = SimpleNamespace(**(parts | changes))
@@ -330,6 +332,91 @@ async def test_status_tells_of_moves(tmp_path: Path) -> None:
         (worker,) = status["slots"][0]["workers"]
         assert (worker["moved_in"], worker["moved_out"]) == (3, 1)
         assert (status["restarts"], status["recycled"]["connections"]) == (0, 2)
+
+
+async def test_status_tells_of_topics(tmp_path: Path) -> None:
+    """Counters are the living's and the dead's, gauges the living's; there is no bridge."""
+    async with fleet(tmp_path) as made:
+        made.fleet.scale(1)
+        writer = made.board.writer(made.worker.row)
+        writer.topics(
+            subscriptions=7, topics=3, queue_bytes=50, published=1, delivered=2, dropped=3, sent=4
+        )
+        gone = made.board.allocate(99, 0, 1)
+        made.board.writer(gone).topics(
+            subscriptions=100,
+            topics=100,
+            queue_bytes=100,
+            published=10,
+            sent_bytes=20,
+            received=30,
+            lost=40,
+            missed=50,
+            recovered=60,
+            not_recovered=70,
+        )
+        made.board.fold(gone)
+        status = shown(made)
+        assert status["topics"] == {
+            "subscriptions": 7,
+            "published": 11,
+            "delivered": 2,
+            "dropped": 3,
+            "recovered": 60,
+            "not_recovered": 70,
+            "bus": {
+                "sent": 4,
+                "bytes": 20,
+                "received": 30,
+                "lost": 40,
+                "missed": 50,
+                "queue_bytes": 50,
+            },
+            "bridge": None,
+        }
+        (worker,) = status["slots"][0]["workers"]
+        gauges = (worker["subscriptions"], worker["topics"], worker["bus_queue_bytes"])
+        assert gauges == (7, 3, 50)
+
+
+async def test_status_tells_of_the_bridge(tmp_path: Path) -> None:
+    """Before its first word, while it looks for its server, connected, hanging, and gone."""
+    async with fleet(tmp_path, **{"topics.bus": "redis://:secret@h", "stall_after": "1s"}) as made:
+        bridging = SimpleNamespace(wanted=True, pid=None, restarts=0, error="")
+
+        def told() -> dict[str, Any]:
+            found: dict[str, Any] = shown(made, bridging=bridging)["topics"]["bridge"]
+            assert found["url"] == "redis://:***@h"
+            return found
+
+        assert told()["state"] == "lost"
+        bridging.pid = 4711
+        assert (told()["state"], told()["pid"]) == ("starting", 4711)
+        writer = made.board.bridge_writer()
+        writer.begin(9)
+        assert told()["state"] == "starting"
+        writer.heartbeat(time.monotonic_ns())
+        writer.disconnected(BridgeFault.AUTH)
+        found = told()
+        assert (found["state"], found["fault"], found["stalled"]) == ("connecting", "auth", False)
+        assert found["connected_for"] is None
+        writer.connected(time.monotonic_ns() - 5 * 10**9)
+        writer.server(sent=1, received=2, lost=3, missed=4)
+        writer.bus(sent=5, received=6, lost=7, missed=8)
+        writer.queue(9)
+        found = told()
+        assert (found["state"], found["fault"], found["reconnects"]) == ("connected", "none", 0)
+        assert 5 <= found["connected_for"] < 60
+        counted = [found[key] for key in ("sent", "received", "lost", "missed", "queue_bytes")]
+        assert counted == [1, 2, 3, 4, 9]
+        assert found["bus"] == {"sent": 5, "received": 6, "lost": 7, "missed": 8}
+        writer.heartbeat(time.monotonic_ns() - 2 * 10**9)
+        assert told()["stalled"]
+        bridging.pid, bridging.restarts, bridging.error = None, 1, "killed by SIGKILL"
+        found = told()
+        assert (found["state"], found["error"], found["restarts"]) == ("lost", bridging.error, 1)
+        assert (found["stalled"], found["connected_for"], found["sent"]) == (False, None, 1)
+        assert found["queue_bytes"] == 0
 
 
 async def test_status_shows_roles_states_and_loans(tmp_path: Path) -> None:

@@ -46,6 +46,19 @@ async def test_numbers_are_never_used_twice(tmp_path: Path) -> None:
             assert len(set(given)) == 3
 
 
+async def test_both_ends_know_each_other(tmp_path: Path) -> None:
+    """Each end is told the serial number of the other one, by which it is known on the bus."""
+    async with stage(tmp_path) as made:
+        await made.start(2)
+        opened(made)
+        opened(made, 1, 0)
+        first, second = made.worker(0).serial, made.worker(1).serial
+        assert [m.receiver for m in made.puppet(0).got(HandOver)] == [second]
+        assert [m.sender for m in made.puppet(1).got(TakeOver)] == [first]
+        assert [m.receiver for m in made.puppet(1).got(HandOver)] == [first]
+        assert [m.sender for m in made.puppet(0).got(TakeOver)] == [second]
+
+
 async def test_the_highest_common_version_is_spoken(tmp_path: Path) -> None:
     """Both ends are told the highest version of records that both know."""
     async with stage(tmp_path) as made:

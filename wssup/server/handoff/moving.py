@@ -220,11 +220,33 @@ class Moving:
                 self._log.warning("state_cannot_move", error=str(error), connection=connection.id)
             self._leave_behind(connection, sender, HandoffRefusal.STATE)
             return
-        found = _record_of(connection, packed, since)
+        if connection.joined is not None and sender.version < records.TOPICS:
+            self._leave_behind(connection, sender, HandoffRefusal.VERSION)
+            return
+        found = self._record_of(connection, packed, since)
         encoded = records.encode(found, sender.version)
         parcel = Parcel(self._release(connection), found, len(encoded), time.monotonic())
         if not sender.pack(parcel, encoded):
             self.take_back(parcel.fd, found)
+
+    def _record_of(self, connection: Connection, packed: bytes, since: float) -> records.Record:
+        topics, position = self.pump.topics.suspend(connection)
+        return records.Record(
+            number=connection.id,
+            peer=connection.peer,
+            head=connection.head,
+            subprotocol=connection.subprotocol,
+            opened=connection.opened,
+            heard=connection.heard,
+            ping_sent=connection.ping_sent,
+            suspended=since,
+            state=packed,
+            inbox=list(connection.inbox or ()),
+            unsent=[bytes(part) for part in connection.outbox or ()],
+            unfinished=records.half_of(connection.unfinished),
+            topics=topics,
+            position=position,
+        )
 
     def _leave_behind(self, connection: Connection, sender: Sender, reason: HandoffRefusal) -> None:
         """A connection that was held cannot move: its client is asked to come again."""
@@ -237,7 +259,7 @@ class Moving:
         """The application has let go of a connection that is not to move any more."""
         if connection.status in {State.OPEN, State.HELD}:
             self.pump.unwatch(connection)
-            found = _record_of(connection, b"", time.monotonic())
+            found = self._record_of(connection, b"", time.monotonic())
             kept = connection.state
             self._go_on(self._release(connection), found, kept, None)
 
@@ -303,11 +325,15 @@ class Moving:
 
     # To here.
 
-    def adopt(self, fd: int, record: records.Record, kept: dict[str, Any], waits: Waits) -> None:
+    def adopt(
+        self, fd: int, record: records.Record, kept: dict[str, Any], waits: Waits, sender: int
+    ) -> None:
         """Go on with a connection of another worker, which is ours now.
 
         :param kept: its ``ws.state``.
+        :param sender: that worker's serial number.
         """
+        self.pump.topics.bus.after(record.position, sender)
         pause = max(0.0, time.monotonic() - record.suspended)
         self.pump.row.moved_in(pause)
         self._took_one()
@@ -348,6 +374,8 @@ class Moving:
         self._fresh[connection] = (waits, now)
         self._watch()
         pump.opening.take_over(connection, now)
+        if connection.status is State.OPEN:
+            pump.topics.resume(connection, record.topics, record.position)
         if connection.status is State.OPEN:
             pump.style.resume(connection, list(record.inbox))
         else:
@@ -394,23 +422,6 @@ class Moving:
         self._watch()
         if fresh[0] is not None:
             fresh[0].known(failed=failed)
-
-
-def _record_of(connection: Connection, packed: bytes, since: float) -> records.Record:
-    return records.Record(
-        number=connection.id,
-        peer=connection.peer,
-        head=connection.head,
-        subprotocol=connection.subprotocol,
-        opened=connection.opened,
-        heard=connection.heard,
-        ping_sent=connection.ping_sent,
-        suspended=since,
-        state=packed,
-        inbox=list(connection.inbox or ()),
-        unsent=[bytes(part) for part in connection.outbox or ()],
-        unfinished=records.half_of(connection.unfinished),
-    )
 
 
 def _place(error: BaseException) -> str:

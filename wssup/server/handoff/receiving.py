@@ -70,6 +70,7 @@ class Receiver:
         # The first one that fails must be let fail, however few there are.
         self._most = max(1, order.failures)
         moving.receivers.append(self)
+        self._pump.topics.bus.take_from(order.sender, order.session)
         self._pump.chores.attend(end.fileno(), select.EPOLLIN, self._ready)
 
     def _ready(self, bits: int) -> None:  # noqa: ARG002 - whatever it was, a read tells
@@ -124,7 +125,7 @@ class Receiver:
         self._taken += len(owned)
         self._unknown += len(owned)
         for arrival in owned:
-            self._moving.adopt(arrival.fd, arrival.record, arrival.state, self)
+            self._moving.adopt(arrival.fd, arrival.record, arrival.state, self, self._order.sender)
 
     def _decline(self, kind: AnswerKind) -> None:
         count = self._books.waiting
@@ -163,6 +164,7 @@ class Receiver:
         self._pump.chores.leave(self._end.fileno())
         self._end.close()
         self._moving.receivers.remove(self)
+        self._pump.topics.bus.taken_from(self._order.sender, self._order.session)
         self._post(TookOver(self._order.session, self._taken, self._failed))
         if error:
             self._log.error("handoff_broken", error=error)

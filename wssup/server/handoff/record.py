@@ -4,10 +4,10 @@ Pure: nothing here knows a socket, a loop or a clock. A record travels beside th
 descriptor, as one MessagePack array without field names. Its bytes do not say their version: both
 ends of a session are told that by the master, which picks the highest that both know.
 
-A new version, say 2:
+A new version, say 3:
 
 - Append its fields to `Record` or `Half`, with defaults. Never rename, reorder or retype one.
-- Add a row to ``_TABLE``: ``2: row(13, 9)``, the numbers of fields that its two arrays have.
+- Add a row to ``_TABLE``: ``3: row(15, 9)``, the numbers of fields that its two arrays have.
 - An older reader is written the old arrays: the new fields are left out. So a new field may only
   say what an older reader can do without. If it cannot, the sender must not move a connection that
   needs it in the older version, or version 1 must go from the table.
@@ -29,10 +29,13 @@ from msgspec import Meta
 
 from wssup.errors import MessageError
 from wssup.server.frames import TEXT, Unfinished
+from wssup.topics import names
 
 __all__ = [
+    "TOPICS",
     "VERSIONS",
     "Half",
+    "Joined",
     "Record",
     "RecordError",
     "decode",
@@ -87,6 +90,22 @@ class Half(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=T
     final: bool
 
 
+class Joined(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """A topic that a connection is subscribed to.
+
+    :ivar positions: its messages come with their positions.
+    :ivar member: the name under which its subscriber is listed, if it is not the connection's
+        number.
+    :ivar ahead: what it has of this topic that was still to come at its worker: by source, up to
+        which sequence.
+    """
+
+    topic: str
+    positions: bool = False
+    member: str | None = None
+    ahead: dict[str, Annotated[int, Meta(ge=0)]] = {}
+
+
 class Record(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     """A connection between two workers. Times are seconds of ``time.monotonic()``, which is one
     clock for all processes of a machine (clock_gettime(2), CLOCK_MONOTONIC).
@@ -101,6 +120,9 @@ class Record(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
     :ivar state: ``ws.state``, packed (`state.pack`); not looked into here.
     :ivar inbox: messages that were received and not consumed.
     :ivar unsent: frames that the kernel did not take; of the first a part may have been sent.
+    :ivar topics: what it is subscribed to; from version 2 on.
+    :ivar position: of the messages of topics, what it was sent: by the serial number of the node
+        that put them on the bus, the number of the last one (and what else `Bus.position` says).
     """
 
     number: Annotated[int, Meta(ge=0)]
@@ -115,6 +137,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
     inbox: list[Message]
     unsent: list[bytes]
     unfinished: Half | None
+    topics: list[Joined] = []
+    position: dict[int, Annotated[int, Meta(ge=0)]] = {}
 
 
 class Row(NamedTuple):
@@ -157,7 +181,9 @@ def _values(struct: msgspec.Struct, fields: int) -> list[Any]:
     return [getattr(struct, name) for name in struct.__struct_fields__[:fields]]
 
 
-_TABLE: Final[dict[int, Row]] = {1: row(12, 9)}
+#: From this version on a connection's topics move with it.
+TOPICS: Final = 2
+_TABLE: Final[dict[int, Row]] = {1: row(12, 9), TOPICS: row(14, 9)}
 #: The lowest and the highest version that this code reads and writes.
 VERSIONS: Final = (min(_TABLE), max(_TABLE))
 
@@ -218,6 +244,8 @@ def _check(record: Record) -> str:
             return f"a message that is a {type(message).__name__}"
     if not all(record.unsent):
         return "an empty frame"
+    for joined in record.topics:
+        names.check(joined.topic)
     return "" if record.unfinished is None else _check_half(record.unfinished)
 
 

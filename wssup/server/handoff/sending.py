@@ -95,8 +95,19 @@ class Sender:
         self._window = min(2 * _FEWEST, self._most)
         self._narrowed = 0.0
         self.is_swept = False
+        #: Before that, messages of topics might still be on their way to this worker alone.
+        self._fenced = not order.receiver
         self._pump.chores.attend(end.fileno(), self._mask, self._ready)
-        self._pump.chores.soon(self._step)
+        if order.receiver:
+            self._pump.topics.bus.hand_to(order.receiver, order.session, self._fence)
+        else:
+            self._pump.chores.soon(self._step)
+
+    def _fence(self) -> None:
+        """The receiver gets from now on what is published to this worker's topics."""
+        self._fenced = True
+        if not self._is_over():
+            self._pump.chores.soon(self._step)
 
     def _could_move(self, connection: Connection) -> bool:
         """Leave those out that are not open yet (`consider` comes for them later), or not any
@@ -126,7 +137,9 @@ class Sender:
 
     def consider(self, connection: Connection) -> None:
         """Move a connection, now if it is quiet, else as soon as it is."""
-        if connection.status is State.OPEN and self.is_open:
+        if not self._fenced:
+            self._todo.append(connection)
+        elif connection.status is State.OPEN and self.is_open:
             # Where a part is wanted it does not matter which: those that are quiet.
             self._moving.want(connection, self, patiently=not self._order.quota)
 
@@ -155,7 +168,7 @@ class Sender:
     # A piece of work.
 
     def _step(self) -> None:
-        if self._is_over():
+        if self._is_over() or not self._fenced:
             return
         looked = 0
         while self._todo and self.is_open and looked < BATCH and self._has_room():
@@ -322,6 +335,7 @@ class Sender:
     def _finish(self, error: str) -> None:
         self._batch, self._encoded, self._todo = [], [], []
         self.is_swept = True
+        self._pump.topics.bus.handed_to(self._order.receiver, self._order.session)
         self._moving.over(self)
         self._post(HandedOver(self._order.session, self._moved, error))
         self._log.debug("handed_over", moved=self._moved, kept=self._kept, error=error or None)

@@ -264,7 +264,7 @@ class EventStyle(BaseStyle):
             self._blame(connection, hook, error)
             return False
         finally:
-            self.pump.took(connection, hook, time.monotonic() - began)
+            self.pump.complaints.took(connection, hook, time.monotonic() - began)
         return True
 
     async def _call_async(

@@ -1,0 +1,278 @@
+"""What the bridge does while it has its servers. When one of them is gone, all of it ends, and is
+begun anew with another session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+import trio
+
+from wssup.bridge.faults import Away, away, fault_of
+from wssup.bridge.fleet import Fleet
+from wssup.bridge.hearing import Hearing
+from wssup.bridge.links import Command, Link
+from wssup.bridge.outbox import Letter, Outbox
+from wssup.bridge.packing import Names, Parcel, unpack
+from wssup.bridge.streams import Streams
+from wssup.bridge.wishes import Wishes
+from wssup.errors import MessageError
+from wssup.scoreboard import BridgeFault
+
+__all__ = ["Desk", "Ears", "Session"]
+
+#: Messages, and bytes of them, that are under way to the server at a time.
+_BATCH: Final = 512
+_BATCH_BYTES: Final = 512 << 10
+#: Channels in one command.
+_CHANNELS: Final = 512
+#: Publishers, or their topics, of which the last message is remembered.
+_HEARD: Final = 50_000
+#: Of what a server says to a command, that which makes the whole connection useless.
+_FATAL: Final = frozenset(
+    {BridgeFault.AUTH, BridgeFault.BUSY, BridgeFault.LOST, BridgeFault.TIMEOUT}
+)
+
+
+class Ears(Protocol):
+    """Who hears of what happens."""
+
+    def received(self, topic: str, parcel: Parcel, *, missed: bool) -> None:
+        """A message came; ``missed``: one of its publisher before it did not."""
+
+    def sent(self, count: int) -> None:
+        """The server has taken messages."""
+
+    def unsent(self, count: int, why: str) -> None:
+        """The server has not taken messages, or nobody knows."""
+
+    def garbled(self, why: str) -> None:
+        """Something that is no message came."""
+
+    def settled(self) -> None:
+        """All that is wanted is subscribed to; what was published before may have been missed."""
+
+
+class Desk:
+    """What outlives a connection.
+
+    :ivar outbox: what waits to be published.
+    :ivar wishes: what is to be subscribed to.
+    :ivar streams: ``None``: the server keeps no history.
+    :ivar remembered: the workers keep a history, which is to have no holes: all is subscribed to,
+        or if that cannot be, they are told when something begins to be.
+    """
+
+    def __init__(
+        self, names: Names, outbox: Outbox, streams: Streams | None, *, remembered: bool
+    ) -> None:
+        self.names = names
+        self.outbox = outbox
+        self.streams = streams
+        self.remembered = remembered
+        self.wishes = Wishes()
+        #: Messages posted so far, and those of which it is known what became of them.
+        self._posted = 0
+        self._done = 0
+        self._idle = trio.Event()
+        self._work = trio.Event()
+        self._wish = trio.Event()
+
+    def post(self, letter: Letter) -> int:
+        """Have a message published; returns how many older ones had to go for it."""
+        self._work.set()
+        self._posted += 1
+        dropped = self.outbox.put(letter)
+        self._done += dropped
+        return dropped
+
+    def finish(self, count: int) -> None:
+        """It is known what became of so many of the oldest messages."""
+        self._done += count
+        self._idle.set()
+        self._idle = trio.Event()
+
+    async def brought_out(self) -> None:
+        """Wait until it is known what became of all messages that were posted before."""
+        until = self._posted
+        while self._done < until:
+            await self._idle.wait()
+
+    def want(self, topic: str, on: bool) -> None:  # noqa: FBT001 - as the bus calls it
+        """Have a topic subscribed to, or no longer."""
+        self.wishes.want(topic, on)
+        self._wish.set()
+
+    async def letters(self) -> list[Letter]:
+        """Wait for messages, and take the oldest."""
+        while not self.outbox:
+            self._work = trio.Event()
+            await self._work.wait()
+        return self.outbox.take(_BATCH, _BATCH_BYTES)
+
+    async def changed(self) -> None:
+        """Wait for a wish."""
+        await self._wish.wait()
+        self._wish = trio.Event()
+
+
+class Session:
+    """One connection to each of the servers, and all that goes over them."""
+
+    def __init__(self, fleet: Fleet, desk: Desk, ears: Ears) -> None:
+        self._fleet = fleet
+        self._desk = desk
+        self._ears = ears
+        self._settled = False
+        self._everything = desk.remembered and not fleet.many
+        self._hearing = Hearing(everything=self._everything, most=_HEARD)
+
+    async def run(self) -> None:
+        """Publish, subscribe and hear, until the server is gone.
+
+        :raises Away: (in a group) why it is.
+        """
+        self._desk.wishes.begin()
+        async with trio.open_nursery() as nursery:
+            for link in self._fleet.links:
+                nursery.start_soon(self._hear, link)
+                nursery.start_soon(link.watch)
+            nursery.start_soon(self._subscribe)
+            nursery.start_soon(self._publish)
+
+    async def missed(
+        self, topic: str, marks: Mapping[str, int], limit: int
+    ) -> tuple[list[Parcel], bool]:
+        """See :meth:`Streams.missed`."""
+        if self._desk.streams is None:
+            return [], False
+        return await self._desk.streams.missed(self._fleet, topic, marks, limit)
+
+    async def _publish(self) -> None:
+        while True:
+            letters = await self._desk.letters()
+            sent = 0
+            try:
+                sent, why = await self._post(letters)
+            except BaseException:
+                # It may have taken them. Saying them again could double them. Why it is away is
+                # said by whoever found out.
+                self._ears.unsent(len(letters), "")
+                raise
+            finally:
+                self._desk.finish(len(letters))
+            if sent:
+                self._ears.sent(sent)
+            if sent < len(letters):
+                self._ears.unsent(len(letters) - sent, why)
+
+    async def _post(self, letters: list[Letter]) -> tuple[int, str]:
+        """Have the servers take messages; returns how many they took, and what they said of one
+        that they did not.
+        """
+        batches: dict[Link, list[Command]] = {link: [] for link in self._fleet.links}
+        if self._desk.streams is not None:
+            for key, command in self._desk.streams.keeping(letters):
+                batches[self._fleet.of(key)].append(command)
+        publish = self._fleet.words.publish
+        for letter in letters:
+            channel = self._desk.names.channel(letter.topic)
+            batches[self._fleet.of(channel)].append(Command(publish, channel, letter.data))
+        size = sum(letter.size for letter in letters) * (2 if self._desk.streams else 1)
+        results: list[tuple[Command, Any]] = []
+
+        async def call(link: Link, commands: list[Command]) -> None:
+            answers = await link.call(commands, size)
+            results.extend(zip(commands, answers, strict=True))
+
+        busy = [(link, commands) for link, commands in batches.items() if commands]
+        if len(busy) == 1:
+            await call(*busy[0])
+        else:
+            async with trio.open_nursery() as nursery:
+                for link, commands in busy:
+                    nursery.start_soon(call, link, commands)
+        return self._judge(results)
+
+    def _judge(self, results: list[tuple[Command, Any]]) -> tuple[int, str]:
+        sent, why = 0, ""
+        publish = self._fleet.words.publish
+        for command, answer in results:
+            if not isinstance(answer, Exception):
+                sent += command.name == publish
+                continue
+            why = f"{command!r}: {answer}"
+            if _fatal(answer):
+                raise Away(away(answer).fault, why)
+            if command.name != publish:
+                self._ears.unsent(0, why)
+        return sent, why
+
+    async def _subscribe(self) -> None:
+        if self._everything:
+            (link,) = self._fleet.links
+            link.tell(b"PSUBSCRIBE", self._desk.names.everything)
+            await link.ping()
+            return
+        wishes, names, words = self._desk.wishes, self._desk.names, self._fleet.words
+        while True:
+            ask, leave = wishes.due(_CHANNELS)
+            for command, topics in ((words.subscribe, ask), (words.unsubscribe, leave)):
+                channels: dict[tuple[Link, int], list[bytes]] = {}
+                for topic in topics:
+                    channel = names.channel(topic)
+                    link = self._fleet.of(channel)
+                    # A Cluster takes several channels in a command only if they share a slot.
+                    group = len(channels) if self._fleet.many else 0
+                    channels.setdefault((link, group), []).append(channel)
+                for (link, _), several in channels.items():
+                    link.tell(command, *several)
+            if ask or leave:
+                # A refusal is no push: it comes as the answer to whatever was asked next.
+                for link in self._fleet.links:
+                    await link.ping()
+                continue
+            self._look_settled(anew=False)
+            await self._desk.changed()
+
+    def _look_settled(self, *, anew: bool) -> None:
+        if self._desk.wishes.settled and (not self._settled or (anew and self._desk.remembered)):
+            self._settled = True
+            self._ears.settled()
+
+    async def _hear(self, link: Link) -> None:
+        message, confirmed = self._fleet.words.message, self._fleet.words.subscribe.lower()
+        async for push in link.pushes():
+            kind = push[0]
+            if kind in (message, b"pmessage"):
+                self._take(push[-2], push[-1])
+                continue
+            if kind == b"psubscribe":
+                self._ears.settled()
+                continue
+            topic = self._desk.names.topic(push[1]) if len(push) > 1 else None
+            if topic is None:
+                continue
+            if kind == confirmed:
+                self._desk.wishes.heard(topic)
+                self._hearing.begin(topic)
+                self._look_settled(anew=True)
+            elif kind == b"sunsubscribe" and self._desk.wishes.wanted(topic):
+                raise Away(BridgeFault.LOST, "a channel has moved to another server")
+
+    def _take(self, channel: bytes, data: bytes) -> None:
+        topic = self._desk.names.topic(channel)
+        if topic is None:
+            return
+        try:
+            parcel = unpack(data)
+        except MessageError as error:
+            self._ears.garbled(str(error))
+            return
+        self._ears.received(topic, parcel, missed=self._hearing.missed(topic, parcel))
+
+
+def _fatal(error: Exception) -> bool:
+    """Whether what a server said to one command means the connection as a whole."""
+    return fault_of(error) in _FATAL

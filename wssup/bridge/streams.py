@@ -1,0 +1,117 @@
+"""The history that the server keeps (``bus_history``): a stream per topic, and beside it the last
+number of each source, which outlives the stream's oldest messages.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from wssup.bridge.faults import away
+from wssup.bridge.fleet import Fleet
+from wssup.bridge.links import Command
+from wssup.bridge.outbox import Letter
+from wssup.bridge.packing import Names, Parcel, unpack
+from wssup.bridge.recovery import Recovery
+from wssup.config.topics import Topics
+from wssup.errors import MessageError
+
+__all__ = ["Streams"]
+
+#: Messages of a topic that are kept when only their age is bounded.
+_MESSAGES: Final = 1000
+#: Seconds that a topic's history outlives its last message when only the number is bounded.
+_SILENCE: Final = 86_400
+#: Messages that are read at first, and at most, in one go.
+_PAGE: Final = 64
+_PAGE_MOST: Final = 1024
+_FIELD: Final = b"m"
+
+
+class Streams:
+    """Keeping and reading.
+
+    :param settings: the table ``[topics]``.
+    """
+
+    def __init__(self, settings: Topics, names: Names) -> None:
+        self._names = names
+        self._messages = settings.history or _MESSAGES
+        self._age = settings.history_age
+        self._silence = max(1, math.ceil(settings.history_age or _SILENCE))
+        self._size = settings.history_bytes
+
+    def keeping(self, letters: Iterable[Letter]) -> Iterator[tuple[bytes, Command]]:
+        """The commands that keep these messages, each with the key that it is about.
+
+        Numbers go first: what was announced and is not there is missed, not overlooked.
+        """
+        lasts: dict[str, dict[str, int]] = {}
+        letters = list(letters)
+        for letter in letters:
+            lasts.setdefault(letter.topic, {})[letter.source] = letter.sequence
+        for topic, numbers in lasts.items():
+            key = self._names.marks(topic)
+            pairs = [x for pair in numbers.items() for x in (pair[0].encode(), pair[1])]
+            yield key, Command(b"HSET", key, *pairs)
+            yield key, Command(b"EXPIRE", key, self._silence)
+        for letter in letters:
+            key = self._names.history(letter.topic)
+            bound = (b"MAXLEN", b"~", self._messages)
+            yield key, Command(b"XADD", key, *bound, b"*", _FIELD, letter.data)
+        for topic in lasts:
+            key = self._names.history(topic)
+            yield key, Command(b"EXPIRE", key, self._silence)
+
+    async def missed(
+        self, fleet: Fleet, topic: str, marks: Mapping[str, int], limit: int
+    ) -> tuple[list[Parcel], bool]:
+        """What of a topic is above the marks, the oldest first, and whether it is all of it.
+
+        :raises Away: the server is gone, or did not answer in time.
+        """
+        key = self._names.marks(topic)
+        (answer,) = await fleet.of(key).call([Command(b"HGETALL", key)])
+        recovery = Recovery(
+            marks,
+            _numbers(_useful(answer)),
+            limit=min(limit, self._messages) if limit > 0 else self._messages,
+            size=self._size,
+            oldest=time.time() - self._age if self._age else 0.0,
+        )
+        key = self._names.history(topic)
+        newest, page = b"+", _PAGE
+        while not recovery.done:
+            command = Command(b"XREVRANGE", key, newest, b"-", b"COUNT", page)
+            (answer,) = await fleet.of(key).call([command])
+            entries = _useful(answer)
+            recovery.read(_parcels(entries))
+            if len(entries) < page:
+                break
+            newest, page = b"(" + entries[-1][0], min(page * 4, _PAGE_MOST)
+        return recovery.result()
+
+
+def _useful(answer: Any) -> Any:
+    if isinstance(answer, Exception):
+        raise away(answer)
+    return answer or []
+
+
+def _numbers(answer: Any) -> dict[str, int]:
+    try:
+        return {source.decode(): int(number) for source, number in dict(answer).items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _parcels(entries: Any) -> Iterator[Parcel]:
+    """The messages of a stream's entries; what is none is passed over, and will be missed."""
+    for _, fields in entries:
+        pairs = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2]))  # noqa: B905
+        try:
+            yield unpack(pairs.get(_FIELD, b""))
+        except MessageError:
+            continue

@@ -1,0 +1,1 @@
+"""A worker's part in topics: who is subscribed here, and what applications call."""

@@ -1,0 +1,393 @@
+"""The topics of a worker: who is subscribed here, what they are sent, and what moves with them.
+
+What is published comes here from this worker's applications and from the bus, one message after
+the other, and each goes to all its subscribers at once. So a connection has been sent exactly what
+its worker has seen, and where it is (its *position*) need not be kept for each: when it moves, the
+position of its worker goes with it, and the next worker continues from there.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from wssup.config.topics import Topics as Settings
+from wssup.server.connection import Connection
+from wssup.server.frames import TEXT, encode
+from wssup.server.handoff.record import Joined
+from wssup.server.topics.delivery import Delivery
+from wssup.server.topics.returning import Returning
+from wssup.server.topics.subscription import Subscription, SubscriptionLimitError
+from wssup.server.topics.tally import Tally
+from wssup.server.topics.topic import Topic, framed, positioned, raised, token_of
+from wssup.topics import names
+from wssup.topics.bus import Bus
+from wssup.topics.history import History
+from wssup.topics.message import Message
+
+if TYPE_CHECKING:
+    from wssup.scoreboard import RowWriter
+    from wssup.server.pump import Pump
+
+__all__ = ["Hub"]
+
+#: Bytes that a published message may have at most, whatever clients may send: what is larger takes
+#: too long between two workers.
+_LARGEST: Final = 32 << 20
+#: Seconds of a turn that messages of other threads may take.
+_TURN: Final = 0.01
+#: What stands for all that a dead worker has published.
+_ALL: Final = 1 << 62
+#: Topics that the history remembers when it has none of their messages any more.
+_REMEMBERED: Final = 20_000
+#: Messages of each topic that are kept here if a server keeps them and nothing says how many.
+_KEPT: Final = 1000
+#: Messages of other threads that may wait for the loop; who publishes more has to wait.
+_FROM_THREADS: Final = 1000
+
+
+class Hub:
+    """A worker's topics. Publishing works from its first moment on; the rest once it has a pump.
+
+    :param serial: the worker's number in its instance.
+    :param node: the instance's random name.
+    :param message_bytes: the largest message that can be published.
+    :ivar bus: joins the workers.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        serial: int = 0,
+        node: str = "00000000",
+        message_bytes: int = _LARGEST,
+    ) -> None:
+        self.tally = Tally()
+        self._settings = settings
+        self._node = node
+        self._message_bytes = min(message_bytes, _LARGEST)
+        self._topics: dict[str, Topic] = {}
+        #: Of connections that came from a worker which was further than this one.
+        self._floors: dict[Connection, dict[int, int]] = {}
+        self._subscriptions = 0
+        keeps = settings.bus_history
+        self._history = History(
+            messages=settings.history or (_KEPT if keeps and not settings.history_age else 0),
+            seconds=settings.history_age,
+            size=settings.history_bytes,
+            topics=_REMEMBERED,
+            node=node,
+        )
+        self.bus = Bus(
+            serial,
+            node,
+            queue_bytes=settings.queue_bytes,
+            everything=self._history.configured,
+            history=self._history,
+            deliver=self._deliver,
+            tell=self.tally,
+        )
+        self.bus.members = self._members
+        self._pump: Pump
+        self._delivery: Delivery
+        self._returning: Returning
+        self._thread = threading.get_ident()
+        self._from_threads: deque[tuple[str, bool, bytes, int]] = deque()
+        self._room = threading.Semaphore(_FROM_THREADS)
+        self._wakeup = -1
+
+    def begin(self, pump: Pump) -> None:
+        """Serve the connections of a pump, which exists from now on."""
+        self._pump = pump
+        self._delivery = Delivery(pump, self.tally)
+        self._returning = Returning(
+            pump,
+            self.bus,
+            self._history,
+            self._delivery,
+            self.tally,
+            asks=self._settings.bus_history,
+        )
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        pump.chores.attend(self._wakeup, select.EPOLLIN, self._take_from_threads)
+        os.eventfd_write(self._wakeup, 1)
+        self.bus.begin(pump.chores)
+
+    def close(self) -> None:
+        """Give back all descriptors; nothing may be called afterwards."""
+        self.bus.close()
+        wakeup, self._wakeup = self._wakeup, -1
+        if wakeup >= 0:
+            os.close(wakeup)
+
+    # Publishing.
+
+    def publish(self, topic: str, data: object, exclude: Connection | None = None) -> None:
+        """Send a message to all subscribers of a topic.
+
+        :raises TypeError: ``data`` is neither str nor bytes, or ``topic`` is no str.
+        :raises ValueError: ``topic`` is no name (`names.check`), or the message is too large.
+        """
+        if topic not in self._topics:
+            names.check(topic)
+        text = isinstance(data, str)
+        if isinstance(data, str):
+            payload = data.encode()
+        elif isinstance(data, bytes | bytearray | memoryview):
+            payload = bytes(data)
+        else:
+            raise TypeError(f"a message is str or bytes, not {type(data).__name__}")
+        if len(payload) > self._message_bytes:
+            raise ValueError(
+                f"a message of {len(payload)} bytes; {self._message_bytes} are the most "
+                f"(limits.message_bytes, and never more than {_LARGEST >> 20} MiB)"
+            )
+        left_out = exclude.id if exclude is not None else 0
+        if threading.get_ident() == self._thread:
+            self._publish(topic, text, payload, left_out)
+            return
+        self._room.acquire()
+        self._from_threads.append((topic, text, payload, left_out))
+        if self._wakeup >= 0:
+            os.eventfd_write(self._wakeup, 1)
+
+    def _publish(self, topic: str, text: bool, data: bytes, exclude: int) -> None:  # noqa: FBT001 - as it is queued
+        self.bus.publish(topic, text=text, data=data, exclude=exclude)
+
+    def _take_from_threads(self, _: int) -> None:
+        # Read first: what is appended later writes again (eventfd(2)).
+        os.eventfd_read(self._wakeup)
+        until = time.monotonic() + _TURN
+        while self._from_threads:
+            if time.monotonic() > until:
+                os.eventfd_write(self._wakeup, 1)
+                break
+            self._publish(*self._from_threads.popleft())
+            self._room.release()
+
+    # Delivering.
+
+    def _deliver(self, message: Message) -> None:
+        """A message of the bus, or of this worker: its subscribers here get it."""
+        topic = self._topics.get(message.topic)
+        if topic is None:
+            return
+        if topic.plain:
+            found = topic.for_(topic.plain, message, self._floors)
+            self._delivery.broadcast(found, framed(message), len(message.data))
+        if topic.posed:
+            self._deliver_posed(topic, message)
+        if topic.waiting is not None:
+            for connection, recovery in topic.waiting.items():
+                if connection.id != message.exclude:
+                    recovery.keep(message)
+
+    def _deliver_posed(self, topic: Topic, message: Message) -> None:
+        """To those who get positions: the worker's, but for the few that are further."""
+        found = topic.for_(topic.posed, message, self._floors)
+        if self._floors or topic.ahead is not None:
+            found = list(found)
+            ahead = topic.ahead or {}
+            for connection in [c for c in found if c in self._floors or c in ahead]:
+                found.remove(connection)
+                said = positioned(message, self._token_of(connection, topic))
+                sent = self._delivery.send(connection, encode(TEXT, said), len(said))
+                self.tally.delivered += sent
+        said = positioned(message, self.token(message.topic))
+        self._delivery.broadcast(found, encode(TEXT, said), len(said))
+
+    def _token_of(self, connection: Connection, topic: Topic) -> str:
+        """Where a subscriber is that is further than this worker."""
+        if not self._history.configured:
+            return ""
+        marks = self._history.marks(topic.name)
+        self._raise(marks, self._floors.get(connection, {}))
+        if topic.ahead is not None:
+            raised(marks, topic.ahead.get(connection, {}))
+        return token_of(marks)
+
+    def _raise(self, marks: dict[str, int], floor: Mapping[int, int]) -> None:
+        """Raise marks to a floor: what a worker put on the bus is numbered as what it published.
+        (What a bridge did is not.)
+        """
+        raised(marks, {f"{self._node}.{c}": n for c, n in floor.items() if n < _ALL})
+
+    # Subscribing.
+
+    def subscribe(
+        self,
+        connection: Connection,
+        name: str,
+        *,
+        since: str | None,
+        positions: bool,
+        member: str | None,
+    ) -> Subscription:
+        """See ``Connection.subscribe``."""
+        names.check(name)
+        if member is not None:
+            names.check(member, "member")
+        if connection.closed is not None:
+            raise connection.gone()
+        self._leave(connection, name)
+        joined = Joined(name, positions, member)
+        topic = self._join(connection, joined, limited=True)
+        if since is None:
+            return Subscription(name, self.token(name))
+        return self._returning.catch_up(connection, topic, joined, since)
+
+    def unsubscribe(self, connection: Connection, name: str) -> bool:
+        """Whether it was subscribed."""
+        return self._leave(connection, name)
+
+    def _join(self, connection: Connection, joined: Joined, *, limited: bool = False) -> Topic:
+        name = joined.topic
+        topic = self._topics.get(name)
+        there = connection.joined
+        if limited:
+            settings = self._settings
+            if there is not None and len(there) >= settings.per_connection:
+                raise SubscriptionLimitError(
+                    f"connection {connection.id} has {len(there)} topics, all that "
+                    f"topics.per_connection allows"
+                )
+            if topic is None and len(self._topics) >= settings.per_worker:
+                raise SubscriptionLimitError(
+                    f"this worker has {len(self._topics)} topics, all that topics.per_worker allows"
+                )
+        if topic is None:
+            topic = self._topics[name] = Topic(name)
+        topic.add(connection, positions=joined.positions, member=joined.member)
+        if there is None:
+            connection.joined = [topic]
+        else:
+            there.append(topic)
+        self._subscriptions += 1
+        self.bus.subscribed(name, len(topic))
+        return topic
+
+    def _leave(self, connection: Connection, name: str) -> bool:
+        topic = self._topics.get(name)
+        if topic is None or connection not in topic:
+            return False
+        assert connection.joined is not None
+        connection.joined.remove(topic)
+        connection.joined = connection.joined or None
+        self._out_of(topic, connection)
+        return True
+
+    def _out_of(self, topic: Topic, connection: Connection) -> None:
+        topic.remove(connection)
+        self._subscriptions -= 1
+        count = len(topic)
+        if not count:
+            del self._topics[topic.name]
+        self.bus.subscribed(topic.name, count)
+
+    def left(self, connection: Connection) -> None:
+        """A connection is closed, or being closed: it gets no messages any more."""
+        joined, connection.joined = connection.joined, None
+        self._floors.pop(connection, None)
+        for topic in joined or ():
+            self._out_of(topic, connection)
+
+    # What moves.
+
+    def suspend(self, connection: Connection) -> tuple[list[Joined], dict[int, int]]:
+        """What a connection is subscribed to that leaves this worker now, and where it is."""
+        # What it published here must not be overtaken by what it publishes elsewhere.
+        self.bus.mark()
+        if connection.joined is None:
+            return [], {self.bus.serial: self.bus.number} if self.bus.number else {}
+        for topic in connection.joined:
+            self._returning.hurry(connection, topic)
+        joined = [
+            Joined(
+                topic.name,
+                connection in topic.posed,
+                topic.members.get(connection) if topic.members is not None else None,
+                topic.ahead.get(connection, {}) if topic.ahead is not None else {},
+            )
+            for topic in connection.joined
+        ]
+        here = self.bus.position()
+        for carrier, number in self._floors.get(connection, {}).items():
+            here[carrier] = max(number, here.get(carrier, 0))
+        self.left(connection)
+        return joined, here
+
+    def resume(
+        self, connection: Connection, joined: Sequence[Joined], there: Mapping[int, int]
+    ) -> None:
+        """Go on with a connection where it was: it is sent what was published since, and not again
+        what is still on its way to this worker.
+        """
+        if not joined:
+            return
+        topics = {each.topic: self._join(connection, each) for each in joined}
+        for each in joined:
+            if each.ahead:
+                self._returning.is_ahead(connection, topics[each.topic], each.ahead)
+        floor = self.bus.floor(there)
+        if floor:
+            self._floors[connection] = floor
+        missed: dict[str, list[Message]] = {}
+        # In the order in which they came: one publisher's messages to two topics keep theirs.
+        found = self.bus.since(there, topics.keys())
+        for message in found:
+            missed.setdefault(message.topic, []).append(message)
+        marks = {name: self._marks_before(name, missed[name]) for name in missed}
+        for of_topic in marks.values():
+            self._raise(of_topic, floor)
+        for message in found:
+            name = message.topic
+            self._delivery.replay(connection, topics[name], [message], marks[name])
+
+    def _marks_before(self, name: str, messages: Sequence[Message]) -> dict[str, int]:
+        """Where a subscriber was that got everything but these."""
+        marks = self._history.marks(name)
+        for message in reversed(messages):
+            marks[message.source] = message.sequence - 1
+        return marks
+
+    # What is asked.
+
+    def token(self, name: str) -> str:
+        """Where a subscriber is that got everything so far; empty without history."""
+        return token_of(self._history.marks(name)) if self._history.configured else ""
+
+    def _members(self, name: str, limit: int) -> tuple[list[str], int]:
+        topic = self._topics.get(name)
+        return (topic.listed(limit), len(topic)) if topic is not None else ([], 0)
+
+    @property
+    def pump(self) -> Pump:
+        """What it serves."""
+        return self._pump
+
+    def beat(self, now: float) -> None:
+        """From time to time: what is due, and what need not be remembered any more."""
+        self.bus.beat(now)
+        seen = self.bus.seen
+        for connection, floor in list(self._floors.items()):
+            left = {c: n for c, n in floor.items() if c in seen and n > seen[c]}
+            if left:
+                self._floors[connection] = left
+            else:
+                del self._floors[connection]
+        self._returning.beat()
+
+    def flush(self, row: RowWriter) -> None:
+        """Write the counters to the scoreboard."""
+        self.tally.flush(
+            row,
+            subscriptions=self._subscriptions,
+            topics=len(self._topics),
+            queued=self.bus.queued,
+        )

@@ -1,0 +1,84 @@
+"""How a worker joins the bus, and what the master has it publish."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from wssup import logs
+from wssup.channel import Received
+from wssup.messages import Message, Peers, Publish, PublishDone
+from wssup.server.topics.hub import Hub
+
+__all__ = ["Joining", "ends"]
+
+#: Seconds that the master may take to say who else there is.
+_GRACE: Final = 2.0
+#: Seconds for what the others have to say. The bus itself gives up earlier on one that is stopped.
+_PATIENCE: Final = 15.0
+
+
+class Joining:
+    """A worker's place on the bus.
+
+    :param post: tells the master.
+    """
+
+    def __init__(self, hub: Hub, post: Callable[[Message], None]) -> None:
+        self._hub = hub
+        self._post = post
+        self._linked = trio.Event()
+
+    def hear(self, received: Received) -> bool:
+        """A message of the master; whether it was about this."""
+        match received.message:
+            case Peers(serials=serials, more=more):
+                for serial, end in zip(serials, ends(received.descriptors), strict=True):
+                    self._hub.bus.link(serial, end)
+                if not more:
+                    self._linked.set()
+            case Publish() as order:
+                self._publish(order)
+            case _:
+                return False
+        return True
+
+    def _publish(self, order: Publish) -> None:
+        error = ""
+        try:
+            self._hub.publish(order.topic, order.data.decode() if order.text else order.data)
+        except (TypeError, ValueError) as problem:
+            error = str(problem)
+        subscribers = self._hub.bus.subscribers(order.topic)
+        self._post(PublishDone(order.question, subscribers, error))
+
+    async def linked(self) -> None:
+        """Wait until the other workers are known: what is published before that would not reach
+        their subscribers.
+        """
+        with trio.move_on_after(_GRACE) as patience:
+            await self._linked.wait()
+        if patience.cancelled_caught:
+            logs.get().warning("bus_not_linked", hint="the master did not say who else there is")
+
+    async def complete(self) -> None:
+        """Wait until the other workers have said what they are interested in, and sent their
+        history: else a client that comes back would be told that it cannot have what it missed.
+        """
+        joined = trio.Event()
+        with trio.move_on_after(_PATIENCE) as patience:
+            self._hub.bus.when_complete(joined.set)
+            await joined.wait()
+        if patience.cancelled_caught:
+            logs.get().warning("bus_incomplete", hint="a worker does not answer; see its log")
+
+
+def ends(descriptors: list[int]) -> list[socket.socket]:
+    """Ends of stream pairs that the master made."""
+    return [
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=descriptor)
+        for descriptor in descriptors
+    ]

@@ -1,0 +1,1 @@
+"""Topics: one message to many connections, on the bus between the workers of an instance."""

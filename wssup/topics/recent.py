@@ -1,0 +1,106 @@
+"""What came lately, for connections that are on their way to this worker. Pure.
+
+It is kept while a handoff is under way, whatever history is configured. A connection's record says
+up to which number of each node its old worker had processed; what came here above that is found
+without looking at anything else, since each node's messages of a topic lie in a lane of their own,
+in the order of their numbers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Mapping
+from operator import itemgetter
+from typing import Final, TypeAlias
+
+from wssup.topics.message import Message
+
+__all__ = ["SECONDS", "Recent"]
+
+#: How long a message is kept: far longer than a record is under way.
+SECONDS: Final = 60.0
+#: Bytes of memory that a message takes beside its data, about.
+COST: Final = 400
+
+_Lane: TypeAlias = "deque[tuple[int, Message]]"
+
+
+class Recent:
+    """The messages of the last minute, in lanes by topic and carrier.
+
+    :param size: bytes of memory, about; beyond it the oldest go first.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._most = size
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._size = 0
+        self._arrived = 0
+        self._lanes: dict[str, dict[int, _Lane]] = {}
+        self._order: deque[_Lane] = deque()
+        self._short: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        """Messages."""
+        return len(self._order)
+
+    def add(self, message: Message) -> None:
+        """Keep one more, which is the carrier's latest of this topic."""
+        carriers = self._lanes.get(message.topic)
+        if carriers is None:
+            carriers = self._lanes[message.topic] = {}
+        lane = carriers.get(message.carrier)
+        if lane is None:
+            lane = carriers[message.carrier] = deque()
+        self._arrived += 1
+        lane.append((self._arrived, message))
+        order = self._order
+        order.append(lane)
+        self._size += COST + len(message.data)
+        limit = message.at - SECONDS
+        while order and (self._size > self._most or order[0][0][1].at < limit):
+            self._drop()
+
+    def expire(self, now: float) -> None:
+        """Forget what is older than `SECONDS`."""
+        order = self._order
+        while order and order[0][0][1].at < now - SECONDS:
+            self._drop()
+
+    def _drop(self) -> None:
+        lane = self._order.popleft()
+        _, message = lane.popleft()
+        self._size -= COST + len(message.data)
+        self._short[message.carrier] = max(message.number, self._short.get(message.carrier, 0))
+        if not lane:
+            carriers = self._lanes[message.topic]
+            del carriers[message.carrier]
+            if not carriers:
+                del self._lanes[message.topic]
+
+    def since(
+        self, position: Mapping[int, int], topics: Collection[str], not_before: float
+    ) -> list[Message]:
+        """The messages of these topics above the position, in the order of arrival.
+
+        :param position: by carrier, the highest number that was processed; missing: none was.
+        :param not_before: the age, as ``Message.at``, from which on they are given.
+        """
+        found: list[tuple[int, Message]] = []
+        for topic in topics:
+            for carrier, lane in self._lanes.get(topic, {}).items():
+                floor = position.get(carrier, 0)
+                for entry in reversed(lane):
+                    if entry[1].number <= floor:
+                        break
+                    if entry[1].at >= not_before:
+                        found.append(entry)
+        found.sort(key=itemgetter(0))
+        return [message for _, message in found]
+
+    def covers(self, position: Mapping[int, int]) -> bool:
+        """Whether nothing above the position had to go for want of room or by age."""
+        return all(position.get(carrier, 0) >= n for carrier, n in self._short.items())
