@@ -21,8 +21,8 @@ from wssup.config.topics import Topics
 from wssup.scoreboard import ClosedReason, Counts, Scoreboard
 from wssup.server.loops.asyncio import AsyncioLoop
 from wssup.server.pump import Pump
-from wssup.server.topics.hub import Hub
 from wssup.server.styles import EventStyle, TaskStyle
+from wssup.server.topics.hub import Hub
 
 #: Seconds for everything in a test: ten times what a busy machine needs.
 PATIENCE = 20.0

@@ -46,19 +46,19 @@ class Commands:
     def topics(self, ws: Connection) -> tuple[str, ...]:
         return ws.topics
 
-    def publish(self, ws: Connection, topic: str, data: Any) -> None:
+    def publish(self, _: Connection, topic: str, data: Any) -> None:
         wssup.publish(topic, bytes(data) if isinstance(data, list) else data)
 
     def whisper(self, ws: Connection, topic: str, data: str) -> None:
         wssup.publish(topic, data, exclude=ws)
 
-    def count(self, ws: Connection, topic: str) -> int:
+    def count(self, _: Connection, topic: str) -> int:
         return wssup.subscribers(topic)
 
-    def position(self, ws: Connection, topic: str) -> str:
+    def position(self, _: Connection, topic: str) -> str:
         return wssup.position(topic)
 
-    def from_thread(self, ws: Connection, topic: str, data: str) -> None:
+    def from_thread(self, _: Connection, topic: str, data: str) -> None:
         thread = threading.Thread(target=wssup.publish, args=(topic, data))
         thread.start()
         thread.join()
