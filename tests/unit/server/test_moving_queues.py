@@ -167,6 +167,8 @@ async def test_who_does_not_listen_to_answers(tmp_path: Path) -> None:
     read already and not delivered move, and are answered in order.
     """
     answer = 4000
+    # Below half of the bound it is listened to again; the kernel takes some whenever it likes.
+    held_back = 8_192
 
     class Wordy(Plain):
         def on_connect(self, ws: Connection) -> None:
@@ -175,7 +177,7 @@ async def test_who_does_not_listen_to_answers(tmp_path: Path) -> None:
         def on_receive(self, ws: Connection, data: str | bytes) -> None:
             assert ws.send_nowait(numbered(int(data), "x" * answer))
 
-    settings = {"heartbeat": OFF, "outbound_bytes": 16_384}
+    settings = {"heartbeat": OFF, "outbound_bytes": 2 * held_back}
     async with (
         two(tmp_path, Wordy(), **settings) as both,
         await Peer.open(both.old, buffer=4096) as peer,
@@ -185,10 +187,10 @@ async def test_who_does_not_listen_to_answers(tmp_path: Path) -> None:
             await peer.send(words(start, start + 500))
             await everything_read()
             before = here.counts.messages_out
-            assert queued(here) >= 16_384
+            assert queued(here) > held_back
             assert await move(here, there) == 1
             await everything_read()
-            assert (queued(here), queued(there) >= 16_384) == (0, True)
+            assert (queued(here), queued(there) > held_back) == (0, True)
             assert here.counts.messages_out == before
             for n in range(start, start + 500):
                 expected = b"%d %s" % (n, b"x" * answer)
