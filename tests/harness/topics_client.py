@@ -116,7 +116,8 @@ class Client:
         self.may_speak = self.leaving = False
         self._address, self._book = address, book
         self._positions: dict[str, str] = {}
-        #: Streams heard since the last subscription to a topic without ``since``.
+        #: Streams heard since the last subscription to a topic without ``since``: such a one
+        #: knows nothing of the one before, nor of the worker that this had been in.
         self._since: dict[str, set[str]] = {}
         self._chance = random.Random(number)
         self.connect()
@@ -372,7 +373,7 @@ class Client:
             raise FaultError(f"{topic} {who} {number}, and it is not subscribed to that")
         last = self.heard.get((who, topic), 0)
         first = not self._strict(topic) and who not in self._since[topic]
-        if number <= last:
+        if number <= last and not first:
             raise FaultError(f"number {number} of {who} {topic} again, or late, after {last}")
         if number != last + 1 and not first:
             stream = self._book.streams[who, topic]

@@ -105,9 +105,6 @@ class Publisher(Node):
         held = self._held
         until = self._turn_ends()
         while held and not self._delivering:
-            if self._now() >= until and not anyway and self.watcher is not None:
-                self.watcher.soon(self._settle)
-                return
             entry = held[0]
             if isinstance(entry, Barrier):
                 if not anyway and entry.stands(self.seen, self._live):
@@ -126,6 +123,9 @@ class Publisher(Node):
             else:
                 self._held_bytes -= len(entry.data)
                 self._release(entry)
+                if self._now() >= until and held and not anyway and self.watcher is not None:
+                    self.watcher.soon(self._settle)
+                    return
 
     def gap(self) -> None:
         """Something that should have been published here is missing, nobody knows how much."""
