@@ -129,6 +129,8 @@ class Conn:
     got: list[tuple[Message, int]] = field(default_factory=list)
     runs: int = 0
     published: int = 0
+    #: The nodes at which it was, with how much it had published when it came.
+    path: list[tuple[int, int]] = field(default_factory=list)
     #: It answers each message of this topic with one of that, as plain hooks can.
     answers: tuple[str, str] | None = None
 
@@ -239,6 +241,7 @@ class Node:
     def resume(self, record: Record, sender: int) -> None:
         """Go on with a connection."""
         conn = record.conn
+        conn.path.append((conn.published, self.serial))
         self.conns[conn] = None
         conn.floor = self.bus.floor(record.position)
         if sender != self.serial:

@@ -280,8 +280,8 @@ class Driver(Checks):
 
         expired = node.bus._fences.expired
 
-        def expire(now: float) -> list[Waiting]:
-            found = expired(now)
+        def expire(now: float, patient: Callable[[Waiting], bool]) -> list[Waiting]:
+            found = expired(now, patient)
             self.expired.update(waiting.session for waiting in found)
             return found
 

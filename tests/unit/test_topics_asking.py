@@ -288,6 +288,31 @@ def test_a_history_that_does_not_come_is_waited_for_ten_seconds() -> None:
         a.close()
 
 
+def test_a_history_may_take_long_as_long_as_parts_come() -> None:
+    """Its deadline is one of each part."""
+    with net(0, buffer=4608) as found:
+        learners(found, 1)
+        a = found.nodes[1]
+        for number in range(400):
+            say(a, f"{number}" + "x" * 5000)
+        found.beat(0.1)
+        new = found.add()
+        told: list[str] = []
+        new.bus.when_complete(lambda: told.append("ready"))
+        before, waited = 0, 0
+        while not told and waited < 100:
+            # What is sent in so much time is a part or two.
+            while len(new.history._incoming) == before and not told:
+                for node in (a, new):
+                    node.watcher.turn()
+            before = len(new.history._incoming)
+            found.clock.now += 1.5
+            waited += 1
+            new.bus.beat(found.clock.now)
+        assert 10 < waited < 60
+        assert len(kept(new)[0]) == 400
+
+
 def test_who_has_nobody_older_is_ready_at_once() -> None:
     """Nodes that are young do not wait for each other."""
     with net(0) as found:

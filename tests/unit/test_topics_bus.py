@@ -359,3 +359,25 @@ def test_who_is_told_anew_keeps_what_its_mirrors_kept(three: Net) -> None:
     three.settle()
     assert session not in a.bus._sessions
     assert not a.bus._book._nodes[3].mirrors
+
+
+def test_packets_of_mirrors_come_before_complete(three: Net) -> None:
+    """A new link says what is mirrored before it says that all is said."""
+    _, b, c = three.nodes.values()
+    c.bus.take_from(b.serial, 77)
+    said = [type(packet) for packet in c.bus._news.greeting(0)]
+    assert said == [p.Greeting, p.Mirror]
+
+
+def test_what_is_wanted_is_said_before_the_end_of_a_session(three: Net) -> None:
+    """In one turn with it: nobody stops mirroring before it knows what is wanted instead."""
+    a, b, c = three.nodes.values()
+    c.bus.take_from(b.serial, 77)
+    three.settle()
+    told: list[type] = []
+    act = a.bus._act
+    a.bus._act = lambda peer, packet: (told.append(type(packet)), act(peer, packet))  # type: ignore[func-returns-value,method-assign]
+    c.bus.taken_from(b.serial, 77)
+    c.bus.subscribed("t", 1)
+    three.settle()
+    assert told.index(p.Interest) < told.index(p.Unmirror)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.topics_net import Conn, Net, Node, net
-from wssup.topics import packets as p
 
 
 @pytest.fixture
@@ -297,6 +296,29 @@ def test_a_node_that_does_not_answer_is_waited_for_two_seconds(three: Net) -> No
     assert ready == ["ready"]
 
 
+def test_a_node_that_is_only_slow_is_waited_for_longer(three: Net) -> None:
+    """As long as something comes of it, and half a minute at most."""
+    a, b, c = three.nodes.values()
+    b.bus.subscribed("t", 1)
+    three.settle()
+    _, ready = begin(three, b, c)
+    speaker = connect(a, 1)
+    waited = 0.0
+    while not ready and waited < 60:
+        three.clock.now += 0.5
+        waited += 0.5
+        # A publishes, and does not come to read what C has said.
+        a.publish(speaker, "t")
+        a.watcher.chores()
+        for node in (b, c):
+            node.bus.beat(three.clock.now)
+            node.watcher.turn()
+            node.watcher.turn()
+    assert 30 <= waited <= 33
+    assert b.log.count("bus_fence_timeout") == 1
+    assert len(b.got) > 50
+
+
 def test_two_senders_to_one_receiver_and_one_sender_to_two() -> None:
     """Sessions do not disturb each other; the end of one leaves the others' mirrors."""
     with net(4) as four:
@@ -376,11 +398,3 @@ def test_a_position_is_what_was_processed_and_a_floor_what_is_to_come(three: Net
     three.settle()
     assert b.bus.position()[1] == 2
     assert b.bus.floor(a.bus.position()) == {}
-
-
-def test_packets_of_mirrors_come_before_complete(three: Net) -> None:
-    """A new link says what is mirrored before it says that all is said."""
-    _, b, c = three.nodes.values()
-    c.bus.take_from(b.serial, 77)
-    said = [type(packet) for packet in c.bus._news.greeting(0)]
-    assert said == [p.Greeting, p.Mirror]

@@ -31,11 +31,13 @@ from wssup.topics.history import History
 from wssup.topics.knowing import Knowing
 from wssup.topics.message import Message
 from wssup.topics.node import LAST, Teller
+from wssup.topics.order import UTMOST
 from wssup.topics.peer import Peer, Watcher
 
 __all__ = ["FENCE_TIMEOUT", "Bus", "Teller", "Watcher"]
 
-#: Seconds after which connections move although a node has not said that it mirrors.
+#: Seconds after which connections move although a node has not said that it mirrors, if nothing
+#: comes of it.
 FENCE_TIMEOUT: Final = 2.0
 #: Seconds for which the number of a node that is gone is remembered, and what came is given again.
 _MEMORY: Final = 60.0
@@ -113,7 +115,15 @@ class Bus(Knowing):
         self._history.expire(now)
         self._tidy(now)
         self._settle()
-        for waiting in self._fences.expired(now):
+
+        def patient(waiting: Waiting) -> bool:
+            # It costs nobody anything to move a little later; what is lost is lost.
+            return now < waiting.deadline + UTMOST and any(
+                self._is_lively(serial, now)
+                for serial in self._fences.missing(waiting, self._peers, self._dead)
+            )
+
+        for waiting in self._fences.expired(now, patient):
             missing = self._fences.missing(waiting, self._peers, self._dead)
             self._log.warning(
                 "bus_fence_timeout",

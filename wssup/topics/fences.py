@@ -78,9 +78,12 @@ class Fences:
             del self._waiting[waiting.session]
         return found
 
-    def expired(self, now: float) -> list[Waiting]:
-        """The sessions that have waited for too long, and do no more."""
-        found = [w for w in self._waiting.values() if w.deadline <= now]
+    def expired(self, now: float, patient: Callable[[Waiting], bool]) -> list[Waiting]:
+        """The sessions that have waited for too long, and do no more.
+
+        :param patient: whether one waits on beyond its deadline.
+        """
+        found = [w for w in self._waiting.values() if w.deadline <= now and not patient(w)]
         for waiting in found:
             del self._waiting[waiting.session]
         return found

@@ -291,15 +291,21 @@ class Knowing(Publisher):
         self._teaching.begin(self._peers, self._now(), self.due)
 
     def _piece(self, peer: Peer, packet: p.History) -> None:
-        self._learning.piece(peer, packet)
+        self._learning.piece(peer, packet, self._now())
         self._look()
 
     def refill(self, peer: Peer) -> None:
         """A link has room: for what that node does not know, and for a part of the history."""
         super().refill(peer)
-        part = self._teaching.part(peer)
-        if part is not None:
-            peer.say_fixed(self.seen[self.serial], part)
+        if self._teaching.sends(peer):
+            # One part in each turn: the others are served in between.
+            if peer.is_fed:
+                peer.is_hungry = True
+                return
+            part = self._teaching.part(peer)
+            if part is not None:
+                peer.is_fed = True
+                peer.say_fixed(self.seen[self.serial], part)
 
     def _soon(self, chore: Callable[[], None]) -> None:
         if self.watcher is not None:

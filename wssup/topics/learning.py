@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Learning", "Teaching"]
 
-#: Seconds that a history may take to come, and that somebody who asks for it waits for what is
-#: still on its way.
+#: Seconds that each part of a history may take to come, and all of it, and that somebody who asks
+#: for it waits for what is still on its way.
 _PATIENCE: Final = 10.0
+_UTMOST: Final = 60.0
 _SHORT: Final = 2.0
 #: Bytes of a part, about.
 _PART: Final = 64 << 10
@@ -42,7 +43,7 @@ class Learning:
         self._covered: dict[int, int] = {}
         self._question = 0
         self._some = False
-        self._deadline = 0.0
+        self._deadline = self._utmost = 0.0
 
     def ask(self, peers: Mapping[int, Peer], seen: Mapping[int, int], now: float) -> None:
         """Ask the next one, if none is asked at the moment; older ones have greeted."""
@@ -68,15 +69,17 @@ class Learning:
         self._question += 1
         self._some = False
         self._deadline = now + _PATIENCE
+        self._utmost = now + _UTMOST
         # What is above these comes over the other links.
         upto = {serial: seen[serial] for serial in peers if serial in seen}
         self._asked.post(encode(HistoryWanted(self._question, upto)))
 
-    def piece(self, peer: Peer, piece: Piece) -> None:
+    def piece(self, peer: Peer, piece: Piece, now: float) -> None:
         """A part came."""
         if peer is not self._asked or piece.question != self._question:
             return
         self._some = True
+        self._deadline = min(now + _PATIENCE, self._utmost)
         messages = [
             Message(
                 entry.topic,
@@ -158,6 +161,10 @@ class Teaching:
         """A node is gone."""
         self._wanted.pop(peer, None)
         self._sending.pop(peer, None)
+
+    def sends(self, peer: Peer) -> bool:
+        """Whether a node is being sent a history."""
+        return peer in self._sending
 
     def part(self, peer: Peer) -> bytes | None:
         """The next part for a node, as a packet."""

@@ -15,7 +15,7 @@ from wssup.topics.history import History
 from wssup.topics.interest import Book
 from wssup.topics.message import Message
 from wssup.topics.news import News, Reader
-from wssup.topics.order import Barrier, Order
+from wssup.topics.order import PATIENCE, Barrier, Order
 from wssup.topics.peer import Peer, Watcher
 
 __all__ = ["LAST", "Node", "Teller"]
@@ -180,6 +180,7 @@ class Node:
         remembers = history.active
         received = 0
         now, until = self._now, self._turn_ends()
+        peer.heard = now()
         self._delivering = True
         try:
             while at < stop:
@@ -230,6 +231,11 @@ class Node:
 
     def _act(self, peer: Peer, packet: Any) -> None:
         """Act on a packet that is no message."""
+
+    def _is_lively(self, serial: int, now: float) -> bool:
+        """Whether a node is only slow: something of it came lately, or waits here to be read."""
+        peer = self._peers.get(serial)
+        return peer is not None and (peer.waits is not None or now - peer.heard < PATIENCE)
 
     def _turn_ends(self) -> float:
         """When it is the others' turn, for all links together."""

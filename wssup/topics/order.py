@@ -16,16 +16,18 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
-__all__ = ["PATIENCE", "Barrier", "Order"]
+__all__ = ["PATIENCE", "UTMOST", "Barrier", "Order"]
 
-#: Seconds after which nobody is waited for any more.
+#: Seconds after which nobody is waited for any more of whom nothing comes, and after which nobody
+#: is.
 PATIENCE: Final = 2.0
+UTMOST: Final = 30.0
 
 
 class Barrier(NamedTuple):
     """What comes behind it waits for a carrier's messages up to a number.
 
-    :ivar deadline: until when.
+    :ivar deadline: until when, if nothing comes of the carrier.
     """
 
     carrier: int
@@ -82,9 +84,15 @@ class Order(Generic[P]):
         self._known.pop(serial, None)
         self.told.pop(serial, None)
 
-    def go_on(self, seen: Mapping[int, int], live: Container[int], now: float) -> list[int]:
+    def go_on(
+        self,
+        seen: Mapping[int, int],
+        live: Container[int],
+        is_over: Callable[[Barrier], bool],
+    ) -> list[int]:
         """Let the links go on that have what they wait for, or have waited for too long.
 
+        :param is_over: whether a barrier that stands has been waited for too long.
         :returns: the carriers that were waited for in vain.
         """
         vain: list[int] = []
@@ -93,7 +101,7 @@ class Order(Generic[P]):
         for link in self.stalled:
             barrier = link.waits
             if barrier is not None and barrier.stands(seen, live):
-                if now < barrier.deadline:
+                if not is_over(barrier):
                     still.append(link)
                     continue
                 vain.append(barrier.carrier)

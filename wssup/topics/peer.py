@@ -2,9 +2,8 @@
 
 What waits is of three kinds. *Urgent* packets may overtake messages. *Messages* are bounded: when
 there are too many, the oldest go, and one `Lost` stands in their place. *Fixed* packets keep their
-place among the messages: each knows the number of the last message before it.
-
-All work is done in turns of the watcher, a bounded piece in each.
+place among the messages: each knows the number of the last message before it. All work is done in
+turns of the watcher, a bounded piece in each.
 """
 
 from __future__ import annotations
@@ -82,8 +81,9 @@ class Peer:
     :param bound: bytes of messages that may wait.
     :param reader: what it is told of this node.
     :ivar waits: the link is not read before the messages of a carrier have come up to a number.
-    :ivar greeted: the other end has said who it is.
-    :ivar complete: it has said all of its interest.
+    :ivar greeted: the other end has said who it is; ``complete``: and all of its interest.
+    :ivar heard: when something of it was last taken, by its owner's clock.
+    :ivar is_fed: it was given a piece of something long in this turn; ``is_hungry``: there is more.
     :ivar met: this node's number in the other end's greeting.
     """
 
@@ -105,7 +105,10 @@ class Peer:
         "counts",
         "fixed",
         "greeted",
+        "heard",
         "is_due",
+        "is_fed",
+        "is_hungry",
         "keeper",
         "lost",
         "lost_number",
@@ -143,6 +146,7 @@ class Peer:
         self.greeted = self.complete = self.closed = False
         self.keeper = self.remembers = False
         self.met = 0
+        self.heard = 0.0
         self.waits: Barrier | None = None
         # To send. `messages` and `size` are written by the bus for each message.
         self.messages: deque[tuple[int, bytes]] = deque()
@@ -152,7 +156,7 @@ class Peer:
         self.other = 0
         self.lost = 0
         self.lost_number = 0
-        self.is_due = False
+        self.is_due = self.is_fed = self.is_hungry = False
         self._chunk: bytes | memoryview = b""
         self._broken = False
         # Read.
@@ -167,8 +171,7 @@ class Peer:
 
     def post(self, frame: bytes) -> None:
         """Queue a packet that may overtake messages."""
-        self.urgent.append(frame)
-        self.other += len(frame)
+        self.say(frame)
         self._owner.due(self)
 
     def say(self, frame: bytes) -> None:
@@ -183,8 +186,7 @@ class Peer:
 
     def post_fixed(self, number: int, frame: bytes) -> None:
         """Queue a packet after the message of this number."""
-        self.fixed.append((number, frame))
-        self.other += len(frame)
+        self.say_fixed(number, frame)
         self._owner.due(self)
 
     def shed(self) -> None:
@@ -215,11 +217,14 @@ class Peer:
     def _flush(self) -> None:
         """Send what the kernel takes, up to a turn's worth."""
         owner = self._owner
+        self.is_fed = self.is_hungry = False
         left = _TURN
         while not self._broken and not self.closed:
             chunk = self._chunk or self._next()
             if not chunk:
                 self._want(_IN)
+                if self.is_hungry:
+                    owner.due(self)
                 return
             if left <= 0:
                 self._chunk = chunk

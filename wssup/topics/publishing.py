@@ -5,7 +5,7 @@ from __future__ import annotations
 from wssup.topics import packets as p
 from wssup.topics.message import Message
 from wssup.topics.node import Node
-from wssup.topics.order import PATIENCE, Barrier
+from wssup.topics.order import PATIENCE, UTMOST, Barrier
 
 __all__ = ["Publisher"]
 
@@ -108,7 +108,7 @@ class Publisher(Node):
             entry = held[0]
             if isinstance(entry, Barrier):
                 if not anyway and entry.stands(self.seen, self._live):
-                    if self._now() < entry.deadline:
+                    if not self._in_vain(entry):
                         return
                     self._log.warning("bus_order_given_up", node=entry.carrier)
                 held.popleft()
@@ -184,11 +184,18 @@ class Publisher(Node):
     def _barrier(self, carrier: int, number: int) -> Barrier:
         return Barrier(carrier, number, self._now() + PATIENCE)
 
+    def _in_vain(self, barrier: Barrier) -> bool:
+        """Whether something is waited for too long."""
+        now = self._now()
+        if now < barrier.deadline:
+            return False
+        return now >= barrier.deadline + UTMOST or not self._is_lively(barrier.carrier, now)
+
     def _settle(self) -> None:
         """Somebody may have got what it waits for."""
         for _ in range(2):
             if self._order.stalled:
-                for carrier in self._order.go_on(self.seen, self._live, self._now()):
+                for carrier in self._order.go_on(self.seen, self._live, self._in_vain):
                     self._log.warning("bus_order_given_up", node=carrier)
             if self._held:
                 self._drain()
