@@ -416,3 +416,22 @@ def test_without_a_service_manager(launch: Launch) -> None:
     closed = launch(None, name="closed", environment={"LISTEN_FDS": "2"})
     closed.running()
     assert not closed.events("descriptor_dropped")
+
+
+def test_a_reload_by_signal(manager: ServiceManager, launch: Launch) -> None:
+    """A HUP is told like any reload, as Type=notify-reload wants it. One that is refused because
+    another is under way is told as begun, and over when that is.
+    """
+    instance = launch(manager)
+    manager.wait("READY")
+    instance.hold_import()
+    instance.signal(signal.SIGHUP)
+    manager.wait("RELOADING")
+    instance.signal(signal.SIGHUP)
+    manager.wait("RELOADING", count=2)
+    assert len(manager.told("READY")) == 1
+    first, second = (int(d["MONOTONIC_USEC"]) for d in manager.told("RELOADING"))
+    assert first < second
+    instance.let_import()
+    manager.wait("READY", count=2)
+    assert len(instance.events("reload_done")) == 1

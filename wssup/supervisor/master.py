@@ -367,6 +367,8 @@ class Master:
                 self._obey(number)
             except CommandError as error:
                 self._log.warning("signal_refused", reason=error.message)
+                if number == signal.SIGHUP:
+                    self.reporting.not_reloading()
 
     def _obey(self, number: int) -> None:
         match number:

@@ -63,6 +63,15 @@ class Reporting:
             ("STATUS", self._status()),
         )
 
+    def not_reloading(self) -> None:
+        """A reload was asked for by signal and cannot be. Who asked waits for its end, which is the
+        end of the one under way, if there is one.
+        """
+        if self._master.state in {InstanceState.RUNNING, InstanceState.RELOADING}:
+            self.reloading()
+            if self._master.reloading is None:
+                self.ready()
+
     def stopping(self) -> None:
         """The end begins."""
         self._notifier.tell(("STOPPING", 1), ("STATUS", self._status()))
