@@ -25,6 +25,8 @@ from tests.harness.machine import Machine
 ROOT = Path(__file__).parents[2]
 SYSTEM_PYTHON = "/usr/bin/python3"
 WSSUP = "/opt/wssup/bin/wssup"
+#: How people install commands.
+TOOLS = ("pip", "pipx", "uv")
 
 pytestmark = [
     pytest.mark.skipif(bool(machines.obstacle()), reason=f"{machines.obstacle()} (tests/skips.md)"),
@@ -83,12 +85,15 @@ app = App()
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this source, and those that it needs, for the system's Python."""
+    """The wheel of this source and those that it needs, for the system's Python; and the tools by
+    which people install commands.
+    """
     home = tmp_path_factory.mktemp("wheels")
     subprocess.run([SYSTEM_PYTHON, "-m", "venv", str(home / "venv")], check=True)
     done = subprocess.run(
         [str(home / "venv/bin/pip"), "wheel", "--quiet", "--disable-pip-version-check",
-         "-c", str(ROOT / "constraints.txt"), "-w", str(home / "wheels"), str(ROOT)],
+         "-c", str(ROOT / "constraints.txt"), "-w", str(home / "wheels"),
+         str(ROOT), *TOOLS],
         capture_output=True,
         text=True,
         check=False,
@@ -502,6 +507,47 @@ def test_a_low_port(service: Service) -> None:
         if x.startswith("CapEff:")
     ]
     assert int(line.split()[1], 16) == 1 << 10
+
+
+@pytest.mark.parametrize(
+    ("tool", "place"),
+    [("pipx", "/opt/pipx/venvs/wssup/bin/wssup"), ("uv", "/opt/uv/wssup/bin/wssup")],
+)
+def test_a_wheel_installed_as_a_command(machine: Machine, tool: str, place: str) -> None:
+    """Installed with pipx or uv, where all users can reach it, the command on the path writes units
+    that start what it links to.
+    """
+    wheels = "/run/shared"
+    machine.run(SYSTEM_PYTHON, "-m", "venv", "/opt/tools")
+    machine.run("/opt/tools/bin/pip", "install", "--no-index", "--find-links", wheels, tool)
+    if tool == "pipx":
+        install = (
+            "env", "PIP_NO_INDEX=1", f"PIP_FIND_LINKS={wheels}",
+            f"PIPX_DEFAULT_PYTHON={SYSTEM_PYTHON}",
+            "/opt/tools/bin/pipx", "install", "--global", "--backend", "pip", "wssup",
+        )  # fmt: skip
+    else:
+        install = (
+            "env", "UV_TOOL_DIR=/opt/uv", "UV_TOOL_BIN_DIR=/usr/local/bin",
+            "/opt/tools/bin/uv", "tool", "install", "--offline", "--no-index", "--no-cache",
+            "--find-links", wheels, "--python", SYSTEM_PYTHON, "wssup",
+        )  # fmt: skip
+    machine.run(*install, timeout=120)
+    service = Service(machine)
+    try:
+        machine.run("/usr/local/bin/wssup", "systemd", "install")
+        unit = machine.run("cat", "/etc/systemd/system/wssup@.service").stdout
+        assert f"\nExecStart={place} serve " in unit
+        service.systemctl("start")
+        inside(machine, lambda: said(service.url, "who", " 1 1"))
+        service.systemctl("reload")
+        service.systemctl("stop")
+    finally:
+        machine.run("systemctl", "stop", service.unit)
+        machine.run(WSSUP, "systemd", "uninstall")
+        machine.run(
+            "sh", "-c", "rm -rf /opt/tools /opt/pipx /opt/uv /usr/local/bin/wssup /srv/shop"
+        )
 
 
 def test_a_program_that_the_user_cannot_reach(machine: Machine) -> None:
