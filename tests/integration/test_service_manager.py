@@ -4,6 +4,7 @@ it leaves there and takes back.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -435,3 +436,22 @@ def test_a_reload_by_signal(manager: ServiceManager, launch: Launch) -> None:
     instance.let_import()
     manager.wait("READY", count=2)
     assert len(instance.events("reload_done")) == 1
+
+
+def test_everybody_is_told_to_stop(manager: ServiceManager, launch: Launch) -> None:
+    """A service manager signals all processes at a stop, and may do so again and again: workers end
+    in order, whatever moment of their end it meets, and so does the master.
+    """
+    instance = launch(manager, drain_window=0.1, workers=4)
+    for count in range(1, 4):
+        manager.wait("READY", count=count)
+        workers = set(instance.workers().values())
+        family = processes.descendants(instance.pid)
+        instance.signal(signal.SIGTERM)
+        while any(processes.alive(pid) for pid in workers):
+            for pid in family:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+        assert instance.exited() == 0
+        assert "ExceptionGroup" not in instance.logged()
+        instance.restarted()
