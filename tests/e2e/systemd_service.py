@@ -48,6 +48,11 @@ class App:
         elif data == "count":
             ws.state["count"] = ws.state.get("count", 0) + 1
             ws.send_nowait(f"{ws.state['count']} {wssup.current_worker().generation}")
+        elif data == "subscribe":
+            ws.subscribe("news")
+            ws.send_nowait("subscribed")
+        elif data == "publish":
+            wssup.publish("news", "to all")
         elif data == "features":
             ws.send_nowait(features())
         else:
@@ -247,6 +252,11 @@ def test_install_start_status(started: Service) -> None:
 
     async def scenario() -> None:
         assert await ask(started.url, "features") == "all"
+        async with many(started.url, 20) as people:
+            await everybody(people, "subscribe", "subscribed")
+            await people[0].send_message("publish")
+            with trio.fail_after(60):
+                assert {await ws.get_message() for ws in people} == {"to all"}
         async with connected(started.url):
             await aside(started.wait, "StatusText", "gen 1: 2/2 ready, 1 connections")
 
@@ -373,7 +383,7 @@ def test_a_restart_with_a_socket_unit(service: Service, lines: int) -> None:
 
     async def scenario() -> None:
         assert (await ask(service.url, "who")).endswith(" 1 1")
-        assert service.show("ActiveState") == "active"
+        await aside(service.wait, "ActiveState", "active")
         async with prober(service.url, 4) as probing:
             await probing.rounds(40)
             assert {a.split()[0] for a in probing.answers} == {"0", "1"}
