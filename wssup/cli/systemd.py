@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: What a hardened service may be exposed to (systemd-analyze security).
 _EXPOSURE = 1.5
+
+#: systemd's "User/Group Name Syntax", the strict kind.
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 
 _HELP = """\
 Run wssup as a systemd service: one instance per application.
@@ -204,7 +208,12 @@ def _choices(prefix: Path, instance: str, given: dict[str, Any]) -> tuple[Choice
     config_file = given["config_file"]
     if instance and config_file is None:
         config_file = str(prefix / "etc/wssup" / f"{instance}.toml")
-    loaded = load_instance({}, config_file)
+    # The name is checked as every name is: it becomes part of paths.
+    loaded = load_instance({"name": instance} if instance else {}, config_file)
+    group = given["group"] or given["user"]
+    for name in (given["user"], group):
+        if _USER.fullmatch(name) is None:
+            raise UserError(f"{name!r} is no name of a user or group", "see useradd(8)")
     program = (given["program"],) if given["program"] is not None else installer.program()
     if not program[0].startswith("/"):
         raise UserError(f"--program {program[0]}: not an absolute path", "begin it with a slash")
@@ -213,7 +222,7 @@ def _choices(prefix: Path, instance: str, given: dict[str, Any]) -> tuple[Choice
         settings=loaded.settings,
         paths=_paths(program, loaded, own=given["program"] is None),
         user=given["user"],
-        group=given["group"] or given["user"],
+        group=group,
         nofile=given["nofile"],
     )
     return choices, _workers(loaded)

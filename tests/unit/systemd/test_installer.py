@@ -128,6 +128,11 @@ def test_mistakes(tmp_path: Path) -> None:
     assert "not an absolute path" in said
     said = wssup("install", "--prefix", str(tmp_path), WSSUP_WORKERS="none", status=2)
     assert "workers = 'none'" in said
+    for name in ("../shop", "a b", "%i"):
+        said = wssup("show", "--instance", name, status=2)
+        assert "--name" in said or "no such file" in said
+        said = wssup("install", "--prefix", str(tmp_path), "--user", name, status=2)
+        assert "is no name of a user" in said
     assert "nothing is installed" in wssup("verify", "--prefix", str(tmp_path), status=1)
     (tmp_path / "file").touch()
     assert "Not a directory" in wssup("install", "--prefix", str(tmp_path / "file"), status=1)
