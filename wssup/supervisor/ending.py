@@ -31,11 +31,13 @@ class Ending:
     """How an instance ends.
 
     :ivar status: the exit status it will have.
+    :ivar ends_by: when that is, at the latest (``trio.current_time()``).
     :ivar finished: nothing is left of it but the master.
     """
 
     def __init__(self, master: Master) -> None:
         self.status = 0
+        self.ends_by = 0.0
         self.finished = trio.Event()
         self._master = master
         self._grace = 0.0
@@ -93,6 +95,7 @@ class Ending:
         self._log.info("stopping", how=how, seconds=order.timeout, active=active)
         master.give_up()
         self._grace = order.timeout
+        self.ends_by = trio.current_time() + order.timeout + 2 * _END_GRACE
         master.fleet.stop(order)
         if first:
             master.nursery.start_soon(self._close_listeners)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from wssup.scoreboard import InstanceState
 from wssup.supervisor.slots import State
 
-__all__ = ["ENDING", "Notifier", "address_of", "lines", "progresses", "status_line"]
+__all__ = ["ENDING", "Notifier", "address_of", "lines", "progresses", "status_line", "wants_time"]
 
 #: Seconds that the service manager gets to make room for what must not be lost.
 _PATIENCE = 1.0
@@ -66,6 +66,15 @@ def progresses(
         return True
     replaced = state is InstanceState.RELOADING
     return looked_ago <= patience and (replaced or any(slot not in _LOST for slot in slots))
+
+
+def wants_time(state: InstanceState, *, progress: bool, left: float) -> bool:
+    """Whether to ask for more time: a reload takes as long as connections move; an end has a
+    deadline of its own, which is ``left`` seconds away.
+    """
+    if state in ENDING:
+        return left > 0
+    return state is InstanceState.RELOADING and progress
 
 
 class Notifier:

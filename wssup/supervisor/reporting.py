@@ -15,7 +15,7 @@ import trio
 from wssup import logs
 from wssup.scoreboard import InstanceState
 from wssup.supervisor.manager import Manager
-from wssup.supervisor.notify import ENDING, progresses, status_line
+from wssup.supervisor.notify import ENDING, progresses, status_line, wants_time
 
 if TYPE_CHECKING:
     from wssup.supervisor.master import Master
@@ -31,7 +31,6 @@ _EXTENSION = 3 * _TURN
 _LOOK_PATIENCE = 10.0
 #: Of the watchdog's time: after so much of it a master that hangs shows in the log where it does.
 _SHOW_AT = 0.9
-_WAITING = ENDING | {InstanceState.RELOADING}
 
 
 class Reporting:
@@ -98,7 +97,7 @@ class Reporting:
         if self._watchdog and now >= self._beat_due:
             self._beat_due = now + max(_GAP, self._watchdog / 2 - 2 * _GAP)
             self._beat(self._watchdog, alive=alive)
-        if master.state in _WAITING and alive:
+        if wants_time(master.state, progress=alive, left=master.ending.ends_by - now):
             self._notifier.tell(("EXTEND_TIMEOUT_USEC", int(_EXTENSION * 1e6)), lossy=True)
         status = self._status()
         # Who is ready is news at once; how many are connected is not.

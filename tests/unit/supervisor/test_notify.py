@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wssup.scoreboard import InstanceState
-from wssup.supervisor.notify import Notifier, address_of, lines, progresses, status_line
+from wssup.supervisor.notify import Notifier, address_of, lines, progresses, status_line, wants_time
 from wssup.supervisor.slots import State
 
 
@@ -74,6 +74,27 @@ def test_progress(
 ) -> None:
     """A master that serves makes progress while it looks at its workers and has some, or will."""
     assert progresses(state, slots, looked_ago=looked_ago, patience=10.0) is progress
+
+
+@pytest.mark.parametrize(
+    ("state", "progress", "left", "wanted"),
+    [
+        (InstanceState.RUNNING, True, 0.0, False),
+        (InstanceState.STARTING, True, 0.0, False),
+        (InstanceState.RELOADING, True, 0.0, True),
+        (InstanceState.RELOADING, False, 0.0, False),
+        (InstanceState.STOPPING, True, 1.0, True),
+        (InstanceState.DRAINING, False, 1.0, True),
+        (InstanceState.STOPPING, True, -1.0, False),
+    ],
+)
+def test_when_time_is_asked_for(
+    state: InstanceState, left: float, *, progress: bool, wanted: bool
+) -> None:
+    """Time is asked for while connections are waited for: in a reload that gets on, and at the end
+    until its own deadline.
+    """
+    assert wants_time(state, progress=progress, left=left) is wanted
 
 
 @pytest.mark.parametrize("abstract", [True, False])
