@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.harness import processes
+from tests.harness import processes, skips
 from tests.harness.instance import Instance
 
 # A busy machine takes its time: how long an example takes says nothing about the claim.
@@ -18,6 +18,18 @@ settings.load_profile("busy")
 
 #: Lines of an instance's log that a failing test shows.
 _SHOWN = 200
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A skip that is not in the committed list is a failure."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and not skips.is_allowed(item.nodeid):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, which tests/skips.md does not allow"
+    return report
 
 
 @pytest.fixture(autouse=True, scope="session")

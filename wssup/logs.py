@@ -1,4 +1,5 @@
-"""Log events: one name per fact, its details as fields; pretty on a terminal, JSON lines elsewhere.
+"""Log events: one name per fact, its details as fields; pretty on a terminal, JSON lines elsewhere,
+and as systemd's journal wants it there (journal.py).
 
 A line up to PIPE_BUF (4096 bytes) is written with one write(2), so lines of several processes do
 not mix; longer ones, with tracebacks, may. What the application
@@ -9,11 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+
+from wssup import journal
 
 __all__ = ["Log", "bind", "configure", "get", "is_debug", "is_pretty", "show"]
 
@@ -30,6 +34,14 @@ _LEVELS = {
 def is_pretty(form: str) -> bool:
     """Whether ``log_format`` means lines for people: ``auto`` asks whether stderr is a terminal."""
     return form == "pretty" or (form == "auto" and sys.stderr.isatty())
+
+
+def _is_journal() -> bool:
+    """Whether stderr goes to systemd's journal."""
+    try:
+        return journal.is_output(os.environ, sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def configure(level: str, form: str) -> None:
@@ -51,6 +63,13 @@ def configure(level: str, form: str) -> None:
                 exception_formatter=structlog.dev.plain_traceback,
             )
         )
+    elif _is_journal():
+        shared += [
+            structlog.processors.format_exc_info,
+            structlog.processors.UnicodeDecoder(),
+            _event_first,
+            journal.Renderer(as_json=form == "json"),
+        ]
     else:
         shared += [
             structlog.processors.format_exc_info,

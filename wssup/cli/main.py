@@ -23,6 +23,7 @@ __all__ = ["COMMANDS", "group", "main"]
 
 COMMANDS: Final = (
     *("serve", "status", "reload", "scale", "rebalance", "drain", "stop", "publish", "config"),
+    "systemd",
 )
 """The subcommands, in the order of the help."""
 

@@ -117,9 +117,11 @@ class _Worker:
         began = time.monotonic()
         for address, descriptor in self._start.listeners.items():
             self._accepting.add((self._start.fork.slot, address), descriptor)
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        # The receiver outlives the task that listens to it: one that is closed while a signal comes
+        # has nothing to give to who waits.
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 nursery.start_soon(self._take_signals, signals)
                 self._post(Hello(PROTOCOL, os.getpid()))
                 nursery.start_soon(self._obey_master)

@@ -31,11 +31,13 @@ class Ending:
     """How an instance ends.
 
     :ivar status: the exit status it will have.
+    :ivar ends_by: when that is, at the latest (``trio.current_time()``).
     :ivar finished: nothing is left of it but the master.
     """
 
     def __init__(self, master: Master) -> None:
         self.status = 0
+        self.ends_by = 0.0
         self.finished = trio.Event()
         self._master = master
         self._grace = 0.0
@@ -45,14 +47,16 @@ class Ending:
         """Close every connection with 1001 and end; returns the deadline in seconds."""
         settings = self._master.settings
         if fast:
-            order = Drain(GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT, final=True)
+            order = Drain(
+                GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT, final=self._final
+            )
         else:
             order = Drain(
                 GOING_AWAY,
                 "server stops",
                 settings.drain_window,
                 settings.drain_timeout,
-                final=True,
+                final=self._final,
             )
         self._begin(order, InstanceState.STOPPING, how="fast" if fast else "graceful")
         return order.timeout
@@ -63,7 +67,7 @@ class Ending:
         """
         settings = self._master.settings
         timeout = over + max(1.0, settings.drain_timeout - settings.drain_window)
-        order = Drain(SERVICE_RESTART, "server drains", over, timeout, final=True)
+        order = Drain(SERVICE_RESTART, "server drains", over, timeout, final=self._final)
         self._begin(order, InstanceState.DRAINING, how="drain")
         return timeout
 
@@ -72,29 +76,39 @@ class Ending:
         self._log.error("cannot_start", reason=reason, exception=traceback or None)
         self.status = 1
         self._begin(
-            Drain(GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT, final=True),
+            Drain(GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT, final=self._final),
             InstanceState.STOPPING,
             how="failed",
         )
+
+    @property
+    def _final(self) -> bool:
+        """Whether nobody comes after us who would serve what waits in the queues."""
+        return not self._master.listeners.held
 
     def _begin(self, order: Drain, state: InstanceState, *, how: str) -> None:
         master = self._master
         first = not master.fleet.stopping
         master.state = state
+        master.reporting.stopping()
         active = master.scoreboard.snapshot().total.active
         self._log.info("stopping", how=how, seconds=order.timeout, active=active)
         master.give_up()
         self._grace = order.timeout
+        self.ends_by = trio.current_time() + order.timeout + 2 * _END_GRACE
         master.fleet.stop(order)
         if first:
             master.nursery.start_soon(self._close_listeners)
             master.nursery.start_soon(self._finish)
 
     async def _close_listeners(self) -> None:
-        """Once nobody accepts any more, new clients are to be refused, not to wait in a queue."""
+        """Once nobody accepts any more, new clients are to be refused, not to wait in a queue; but
+        where the service manager holds the listeners they wait for the next master.
+        """
         listeners = self._master.listeners
         for address in listeners.addresses.values():
-            address.refuse_new()
+            if not address.held:
+                address.refuse_new()
         # The workers empty the queues before they close their copies.
         await trio.sleep(CLOSING)
         listeners.close_all()

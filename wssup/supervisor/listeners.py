@@ -24,12 +24,15 @@ from wssup import logs
 from wssup.config.addresses import TcpAddress, UnixAddress, parse_bind
 from wssup.errors import ListenError
 from wssup.procinfo import describe_listener
-from wssup.supervisor.steering import Instruction, program
+from wssup.supervisor.activation import Matching, check_kept
+from wssup.supervisor.fdstore import Store
+from wssup.supervisor.steering import Instruction, folded, program
 
-__all__ = ["Address", "Listeners"]
+__all__ = ["Address", "Listeners", "effective"]
 
 #: <asm-generic/socket.h>; the socket module lacks them.
 _SO_ATTACH_FILTER = 26
+_SO_DETACH_FILTER = 27
 _SO_ATTACH_REUSEPORT_CBPF = 51
 #: Drops segments that open a connection (SYN without ACK, in byte 13 of the TCP header) and passes
 #: all others.
@@ -59,11 +62,42 @@ def _attach(sock: socket.socket, option: int, code: Sequence[Instruction]) -> No
     )
 
 
+def _resolved(text: str, where: TcpAddress) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    """What to bind for an address."""
+    try:
+        found = socket.getaddrinfo(
+            where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except socket.gaierror as error:
+        raise ListenError(
+            f"bind address {text}: {where.host!r} cannot be resolved ({error.strerror})",
+            "write an IP address, or [::] for all",
+        ) from None
+    # A name may stand for several addresses; one bind is one address.
+    family, _, _, _, target = min(found, key=lambda f: f[0] != socket.AF_INET)
+    return family, target
+
+
+def effective(text: str) -> str:
+    """The address that a bind means, its name resolved, as a socket of it tells.
+
+    :raises ListenError: if it cannot be resolved.
+    """
+    where = parse_bind(text)
+    if isinstance(where, UnixAddress):
+        return str(where)
+    _, target = _resolved(text, where)
+    return str(TcpAddress(target[0], target[1]))
+
+
 class Address:
     """One bind address and its listeners.
 
     :ivar text: as configured; what the address is known by.
     :ivar shared: one listener serves all slots (unix sockets have no SO_REUSEPORT groups).
+    :ivar activated: its listeners are a socket unit's, and are as many as they are: all slots share
+        them.
+    :ivar kept: how many of its listeners the service manager's fd store has.
     :ivar retirement: its linger, if a reload removed it; it is served until that is over.
     """
 
@@ -73,6 +107,8 @@ class Address:
         self.shared = isinstance(self.where, UnixAddress)
         self.retirement: trio.CancelScope | None = None
         self.listening = 0
+        self.activated = False
+        self.kept = 0
         self._sockets: list[socket.socket] = []
         self._inode: tuple[int, int] | None = None
         self._family = socket.AF_UNIX
@@ -99,12 +135,42 @@ class Address:
         for _ in range(slots):
             self._bind_tcp(v6_alone=v6_alone)
 
+    def take(self, descriptors: Sequence[int], backlog: int, *, activated: bool) -> None:
+        """Own listeners that listen already: those of an earlier master of this service, in slot
+        order, or those of a socket unit.
+
+        :raises ListenError: if the address cannot be resolved any more.
+        """
+        self.activated = activated
+        for descriptor in descriptors:
+            sock = socket.socket(fileno=descriptor)
+            self._sockets.append(sock)
+            sock.setblocking(False)
+            if isinstance(self.where, TcpAddress):
+                self._configure(sock)
+            with contextlib.suppress(OSError):
+                # An earlier master may have been about to close it.
+                sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+            sock.listen(backlog)
+        self.listening = len(self._sockets)
+        self.kept = 0 if activated else self.listening
+        if isinstance(self.where, TcpAddress):
+            self._resolve(self.where)
+            self.shared = activated and len(self._sockets) == 1
+        elif not activated:
+            self._note_file(self.where.path)
+
+    @property
+    def held(self) -> bool:
+        """Whether the listeners stay open when the master closes its own."""
+        return self.activated or 0 < self.kept == self.listening
+
     def extend(self, slots: int, backlog: int) -> None:
         """Have listeners for ``slots`` slots, listening.
 
         :raises ListenError: as :meth:`bind`; others can bind what does not listen yet.
         """
-        while not self.shared and len(self._sockets) < slots:
+        while not self.shared and not self.activated and len(self._sockets) < slots:
             self._bind_tcp(v6_alone=bool(self._v6_only()))
         for sock in self._sockets[self.listening :]:
             try:
@@ -115,18 +181,29 @@ class Address:
 
     def fileno(self, slot: int) -> int:
         """The listener of a slot."""
-        return self._sockets[0 if self.shared else slot].fileno()
+        return self._sockets[slot % len(self._sockets) if self._divided else slot].fileno()
+
+    @property
+    def _divided(self) -> bool:
+        """Whether slots share listeners."""
+        return self.shared or self.activated
 
     def steer(self, shares: Sequence[int]) -> None:
         """Give new connections to slots in proportion to ``shares``.
 
         :raises OSError: if the kernel has no SO_ATTACH_REUSEPORT_CBPF (before 4.5).
         """
-        if not self.shared:
-            _attach(self._sockets[0], _SO_ATTACH_REUSEPORT_CBPF, program(shares[: self.listening]))
+        if self.shared:
+            return
+        mine = folded(shares, self.listening) if self.activated else shares[: self.listening]
+        _attach(self._sockets[0], _SO_ATTACH_REUSEPORT_CBPF, program(mine))
 
     def refuse_new(self) -> None:
-        """Let no further connection begin; those in flight can still be accepted."""
+        """Let no further connection begin; those in flight can still be accepted. The sockets of a
+        socket unit are not ours to close.
+        """
+        if self.activated:
+            return
         self._remove_file()
         for sock in self._sockets:
             if not self.shared:
@@ -135,10 +212,17 @@ class Address:
                     _attach(sock, _SO_ATTACH_FILTER, _NO_NEW)
 
     def close(self) -> None:
-        """Close the master's copies, and remove a unix socket's file if it is still ours."""
+        """Close the master's copies, and remove a unix socket's file if it is still ours and nobody
+        holds the socket.
+        """
         for sock in self._sockets:
             sock.close()
-        self._remove_file()
+        if not self.held:
+            self._remove_file()
+
+    def descriptors(self) -> list[int]:
+        """Those of all listeners, in slot order."""
+        return [sock.fileno() for sock in self._sockets[: self.listening]]
 
     def _remove_file(self) -> None:
         if isinstance(self.where, UnixAddress) and self._inode is not None:
@@ -149,17 +233,7 @@ class Address:
             self._inode = None
 
     def _resolve(self, where: TcpAddress) -> None:
-        try:
-            found = socket.getaddrinfo(
-                where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
-        except socket.gaierror as error:
-            raise ListenError(
-                f"bind address {self.text}: {where.host!r} cannot be resolved ({error.strerror})",
-                "write an IP address, or [::] for all",
-            ) from None
-        # A name may stand for several addresses; one bind is one address.
-        self._family, _, _, _, self._target = min(found, key=lambda f: f[0] != socket.AF_INET)
+        self._family, self._target = _resolved(self.text, where)
 
     def _v6_only(self) -> int:
         if self._family != socket.AF_INET6:
@@ -178,9 +252,7 @@ class Address:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for level, option, value in _KEEPALIVE:
-                sock.setsockopt(level, option, value)
+            self._configure(sock)
             if self._family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6_alone))
             if not first:
@@ -193,6 +265,12 @@ class Address:
             sock.close()
             raise self._refused(error) from error
         self._sockets.append(sock)
+
+    def _configure(self, sock: socket.socket) -> None:
+        """What connections inherit."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for level, option, value in _KEEPALIVE:
+            sock.setsockopt(level, option, value)
 
     def _bind_unix(self, path: str, mode: int) -> None:
         try:
@@ -211,9 +289,12 @@ class Address:
         except OSError as error:
             sock.close()
             raise self._refused(error) from error
+        self._note_file(path)
+        self._sockets.append(sock)
+
+    def _note_file(self, path: str) -> None:
         found = Path(path).lstat()
         self._inode = (found.st_dev, found.st_ino)
-        self._sockets.append(sock)
 
     def _clear_the_way(self, path: str) -> None:
         """Remove the socket file of an instance that is dead, and of no other."""
@@ -260,15 +341,50 @@ class Listeners:
     :param backlog: the accept queue asked for (listen(2)); the kernel cuts it to
         net.core.somaxconn.
     :param mode: permissions of unix sockets.
+    :param store: where listeners outlive the master.
     """
 
-    def __init__(self, *, backlog: int, mode: int) -> None:
+    def __init__(self, *, backlog: int, mode: int, store: Store | None = None) -> None:
         self.addresses: dict[str, Address] = {}
         self.slots = 0
         self.shares: tuple[int, ...] = ()
         self._backlog = backlog
         self._mode = mode
+        self._store = store
         self._warned = False
+
+    @property
+    def held(self) -> bool:
+        """Whether listeners stay open when the master closes its own."""
+        return any(a.held for a in self.addresses.values())
+
+    def inherit(self, matching: Matching) -> None:
+        """Own the listeners that were passed to this process. A slot more is there for each that
+        the configuration has no slot for.
+
+        :raises ListenError: if an address cannot be resolved.
+        """
+        for texts, activated in ((matching.stored, False), (matching.activated, True)):
+            for text, found in texts.items():
+                address = self.addresses[text] = Address(text)
+                # A slot's number is its listener's place in the group; a gap closes.
+                numbers = sorted(found) if isinstance(found, dict) else range(len(found))
+                address.take([found[n] for n in numbers], self._backlog, activated=activated)
+                self.slots = max(self.slots, 0 if address.shared else address.listening)
+                if self._store is not None and not activated:
+                    address.kept = self._store.found(text, numbers)
+
+    def check(self, texts: Sequence[str]) -> None:
+        """Whether these addresses can be the configured ones.
+
+        :raises ListenError: if a socket unit's is missing.
+        """
+        check_kept([a.text for a in self.addresses.values() if a.activated], texts)
+
+    def sort(self, texts: Sequence[str]) -> None:
+        """Have the addresses in that order."""
+        known = {text: self.addresses[text] for text in texts if text in self.addresses}
+        self.addresses = known | self.addresses
 
     def bind(self, texts: Iterable[str]) -> list[Address]:
         """Bind addresses for the slots there are, all or none, without listening yet.
@@ -304,6 +420,7 @@ class Listeners:
             address.extend(self.slots, self._backlog)
         for address in made:
             self.addresses[address.text] = address
+            self._keep(address)
         if self.shares:
             self.steer(self.shares)
 
@@ -315,6 +432,7 @@ class Listeners:
         slots = max(self.slots, slots)
         for address in self.addresses.values():
             address.extend(slots, self._backlog)
+            self._keep(address)
         self.slots = slots
 
     def of(self, slot: int, *, lent: bool = False) -> tuple[list[str], list[int]]:
@@ -345,9 +463,23 @@ class Listeners:
 
     def close(self, text: str) -> None:
         """Close an address for good."""
-        self.addresses.pop(text).close()
+        self.take_out(text).close()
+
+    def forget(self, text: str) -> None:
+        """An address was closed for good."""
+        if self._store is not None:
+            self._store.forget(text)
 
     def close_all(self) -> None:
         """Close everything."""
         for text in list(self.addresses):
             self.close(text)
+
+    def _keep(self, address: Address) -> None:
+        """Have the fd store keep what it does not have yet."""
+        if self._store is None or address.activated:
+            return
+        for slot, descriptor in enumerate(address.descriptors()):
+            if slot >= address.kept and not self._store.keep(address.text, slot, descriptor):
+                return
+            address.kept = max(address.kept, slot + 1)

@@ -19,7 +19,7 @@ from wssup.config.loading import Loaded
 from wssup.config.settings import Settings
 from wssup.errors import ApplicationError, CommandError, ListenError
 from wssup.scoreboard import InstanceState, Scoreboard
-from wssup.supervisor import limits
+from wssup.supervisor import inheriting, limits
 from wssup.supervisor.banner import started
 from wssup.supervisor.bridging import Bridging, check
 from wssup.supervisor.control import Control
@@ -28,10 +28,12 @@ from wssup.supervisor.events import Events
 from wssup.supervisor.fleet import Fleet
 from wssup.supervisor.instance import Instance
 from wssup.supervisor.listeners import Address, Listeners
+from wssup.supervisor.manager import Manager
 from wssup.supervisor.process import Processes, become_subreaper
 from wssup.supervisor.rebalancing import Rebalance, Rebalancing
 from wssup.supervisor.recycling import Recycling
 from wssup.supervisor.reload import Reload, Result
+from wssup.supervisor.reporting import Reporting
 from wssup.supervisor.slots import State
 from wssup.supervisor.watch import Watch
 
@@ -60,6 +62,7 @@ def serve(loaded: Loaded) -> int:
     """
     settings = loaded.settings
     logs.configure(settings.log_level, settings.log_format)
+    manager = Manager.of(os.environ)
     setproctitle.setproctitle(f"wssup: master {settings.name}")
     check(settings)
     with Instance(settings.runtime_dir, settings.name) as instance:
@@ -73,9 +76,12 @@ def serve(loaded: Loaded) -> int:
         )
         try:
             instance.record_segment(scoreboard.name)
-            listeners = Listeners(backlog=settings.backlog, mode=int(settings.unix_mode, 8))
+            listeners = Listeners(
+                backlog=settings.backlog, mode=int(settings.unix_mode, 8), store=manager.store
+            )
             try:
-                master = Master(loaded, instance, scoreboard, listeners, nofile)
+                inheriting.take(listeners, manager, settings.bind)
+                master = Master(loaded, instance, scoreboard, listeners, nofile, manager=manager)
                 return trio.run(master.run)
             finally:
                 listeners.close_all()
@@ -109,6 +115,8 @@ class Master:
         scoreboard: Scoreboard,
         listeners: Listeners,
         nofile: limits.Nofile,
+        *,
+        manager: Manager,
     ) -> None:
         self.loaded = loaded
         self.instance = instance
@@ -123,6 +131,7 @@ class Master:
         self._processes = Processes()
         self._reload_scope = trio.CancelScope()
         self._generations = 0
+        self.reporting = Reporting(self, manager)
         self._log = logs.get()
 
     @property
@@ -173,6 +182,7 @@ class Master:
                 nursery.start_soon(self._take_signals, signals)
                 self.control = Control(self)
                 await nursery.start(self.control.run)
+                nursery.start_soon(self.reporting.run)
                 nursery.start_soon(self._boot)
                 await self.ending.finished.wait()
                 nursery.cancel_scope.cancel()
@@ -203,6 +213,7 @@ class Master:
         self.reloading = Reload(self, self._generations)
         self.state = InstanceState.RELOADING
         self._reload_scope = trio.CancelScope()
+        self.reporting.reloading()
         self.nursery.start_soon(self._reload, self.reloading)
         return self.reloading
 
@@ -256,13 +267,16 @@ class Master:
 
     async def _listen(self) -> None:
         """Listen on the addresses; connections wait in the kernel until there are workers."""
-        self.listeners.slots = self.worker_count(self.settings)
+        listeners, wanted = self.listeners, self.settings.bind
+        # Those that were passed to us may be for more slots; they are parked.
+        listeners.slots = max(listeners.slots, self.worker_count(self.settings))
         patience = trio.current_time() + (
             _PREDECESSOR_GRACE if self.instance.succeeded_a_dead_one else 0.0
         )
         while True:
             try:
-                made = self.listeners.bind(self.settings.bind)
+                listeners.extend(listeners.slots)
+                made = listeners.bind(t for t in wanted if t not in listeners.addresses)
                 break
             except ListenError:
                 # A master that was killed leaves workers that close their listeners as soon as they
@@ -270,17 +284,19 @@ class Master:
                 if trio.current_time() >= patience:
                     raise
                 await trio.sleep(0.05)
-        self.listeners.add(made)
+        listeners.add(made)
+        listeners.sort(wanted)
 
     async def _boot(self) -> None:
         fleet, settings = self.fleet, self.settings
         self._generations += 1
+        count = self.worker_count(settings)
         generation = fleet.generation(self._generations, settings)
         self._log.info(
             "starting",
             app=settings.app,
             app_dir=settings.app_dir,
-            workers=self.listeners.slots,
+            workers=count,
             bind=[str(a) for a in self.listeners.addresses.values()],
             pid=os.getpid(),
         )
@@ -304,7 +320,7 @@ class Master:
         self.nursery.start_soon(generation.attend)
         fleet.serving = generation
         self.scoreboard.generation = generation.number
-        fleet.scale(self.listeners.slots)
+        fleet.scale(count)
         self.nursery.start_soon(self.watch.run)
         while not fleet.settled:
             if fleet.stopping:
@@ -317,6 +333,7 @@ class Master:
         if self.state is InstanceState.STARTING:
             self.state = InstanceState.RUNNING
             fleet.changed()
+        self.reporting.ready()
         self._log.info(
             "running",
             workers=fleet.count - len(failed),
@@ -337,6 +354,8 @@ class Master:
         if self.state is InstanceState.RELOADING:
             self.state = InstanceState.RUNNING
             self.fleet.changed()
+        # Before the command that asked for it ends, which may be the service manager's.
+        self.reporting.ready()
         self.events.tell(
             "result", **{f: getattr(self.last_reload, f) for f in Result.__struct_fields__}
         )
@@ -348,6 +367,8 @@ class Master:
                 self._obey(number)
             except CommandError as error:
                 self._log.warning("signal_refused", reason=error.message)
+                if number == signal.SIGHUP:
+                    self.reporting.not_reloading()
 
     def _obey(self, number: int) -> None:
         match number:
@@ -377,6 +398,7 @@ class Master:
         await trio.sleep(CLOSING)
         self.fleet.sharing.removed(address.text)
         address.close()
+        self.listeners.forget(address.text)
         self._log.info("address_closed", bind=bind)
 
     def _check_free(self, what: str) -> None:

@@ -99,6 +99,7 @@ class Reload:
         self._note_unchangeable(before, fresh)
         loaded = apply(before, fresh)
         settings = loaded.settings
+        master.listeners.check(settings.bind)
         # Bound before anything starts, so that an address that cannot be had refuses the reload;
         # nobody can connect to it before listen().
         fleet.prepare(max(fleet.count, self._wanted(before, loaded)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Instruction", "program", "weights"]
+__all__ = ["Instruction", "folded", "program", "weights"]
 
 # <linux/bpf_common.h>: class | size | mode, class | operation | source.
 _LD_W_ABS = 0x20
@@ -35,6 +35,13 @@ class Instruction(NamedTuple):
 def weights(serving: Sequence[bool]) -> tuple[int, ...]:
     """A weight per slot: equal among the slots that serve; all zero if none does."""
     return tuple(int(s) for s in serving)
+
+
+def folded(shares: Sequence[int], listeners: int) -> tuple[int, ...]:
+    """The shares of fewer listeners than slots, of which slot *i* has listener *i* modulo their
+    number: a listener has what its slots have together.
+    """
+    return tuple(sum(shares[index::listeners]) for index in range(listeners))
 
 
 def program(shares: Sequence[int]) -> tuple[Instruction, ...]:

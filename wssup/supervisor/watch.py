@@ -46,12 +46,13 @@ def hung(looks: Mapping[int, Look]) -> int | None:
 class Watch:
     """The sampler.
 
-    :ivar snapshot: the last look.
+    :ivar snapshot: the last look; ``looked_at``: when that was (``trio.current_time()``).
     :ivar on_look: called with each look.
     """
 
     def __init__(self, fleet: Fleet, scoreboard: Scoreboard) -> None:
         self.snapshot: Snapshot = scoreboard.snapshot()
+        self.looked_at = trio.current_time()
         self.on_look: Callable[[Snapshot], None] | None = None
         self._told: Callable[[Snapshot], None] | None = None
         self._hurry = trio.Event()
@@ -65,6 +66,7 @@ class Watch:
         accepted = 0
         while True:
             self.snapshot = self._scoreboard.snapshot()
+            self.looked_at = trio.current_time()
             self._judge(self.snapshot)
             if self._told is not None:
                 self._told(self.snapshot)

@@ -1,0 +1,43 @@
+"""What these tests need beside Python; where `make e2e` could not install it, they are skipped."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def _ws() -> bool:
+    return bool(shutil.which("node")) and (Path(sys.prefix) / "e2e/node_modules/ws").is_dir()
+
+
+def _chromium() -> bool:
+    return bool(shutil.which("chromium"))
+
+
+def _redis() -> bool:
+    return bool(shutil.which("redis-server"))
+
+
+#: By the beginning of the file's name.
+NEEDS: dict[str, tuple[str, Callable[[], bool]]] = {
+    "npm_": ("Node.js and its package ws", _ws),
+    "chromium": ("Chromium", _chromium),
+    "example_page": ("Chromium", _chromium),
+    "chat_page": ("Chromium", _chromium),
+    "redis_": ("a Redis server", _redis),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what cannot run here."""
+    for item in items:
+        for beginning, (what, there) in NEEDS.items():
+            mine = item.path.parent == HERE and item.path.name.startswith(beginning)
+            if mine and not there():
+                item.add_marker(pytest.mark.skip(f"{what} is not here (tests/skips.md)"))
