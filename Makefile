@@ -61,7 +61,8 @@ e2e: $(STAMP) ## a real systemd, the npm package ws, a browser, a Redis server; 
 	    || echo "no $$tool: its tests are skipped"; done
 	@npm install --silent --no-fund --no-audit --prefix $(VENV)/e2e ws@8 || echo "no ws: its test is skipped"
 	@$(BIN)/python -m pytest tests/e2e/systemd_service.py \
-	  tests/e2e/npm_ws.py tests/e2e/chromium.py tests/e2e/example_page.py tests/e2e/redis_*.py
+	  tests/e2e/npm_ws.py tests/e2e/chromium.py tests/e2e/example_page.py tests/e2e/chat_page.py \
+	  tests/e2e/redis_*.py
 
 clean: ## remove what was set up
 	rm -rf build *.egg-info wssup/server/_wire*.so
