@@ -178,7 +178,8 @@ def test_a_server_that_says_nothing(redis: RedisServer, start: Start) -> None:
         for number in range(1000):
             a.worker.publish("t", b"%d" % number + bytes(200))
             a.turn(0)
-        until(a, b, fact=lambda: a.view().lost > 500)
+        until(a, b, fact=lambda: a.view().bus_received == 1000)
+        assert a.view().lost > 500
         assert a.view().queue_bytes <= 64 << 10
         assert len(a.events("bridge_queue_full")) == 1
         age = time.monotonic_ns() - a.view().heartbeat_ns
