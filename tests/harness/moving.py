@@ -83,13 +83,19 @@ class Session:
             await trio.sleep(0.001)
 
 
-def begin(source: Served, target: Served, *, quota: int = 0, failures: int = ANY) -> Session:
-    """Begin to move connections."""
+def begin(
+    source: Served, target: Served, *, quota: int = 0, failures: int = ANY, serial: int = 0
+) -> Session:
+    """Begin to move connections.
+
+    :param serial: of the target, as far as topics go. One that the source does not know is waited
+        for; 0: there are no topics.
+    """
     session = Session(source, next(_numbers))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     take = TakeOver(session.number, VERSION, failures)
     target.engine.take_over(take, theirs, session.said.append)
-    give = HandOver(session.number, VERSION, quota)
+    give = HandOver(session.number, VERSION, quota, receiver=serial)
     source.engine.hand_over(give, ours, session.said.append)
     return session
 

@@ -302,7 +302,13 @@ class Moving:
             if connection.status is State.HELD:
                 self._recalled.add(connection)
         self._watch()
+        self.go_on()
         self.changed()
+
+    def go_on(self) -> None:
+        """Have all sessions look whether they can go on."""
+        for sender in self.senders:
+            sender.go_on()
 
     def end_all(self, error: str) -> None:
         """End every session in which connections leave this worker."""

@@ -106,6 +106,19 @@ class Sender:
     def _fence(self) -> None:
         """The receiver gets from now on what is published to this worker's topics."""
         self._fenced = True
+        self._moving.go_on()
+
+    def _may_begin(self) -> bool:
+        """Sessions begin in their order: one that takes a part before one that takes the rest."""
+        for sender in self._moving.senders:
+            if not sender._fenced:  # noqa: SLF001 - of its own kind
+                return False
+            if sender is self:
+                break
+        return self._fenced
+
+    def go_on(self) -> None:
+        """Something that it may have waited for is there."""
         if not self._is_over():
             self._pump.chores.soon(self._step)
 
@@ -137,7 +150,7 @@ class Sender:
 
     def consider(self, connection: Connection) -> None:
         """Move a connection, now if it is quiet, else as soon as it is."""
-        if not self._fenced:
+        if not self._may_begin():
             self._todo.append(connection)
         elif connection.status is State.OPEN and self.is_open:
             # Where a part is wanted it does not matter which: those that are quiet.
@@ -168,7 +181,7 @@ class Sender:
     # A piece of work.
 
     def _step(self) -> None:
-        if self._is_over() or not self._fenced:
+        if self._is_over() or not self._may_begin():
             return
         looked = 0
         while self._todo and self.is_open and looked < BATCH and self._has_room():
