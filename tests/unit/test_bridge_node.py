@@ -125,6 +125,7 @@ async def test_interest_comes_and_goes(board: Scoreboard) -> None:
             await until(lambda: server.named(b"UNSUBSCRIBE") == [[b"UNSUBSCRIBE", b"wssup:t"]])
 
 
+@pytest.mark.skipif("WSSUP_RELOADS" not in os.environ, reason="part of make soak")
 async def test_what_was_missed_is_asked_of_the_server(board: Scoreboard) -> None:
     """With `bus_history` a worker's question is answered from the server's streams, in pieces."""
     async with RespServer().running() as server:
