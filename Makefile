@@ -53,7 +53,6 @@ conformance: $(STAMP) ## the Autobahn cases about performance (9.*); the others 
 soak: $(STAMP) ## 50 reloads without a pause, and ten deaths of each process in mid-move; 15 minutes
 	@WSSUP_RELOADS=50 WSSUP_FAULTS=10 WSSUP_CHURN=1000000 $(BIN)/python -m pytest -n 2 --timeout 600 \
 	  tests/integration/test_handoff.py tests/integration/test_handoff_failures.py \
-	  tests/unit/test_bridge_node.py tests/unit/test_bridge_recovery.py tests/integration/test_topics_slow.py \
 	  tests/integration/test_topics.py tests/integration/test_topics_floods.py
 
 e2e: $(STAMP) ## a real systemd, the npm package ws, a browser, a Redis server; installs what it can

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-import pytest
-
 from tests.harness import processes
 from tests.harness.instance import Instance
 from tests.harness.oracle_sockets import counts
@@ -105,7 +103,6 @@ def test_a_slow_subscriber_is_closed(start: Start) -> None:
     assert counts(instance).closed_by_reason["slow_client"] == 1
 
 
-@pytest.mark.skipif("WSSUP_RELOADS" not in os.environ, reason="part of make soak")
 def test_a_slow_worker(start: Start) -> None:
     """While a worker is stopped, others hear everything and are on time, and what waits for it
     stays within topics.queue_bytes: the oldest messages are dropped, and counted. It goes on with

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from dataclasses import dataclass, field
 
@@ -52,7 +51,6 @@ def test_a_chain_forgets_on_the_safe_side() -> None:
     assert chains.hear("s", "c", 5) == (4, 4)
 
 
-@pytest.mark.skipif("WSSUP_RELOADS" not in os.environ, reason="part of make soak")
 @given(
     st.lists(st.tuples(st.sampled_from("pqrs"), st.sampled_from("abcdef")), max_size=60),
     st.integers(1, 6),

@@ -402,7 +402,7 @@ class Pump(Wire):
         finally:
             self._in_turn = False
             self._end_turn()
-        if self._again:
+        if self._again or self.chores:
             self.nudge()
 
     # What is told.

@@ -721,7 +721,7 @@ def test_serve_has_an_option_for_every_setting(capsys: pytest.CaptureFixture[str
     """The help of serve lists an option for every setting, in the table's order and groups."""
     from wssup.config import SETTINGS  # noqa: PLC0415
 
-    assert main(["serve", "--help"]) == 0
+    assert main(["serve", "-h"]) == 0
     out = capsys.readouterr().out
     places = [out.index(f"  {setting.flag} ") for key, setting in SETTINGS.items() if key != "app"]
     assert places == sorted(places)

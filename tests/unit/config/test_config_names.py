@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wssup.cli.main import main
+from wssup.cli.main import group, main
 from wssup.cli.options import load_instance
 from wssup.cli.serve import command
 from wssup.config import SETTINGS, Settings, changes, load
@@ -40,7 +40,9 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
 
     def read(*words: str) -> Any:
-        context = command.make_context("serve", list(words))
+        # As the group makes it: click remembers for a command how help was first asked for.
+        parent = click.Context(group, **group.context_settings)
+        context = command.make_context("serve", list(words), parent)
         given_ = {key: value for key, value in context.params.items() if key != "config_file"}
         return load_instance(given_, None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -163,3 +164,41 @@ async def test_200_idle_connections_cost_nothing(tmp_path: Path) -> None:
         trio.lowlevel.remove_instrument(steps)
         # This task wakes up.
         assert len(steps.names) <= 1
+
+
+async def test_work_that_is_left_after_a_stall(tmp_path: Path) -> None:
+    """What a process finds to do when it goes on after a stall is done to its end, although no
+    socket says anything more: the timer's turns leave none of it behind.
+    """
+
+    class Works:
+        """Answers after a chain of chores, longer than the turns that a timer has."""
+
+        def on_receive(self, ws: Connection, data: str | bytes) -> None:
+            left = 20
+
+            def chore() -> None:
+                nonlocal left
+                left -= 1
+                if left:
+                    ws.wire.chores.soon(chore)
+                else:
+                    ws.send_nowait(data)
+
+            ws.wire.chores.soon(chore)
+
+    async with (
+        served(tmp_path, Works(), heartbeat=OFF) as server,
+        await Peer.open(server) as peer,
+    ):
+        await everything_read()
+        pump = server.engine._pump
+        (connection,) = pump.connections.values()
+        # A process that is stopped in epoll_wait(2) and goes on past the timeout is told of no
+        # event (PEP 475): its timers come first, and find what has arrived.
+        deadlines: Any = pump.schedule
+        pump.schedule(connection, time.monotonic() - 1)
+        peer._stream.socket._sock.send(raw.frame(raw.TEXT, b"hello"))
+        deadlines.__self__._ring()
+        with trio.fail_after(5):
+            assert await peer.frame() == (raw.TEXT, b"hello")
