@@ -557,12 +557,15 @@ def test_a_wheel_installed_as_a_command(machine: Machine, tool: str, place: str)
 
 
 def test_a_program_that_the_user_cannot_reach(machine: Machine) -> None:
-    """A wssup in root's home is refused before anything is written."""
-    machine.run("cp", "-a", "/opt/wssup", "/root/venv")
-    failed = machine.run("/root/venv/bin/python", "-m", "wssup", "systemd", "install", check=False)
-    machine.run("rm", "-rf", "/root/venv")
+    """A wssup in a directory that only root may enter is refused before anything is written."""
+    machine.run("mkdir", "-m", "700", "/srv/private")
+    machine.run("cp", "-a", "/opt/wssup", "/srv/private/venv")
+    program = "/srv/private/venv/bin/python"
+    failed = machine.run(program, "-m", "wssup", "systemd", "install", check=False)
+    machine.run("rm", "-rf", "/srv/private")
     assert failed.returncode == 2
-    assert "user wssup cannot run /root/venv/bin/wssup: it may not pass /root" in failed.stderr
+    refusal = "user wssup cannot run /srv/private/venv/bin/wssup: it may not pass /srv/private"
+    assert refusal in failed.stderr
     assert "nothing is installed" in machine.run(WSSUP, "systemd", "verify", check=False).stderr
 
 

@@ -21,16 +21,14 @@ accepted is bounded, and so is every wait.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Final
+from typing import Final, Unpack
 
 from wssup.topics import packets as p
 from wssup.topics.fences import Fences, Waiting
-from wssup.topics.history import History
 from wssup.topics.knowing import Knowing
 from wssup.topics.message import Message
-from wssup.topics.node import LAST, Teller
+from wssup.topics.node import LAST, Parts, Teller
 from wssup.topics.order import UTMOST
 from wssup.topics.peer import Peer, Watcher
 
@@ -61,28 +59,8 @@ class Bus(Knowing):
         may be; it returns whether it does. To be set before the first link.
     """
 
-    def __init__(
-        self,
-        serial: int,
-        node: str,
-        *,
-        queue_bytes: int,
-        everything: bool,
-        history: History,
-        deliver: Callable[[Message], None],
-        tell: Teller,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(
-            serial,
-            node,
-            queue_bytes=queue_bytes,
-            everything=everything,
-            history=history,
-            deliver=deliver,
-            tell=tell,
-            now=now,
-        )
+    def __init__(self, serial: int, node: str, **parts: Unpack[Parts]) -> None:
+        super().__init__(serial, node, **parts)
         # Sessions of handoffs: their receiver, and the node that it mirrors.
         self._sessions: dict[int, tuple[int, int]] = {}
         self._giving: set[int] = set()

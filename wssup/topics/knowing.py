@@ -5,17 +5,14 @@ the history that a new one gets.
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from wssup.errors import MessageError
 from wssup.topics import packets as p
 from wssup.topics.asking import Found, Present, Questions
-from wssup.topics.history import History
 from wssup.topics.learning import Learning, Teaching
-from wssup.topics.message import Message
-from wssup.topics.node import Teller
+from wssup.topics.node import Parts
 from wssup.topics.peer import ROOM, Peer
 from wssup.topics.publishing import Publisher
 
@@ -35,34 +32,14 @@ Answer = Callable[[p.Recovered], None]
 class Knowing(Publisher):
     """What of :class:`wssup.topics.bus.Bus` knows the others; see there."""
 
-    def __init__(
-        self,
-        serial: int,
-        node: str,
-        *,
-        queue_bytes: int,
-        everything: bool,
-        history: History,
-        deliver: Callable[[Message], None],
-        tell: Teller,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(
-            serial,
-            node,
-            queue_bytes=queue_bytes,
-            everything=everything,
-            history=history,
-            deliver=deliver,
-            tell=tell,
-            now=now,
-        )
+    def __init__(self, serial: int, node: str, **parts: Unpack[Parts]) -> None:
+        super().__init__(serial, node, **parts)
         self.members: Callable[[str, int], tuple[list[str], int]] = lambda _topic, _limit: ([], 0)
         self.on_interest: Callable[[str, bool], None] | None = None
         self.on_recover: Callable[[p.Recover, Answer], bool] | None = None
         self._questions = Questions()
-        self._learning = Learning(serial, history)
-        self._teaching = Teaching(history, self.seen)
+        self._learning = Learning(serial, self._history)
+        self._teaching = Teaching(self._history, self.seen)
         #: Older nodes that have not said all yet, and until when they are waited for.
         self._unknown: dict[int, float] = {}
         self._then: list[Callable[[], None]] = []

@@ -6,7 +6,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final, NotRequired, Protocol, TypedDict
 
 from wssup import logs
 from wssup.errors import MessageError
@@ -18,7 +18,7 @@ from wssup.topics.news import News, Reader
 from wssup.topics.order import PATIENCE, Barrier, Order
 from wssup.topics.peer import Peer, Watcher
 
-__all__ = ["LAST", "Node", "Teller"]
+__all__ = ["LAST", "Node", "Parts", "Teller"]
 
 #: What was seen of a node that is gone: all that will ever come.
 LAST: Final = 1 << 62
@@ -49,6 +49,17 @@ class Teller(Protocol):
 
     def lost_in(self, count: int, /) -> None:
         """Messages of which another node said that."""
+
+
+class Parts(TypedDict):
+    """What a node is made with besides its number and its instance's name; see `Bus`."""
+
+    queue_bytes: int
+    everything: bool
+    history: History
+    deliver: Callable[[Message], None]
+    tell: Teller
+    now: NotRequired[Callable[[], float]]
 
 
 class Node:
