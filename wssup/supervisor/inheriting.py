@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from wssup import logs
 from wssup.supervisor.activation import match
-from wssup.supervisor.listeners import Listeners, effective
+from wssup.supervisor.address import effective
+from wssup.supervisor.listeners import Listeners
 from wssup.supervisor.manager import Manager, describe
 
 __all__ = ["take"]

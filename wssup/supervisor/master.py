@@ -20,6 +20,7 @@ from wssup.config.settings import Settings
 from wssup.errors import ApplicationError, CommandError, ListenError
 from wssup.scoreboard import InstanceState, Scoreboard
 from wssup.supervisor import inheriting, limits
+from wssup.supervisor.address import Address
 from wssup.supervisor.banner import started
 from wssup.supervisor.bridging import Bridging, check
 from wssup.supervisor.control import Control
@@ -27,7 +28,7 @@ from wssup.supervisor.ending import CLOSING, Ending
 from wssup.supervisor.events import Events
 from wssup.supervisor.fleet import Fleet
 from wssup.supervisor.instance import Instance
-from wssup.supervisor.listeners import Address, Listeners
+from wssup.supervisor.listeners import Listeners
 from wssup.supervisor.manager import Manager
 from wssup.supervisor.process import Processes, become_subreaper
 from wssup.supervisor.rebalancing import Rebalance, Rebalancing

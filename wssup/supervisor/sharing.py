@@ -10,9 +10,10 @@ import trio
 
 from wssup import logs
 from wssup.messages import Listen, Unlisten
+from wssup.supervisor.address import Address
 from wssup.supervisor.children import Slot, Worker
 from wssup.supervisor.lending import lend
-from wssup.supervisor.listeners import Address, Listeners
+from wssup.supervisor.listeners import Listeners
 from wssup.supervisor.slots import State
 from wssup.supervisor.steering import weights
 

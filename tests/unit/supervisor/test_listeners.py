@@ -17,8 +17,9 @@ import pytest
 from tests.harness import bpf
 from tests.harness.processes import until
 from wssup.errors import ListenError
-from wssup.supervisor import listeners as module
-from wssup.supervisor.listeners import Address, Listeners
+from wssup.supervisor import address as module
+from wssup.supervisor.address import Address
+from wssup.supervisor.listeners import Listeners
 
 Make = Callable[..., Listeners]
 
