@@ -1,4 +1,5 @@
 """One address: its listening sockets, one per slot, and what the kernel is asked to do with them."""
+
 from __future__ import annotations
 
 import contextlib

@@ -3,7 +3,7 @@
 A SO_REUSEPORT group picks a listener by a hash of the addresses unless a program is attached; ours
 is classic BPF (socket(7), SO_ATTACH_REUSEPORT_CBPF), needs no privilege, and returns the index of a
 listener in its group. It draws a random number and compares it with cumulative thresholds. Pure
-functions; listeners.py attaches the result.
+functions; address.py attaches the result.
 """
 
 from __future__ import annotations
