@@ -1,4 +1,4 @@
-"""One address: its listening sockets, one per slot, and what the kernel is asked to do with them."""
+"""One address: its listening sockets, one per slot, and what the kernel is asked to do with it."""
 
 from __future__ import annotations
 
