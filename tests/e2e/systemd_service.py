@@ -351,7 +351,7 @@ def test_a_restart(started: Service) -> None:
     """A restart refuses no connect: the listeners wait in the fd store."""
 
     async def scenario() -> None:
-        async with crowd(started.url, 100) as people, prober(started.url, 4) as probing:
+        async with crowd(started.url, 100) as people, prober(started.url, 4, stops=True) as probing:
             await probing.rounds(20)
             began = trio.current_time()
             await aside(started.systemctl, "restart")
@@ -380,7 +380,7 @@ def test_a_restart_with_a_socket_unit(service: Service, lines: int) -> None:
     async def scenario() -> None:
         assert (await ask(service.url, "who")).endswith(" 1 1")
         await aside(service.wait, "ActiveState", "active")
-        async with prober(service.url, 4) as probing:
+        async with prober(service.url, 4, stops=True) as probing:
             await probing.rounds(40)
             assert {a.split()[0] for a in probing.answers} == {"0", "1"}
             await aside(service.systemctl, "restart")

@@ -17,6 +17,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 PATIENCE = 20.0
 #: The close code of a drain (RFC 6455 section 7.4.1 and its registry).
 SERVICE_RESTART = 1012
+GOING_AWAY = 1001
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -123,10 +124,12 @@ class Prober:
     :ivar failures: what went wrong.
     :ivar restarted: how often it was told 1012 ("service restart") instead of an answer, which a
         drain may do that begins in the middle of a probe.
+    :ivar stops: the service is stopped meanwhile, which tells 1001 ("going away") likewise.
     """
 
     url: str
     message: str = "who"
+    stops: bool = False
     answers: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     restarted: int = 0
@@ -144,7 +147,8 @@ class Prober:
             try:
                 self.answers.append(await ask(self.url, self.message))
             except Exception as error:  # noqa: BLE001 - whatever it is, it is a failed probe
-                if _close_code(error) == SERVICE_RESTART:
+                code = _close_code(error)
+                if code == SERVICE_RESTART or (self.stops and code == GOING_AWAY):
                     self.restarted += 1
                 else:
                     self.failures.append(repr(error))
@@ -162,9 +166,11 @@ def _close_code(error: BaseException) -> int | None:
 
 
 @asynccontextmanager
-async def prober(url: str, count: int = 2, message: str = "who") -> AsyncIterator[Prober]:
+async def prober(
+    url: str, count: int = 2, message: str = "who", *, stops: bool = False
+) -> AsyncIterator[Prober]:
     """Probers beside the body."""
-    probing = Prober(url, message)
+    probing = Prober(url, message, stops)
     async with trio.open_nursery() as nursery:
         for _ in range(count):
             nursery.start_soon(probing.probe)
