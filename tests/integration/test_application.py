@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import wssup
 from tests.harness import processes
 from tests.harness.instance import ECHO, Instance
 from tests.harness.raw import Raw, endings, request, spread_clients
@@ -148,7 +150,7 @@ def test_an_exception_ends_its_connection_alone(start: Start, way: str) -> None:
     frames = [line for line in event["exception"].splitlines() if " File " in line]
     assert str(instance.source) in frames[0]
     assert "in deeper" in event["exception"]
-    assert "/wssup/" not in event["exception"]
+    assert f"{Path(wssup.__file__).parent}/" not in event["exception"]
     # The group's own, and that of what is in it.
     tracebacks = 2 if way == "crash_in_nursery" else 1
     assert instance.logged().count("Traceback (") == tracebacks
@@ -298,7 +300,7 @@ async def lifespan():
         assert event["error"] == "its lifespan raised OSError: no database"
         assert str(instance.source) in event["exception"].splitlines()[1]
         assert "in connect" in event["exception"]
-        assert "/wssup/" not in event["exception"]
+        assert f"{Path(wssup.__file__).parent}/" not in event["exception"]
     assert [e["slot"] for e in instance.events("slot_failed")] == [0]
     assert "OSError: no database" in instance.events("cannot_start")[0]["reason"]
 
