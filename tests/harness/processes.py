@@ -29,7 +29,18 @@ def children(pid: int) -> set[int]:
 
 
 def descendants(pid: int | None = None) -> set[int]:
-    """Children, their children, and so on."""
+    """Children, their children, and so on.
+
+    Read until it is the same twice: the kernel's list of children is only whole while none of them
+    dies (proc(5)), and those of one that just died are between two parents.
+    """
+    found = _descendants(pid)
+    while (again := _descendants(pid)) != found:
+        found = again
+    return found
+
+
+def _descendants(pid: int | None) -> set[int]:
     found: set[int] = set()
     waiting = [os.getpid() if pid is None else pid]
     while waiting:

@@ -179,11 +179,17 @@ def _kill_a_master(instance: Instance) -> None:
         Oracle(instance.address(), _KINDS, may_end=True) as people,
     ):
         people.go_on(1)
-        _reload_and(instance, board, lambda *_: _kill(instance.pid))
-        workers = processes.descendants() - {instance.pid}
+        family: set[int] = set()
+
+        def kill(*_: object) -> None:
+            # Counted before: of a master that dies the children belong to nobody for a moment.
+            family.update(processes.descendants(instance.pid))
+            _kill(instance.pid)
+
+        _reload_and(instance, board, kill)
         people.wait(lambda: not people.living, "everybody to be closed", 40)
         processes.until(
-            lambda: not any(processes.alive(pid) for pid in workers), 40, "the orphans to end"
+            lambda: not any(processes.alive(pid) for pid in family), 40, "the orphans to end"
         )
         found = board.snapshot().total
     assert people.codes == {SERVICE_RESTART: _CLIENTS}
