@@ -232,7 +232,7 @@ class Reload:
         now = self._master.scoreboard.snapshot().total
         counts = Counts(tuple(a - b for a, b in zip(now.cells, before.cells, strict=True)))
         closed = counts.closed_by_reason
-        pause = round(counts.quantile(0.99) * 1000, 1) if counts.moved_in else None
+        pause = round(counts.pause.quantile(0.99) * 1000, 1) if counts.moved_in else None
         return {
             "moved": counts.moved_in,
             # Those that could not resume are closed as errors of the application.
