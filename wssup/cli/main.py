@@ -22,8 +22,8 @@ from wssup.version import __version__
 __all__ = ["COMMANDS", "group", "main"]
 
 COMMANDS: Final = (
-    *("serve", "status", "reload", "scale", "rebalance", "drain", "stop", "publish", "config"),
-    "systemd",
+    *("serve", "status", "connections", "close", "reload", "scale", "rebalance", "drain", "stop"),
+    *("publish", "config", "systemd"),
 )
 """The subcommands, in the order of the help."""
 

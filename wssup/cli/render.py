@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from typing import Final, NamedTuple
+from typing import Final
 
-from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from wssup.cli.documents import Slot, Status, Worker
+from wssup.cli.tables import Column, table
 from wssup.cli.text import ago, count, milliseconds, one_line, safe
 from wssup.cli.topics import topics
 
@@ -36,32 +36,20 @@ _STYLES: Final = {
     "parked": "dim",
     "empty": "dim",
 }
-_GAP: Final = 2
 _UNLIMITED: Final = 500
 _NARROWEST: Final = 24
 """Cells that a slot and its count of connections need; what is narrower wraps by itself."""
 
 
-class _Column(NamedTuple):
-    """A column: its heading, whether it holds numbers, and when it goes if the terminal is narrow.
-
-    :ivar rank: the column with the highest rank goes first; 0 stays.
-    """
-
-    heading: str
-    number: bool
-    rank: int
-
-
 _COLUMNS: Final = (
-    _Column("slot", number=True, rank=0),
-    _Column("pid", number=True, rank=2),
-    _Column("gen", number=True, rank=3),
-    _Column("state", number=False, rank=1),
-    _Column("active", number=True, rank=0),
-    _Column("accepted", number=True, rank=4),
-    _Column("lag", number=True, rank=6),
-    _Column("age", number=True, rank=5),
+    Column("slot", number=True, rank=0),
+    Column("pid", number=True, rank=2),
+    Column("gen", number=True, rank=3),
+    Column("state", number=False, rank=1),
+    Column("active", number=True, rank=0),
+    Column("accepted", number=True, rank=4),
+    Column("lag", number=True, rank=6),
+    Column("age", number=True, rank=5),
 )
 
 
@@ -131,35 +119,7 @@ def _state(state: str, detail: str = "") -> Text:
 
 
 def _table(status: Status, width: int) -> Table:
-    rows = [row for slot in status.slots for row in _rows(slot)]
-    kept = _fitting(
-        [
-            [column.heading, *(cell.plain for cell in cells)]
-            for column, cells in zip(_COLUMNS, zip(*rows, strict=True), strict=True)
-        ]
-        if rows
-        else [[column.heading] for column in _COLUMNS],
-        width,
-    )
-    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
-    for index in kept:
-        column = _COLUMNS[index]
-        # What is kept fits, so nothing is cut: a number without its last digits is another number.
-        table.add_column(column.heading, justify="right" if column.number else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(row[index] for index in kept))
-    return table
-
-
-def _fitting(columns: list[list[str]], width: int) -> list[int]:
-    """The columns that fit into `width` together, in order; those of rank 0 always do."""
-    kept = list(range(len(columns)))
-    needs = [max(map(cell_len, cells)) + _GAP for cells in columns]
-    for index in sorted(kept, key=lambda index: -_COLUMNS[index].rank):
-        if _COLUMNS[index].rank == 0 or sum(needs[index] for index in kept) - _GAP <= width:
-            break
-        kept.remove(index)
-    return kept
+    return table(_COLUMNS, [row for slot in status.slots for row in _rows(slot)], width)
 
 
 def _rows(slot: Slot) -> list[list[Text]]:

@@ -27,11 +27,13 @@ from wssup.errors import ApplicationError, MessageError
 from wssup.messages import (
     PROTOCOL,
     Accept,
+    CloseConnections,
     Drain,
     Failed,
     HandedOver,
     HandOver,
     Hello,
+    Inspect,
     Leaving,
     Listen,
     Message,
@@ -244,6 +246,9 @@ class _Worker:
                 self._drain(order)
             case HandOver() | TakeOver() | Recall() as order:
                 self._move(order, received.descriptors)
+            case Inspect() | CloseConnections() as question:
+                if self._engine is not None:
+                    self._nursery.start_soon(self._engine.answer, question, self._post)
             case other:
                 self._log.error("unexpected_message", kind=type(other).__name__)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import binascii
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from wssup import logs
 from wssup.config.values import BadValueError, parse_duration
 from wssup.errors import CommandError
+from wssup.questions import MOST_CONNECTIONS, ORDERS
 from wssup.supervisor.status import document
 
 if TYPE_CHECKING:
@@ -19,6 +22,10 @@ __all__ = ["COMMANDS", "Reply"]
 
 #: Seconds between two reports of what is left.
 _REPORT_EVERY = 0.5
+#: RFC 6455 section 7.4.1: what a client is told for which no other code fits.
+_POLICY_VIOLATION = 1008
+#: Bytes of a reason in a close frame (section 5.5).
+_LONGEST_REASON = 123
 
 Arguments = dict[str, Any]
 Result = dict[str, Any]
@@ -41,7 +48,7 @@ class Reply:
 
 async def _status(master: Master, _reply: Reply, arguments: Arguments) -> Result:
     _none_left(arguments)
-    return document(master)
+    return document(master, time.monotonic_ns())
 
 
 async def _config(master: Master, _reply: Reply, arguments: Arguments) -> Result:
@@ -117,6 +124,45 @@ async def _publish(master: Master, _reply: Reply, arguments: Arguments) -> Resul
     return {"subscribers": await master.fleet.publishing.publish(topic, data, text=text)}
 
 
+async def _connections(master: Master, _reply: Reply, arguments: Arguments) -> Result:
+    order = _take(arguments, "order", str, default="oldest")
+    limit = _take(arguments, "limit", int, default=20)
+    slot = _take(arguments, "slot", int) if "slot" in arguments else None
+    _none_left(arguments)
+    if order not in ORDERS:
+        raise CommandError(
+            "bad_argument", f"there is no order {order!r}", f"known: {', '.join(ORDERS)}"
+        )
+    if not 1 <= limit <= MOST_CONNECTIONS:
+        raise CommandError("bad_argument", f"limit = {limit}: it must be 1 to {MOST_CONNECTIONS}")
+    if slot is not None and slot not in master.fleet.slots:
+        raise CommandError("bad_argument", f"there is no slot {slot}", "see wssup status")
+    return await master.fleet.inspecting.connections(order, limit, slot)
+
+
+async def _close(master: Master, _reply: Reply, arguments: Arguments) -> Result:
+    ids = _take(arguments, "ids", list)
+    code = _take(arguments, "code", int, default=_POLICY_VIOLATION)
+    reason = _take(arguments, "reason", str, default="closed by the operator")
+    _none_left(arguments)
+    if not all(type(number) is int and 0 <= number < 1 << 53 for number in ids):
+        raise CommandError("bad_argument", "ids holds what is no id", "see wssup connections")
+    if not 1 <= len(ids) <= MOST_CONNECTIONS:
+        raise CommandError("bad_argument", f"{len(ids)} ids: it must be 1 to {MOST_CONNECTIONS}")
+    if not 1000 <= code <= 4999 or len(reason.encode()) > _LONGEST_REASON:
+        raise CommandError(
+            "bad_argument",
+            f"no close frame holds code {code} and a reason of {len(reason.encode())} bytes",
+            f"use 1000 or 3000 to 4999, and {_LONGEST_REASON} bytes at most",
+        )
+    found = await master.fleet.inspecting.close(ids, code, reason)
+    for one in found["closing"]:
+        logs.get(slot=one["slot"], gen=one["generation"], pid=one["pid"]).info(
+            "connection_closed", connection=one["id"], code=code
+        )
+    return found
+
+
 async def _drain(master: Master, reply: Reply, arguments: Arguments) -> Result:
     over = arguments.pop("over", master.settings.drain_window)
     _none_left(arguments)
@@ -174,4 +220,6 @@ COMMANDS: dict[str, Command] = {
     "drain": _drain,
     "stop": _stop,
     "publish": _publish,
+    "connections": _connections,
+    "close": _close,
 }
