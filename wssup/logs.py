@@ -12,14 +12,14 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import structlog
 
 from wssup import journal
 
-__all__ = ["Log", "bind", "configure", "get", "is_debug", "is_pretty", "show"]
+__all__ = ["Log", "bind", "configure", "get", "is_debug", "is_pretty", "listen", "show"]
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -100,6 +100,37 @@ def bind(**noun: object) -> None:
     """Have every line of this process name a process noun, the application's own lines too."""
     # In place: loggers that the application bound when it was imported share this list.
     structlog.get_config()["processors"].insert(0, _Noun(noun))
+
+
+def listen(told: Callable[[str, Mapping[str, Any]], None]) -> None:
+    """Have every event from ``info`` on told, whether it is logged or not, with its level. Loggers
+    that were bound before do not know of it.
+    """
+    logged = min(n for n in _LEVELS.values() if get().is_enabled_for(n))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(min(logged, logging.INFO))
+    )
+    structlog.get_config()["processors"].insert(0, _Listener(told, logged))
+
+
+class _Listener:
+    """A processor that tells events, and drops those that are not to be logged."""
+
+    def __init__(self, told: Callable[[str, Mapping[str, Any]], None], logged: int) -> None:
+        self._told = told
+        self._logged = logged
+
+    def __call__(
+        self, _logger: object, method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        level = {"exception": "error", "warn": "warning", "critical": "error"}.get(method, method)
+        number = _LEVELS.get(level, logging.INFO)
+        # What libraries say is no event of ours.
+        if number >= logging.INFO and "logger" not in event:
+            self._told(level, event)
+        if number < self._logged:
+            raise structlog.DropEvent
+        return event
 
 
 class _Lossy:

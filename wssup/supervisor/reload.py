@@ -22,7 +22,10 @@ from wssup.supervisor.rolling import Roll
 if TYPE_CHECKING:
     from wssup.supervisor.master import Master
 
-__all__ = ["Reload", "Result"]
+__all__ = ["OUTCOMES", "Reload", "Result"]
+
+#: How a reload can end (:class:`Result`).
+OUTCOMES = ("done", "rolled_back", "refused")
 
 #: Generations that may live at a time; beyond it the oldest is not waited for any longer.
 _MOST_GENERATIONS = 3
