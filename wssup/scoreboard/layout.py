@@ -57,6 +57,7 @@ class ClosedReason(Label):
     SLOW_CLIENT = 9  # its send queue was full for too long
     DEADLINE = 10  # still open when the drain's deadline came
     WORKER_DIED = 11  # its worker ended without closing it; counted by the master
+    OPERATOR = 12  # somebody used wssup close
 
 
 class RefusedReason(Label):
