@@ -67,15 +67,29 @@ def document(
 def slot_document(
     facts: Facts, snapshot: Snapshot, slot: int, now_ns: int
 ) -> dict[str, Any] | None:
-    """One slot of the document; ``None`` if there is none of that number.
+    """One slot of the document, with all counts of its workers; ``None`` if there is none of that
+    number.
 
     :param now_ns: as of :func:`document`.
     """
     views = {view.serial: view for view in snapshot.rows}
     for found in facts.slots:
         if found.slot == slot:
-            return _slot(found, views, now_ns)
+            shown = _slot(found, views, now_ns)
+            for worker in shown["workers"]:
+                view = views.get(worker["serial"])
+                if view is not None:
+                    worker.update(_counted(view.counts))
+            return shown
     return None
+
+
+def _counted(counts: Counts) -> dict[str, Any]:
+    return {
+        "connections": _connections(counts),
+        "latency": _latency(counts),
+        "lifetimes": _lifetimes(counts),
+    }
 
 
 def _connections(counts: Counts) -> dict[str, Any]:

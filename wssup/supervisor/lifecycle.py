@@ -44,14 +44,16 @@ class Lifecycle:
         """Keep an event and tell it; a processor of the log calls this."""
         self._number += 1
         fields = {key: _short(v) for key, v in event.items() if key not in _NOT_FIELDS}
-        entry = fields | {
+        first = {
             "seq": self._number,
             "at": round(time.time(), 3),
             "level": level,
             "event": str(event.get("event", "")),
         }
+        # No field of theirs takes the place of these, which come first.
+        entry = first | fields | first
         self.recent.append(entry)
-        self._followers.tell(**entry)
+        self._followers.forward(entry)
         if self.on_news is not None:
             self.on_news()
 

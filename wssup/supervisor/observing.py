@@ -1,19 +1,17 @@
 """Runs the observer: the process that shows the instance to whoever asks, over HTTP.
 
-It is a child of the master as the bridge is, and nothing waits for it: whether it runs, hangs, or is
-flooded, the workers serve on. It gets the status sockets from the master, which keeps them, so that
-clients who come while it is started again wait in their queues. What it is told is bounded: of facts
-the newest only, of events the recent ones (lifecycle.py).
+It is a child of the master as the bridge is, and nothing waits for it: whether it runs, hangs, or
+is flooded, the workers serve on. It gets the status sockets from the master, which keeps them, so
+that clients who come while it is started again wait in their queues. What it is told is bounded: of
+facts the newest only, of events the recent ones (lifecycle.py).
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -329,6 +327,4 @@ def public(known: Facts) -> Facts:
     last = known.last_reload
     if last is None or last.traceback is None:
         return known
-    return msgspec.structs.replace(
-        known, last_reload=msgspec.structs.replace(last, traceback=None)
-    )
+    return msgspec.structs.replace(known, last_reload=msgspec.structs.replace(last, traceback=None))

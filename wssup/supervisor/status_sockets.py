@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 import stat
@@ -20,11 +19,14 @@ from wssup.config.addresses import TcpAddress, parse_bind
 from wssup.config.settings import Settings
 from wssup.errors import InstanceError, ListenError, UserError
 from wssup.procinfo import describe_listener
+from wssup.status.hosts import is_loopback
 
-__all__ = ["check_token_file", "is_loopback", "opened"]
+__all__ = ["SHORTEST_TOKEN", "check_token_file", "opened"]
 
 #: Clients that may wait while there is no observer.
 _BACKLOG = 128
+#: Bytes of a token for publishing.
+SHORTEST_TOKEN = 16
 #: How often, and after how many seconds, an address is asked for again that a dead master's
 #: observer may still have: it dies with its master, but not in the same instant.
 _TRIES = 20
@@ -81,20 +83,16 @@ def check_token_file(settings: Settings) -> None:
             f" {stat.S_IMODE(found.st_mode):04o})",
             f"chmod o= {text}, and put another token into it",
         )
+    if found.st_size < SHORTEST_TOKEN:
+        raise UserError(
+            f"publish_token_file {text} is shorter than {SHORTEST_TOKEN} bytes: easily guessed",
+            f"make another one: openssl rand -hex 32 > {text}",
+        )
     if not os.access(text, os.R_OK):
         raise UserError(
-            f"publish_token_file {text} cannot be read by this user", f"chown it to this user: {text}"
+            f"publish_token_file {text} cannot be read by this user",
+            f"chown it to this user: {text}",
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an IP address is one of this machine alone."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
 
 
 def _unix(path: Path, mode: int) -> socket.socket:

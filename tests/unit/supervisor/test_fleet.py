@@ -257,7 +257,9 @@ def shown(made: Made, **changes: Any) -> dict[str, Any]:
         "recycling": SimpleNamespace(counts={"age": 0, "rss": 0, "connections": 2}),
     }
     master = SimpleNamespace(**(parts | changes))
-    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document(master, time.monotonic_ns())))  # type: ignore[arg-type]
+    found: dict[str, Any] = msgspec.json.decode(
+        msgspec.json.encode(document(master, time.monotonic_ns()))
+    )  # type: ignore[arg-type]
     return found
 
 
