@@ -15,7 +15,7 @@ from wssup.cli.tables import Column, table
 from wssup.cli.text import ago, count, milliseconds, one_line, safe
 from wssup.cli.topics import topics
 
-__all__ = ["console", "page"]
+__all__ = ["console", "head", "notes", "page", "state_of"]
 
 _STYLES: Final = {
     "running": "green",
@@ -65,18 +65,27 @@ def page(status: Status, *, width: int, now: dt.datetime) -> RenderableType:
 
     :param width: cells in a line; columns are left out before a number is cut.
     """
-    parts: list[RenderableType] = [*_head(status, now), Text(""), _table(status, width)]
-    tail = [
+    parts: list[RenderableType] = [*head(status, now), Text(""), _table(status, width)]
+    tail = notes(status)
+    return Group(*parts, *([Text("")] if tail else []), *tail)
+
+
+def notes(status: Status) -> list[Text]:
+    """What went wrong, what is under way, and what there is besides connections."""
+    return [
         *_errors(status),
         *topics(status.topics),
         *_handoff(status),
         *_last_reload(status),
         *_draining(status),
     ]
-    return Group(*parts, *([Text("")] if tail else []), *tail)
 
 
-def _head(status: Status, now: dt.datetime) -> list[Text]:
+def head(status: Status, now: dt.datetime, *, capacity: bool = True) -> list[Text]:
+    """The instance in a few lines.
+
+    :param capacity: say how full it is, too.
+    """
     first = Text(one_line(status.name), style="bold")
     first.append("  ").append(_state(status.state))
     facts = [f"generation {status.generation}", f"up {ago(_uptime(status, now))}"]
@@ -88,7 +97,7 @@ def _head(status: Status, now: dt.datetime) -> list[Text]:
     addresses = Text("bind  " + "  ".join(one_line(address) for address in status.bind))
     connections = status.connections
     load = f"{count(connections.active)} active, {count(connections.open)} open"
-    if status.capacity:
+    if status.capacity and capacity:
         used = 100 * connections.open / status.capacity
         load += f", capacity {count(status.capacity)} ({used:.1f}% used)"
     lines = [first, addresses, Text("connections  " + load)]
@@ -123,28 +132,35 @@ def _table(status: Status, width: int) -> Table:
 
 
 def _rows(slot: Slot) -> list[list[Text]]:
-    lent = "" if slot.lent_to is None else f"lent to {slot.lent_to}"
     if not slot.workers:
         dash = Text("-", style="dim")
-        state = _state(slot.state, lent)
-        return [[Text(str(slot.slot)), dash, dash, state, dash, dash, dash, dash]]
-    return [_row(slot, worker, lent, first=n == 0) for n, worker in enumerate(slot.workers)]
+        return [[Text(str(slot.slot)), dash, dash, state_of(slot), dash, dash, dash, dash]]
+    return [_row(slot, worker, first=n == 0) for n, worker in enumerate(slot.workers)]
 
 
-def _row(slot: Slot, worker: Worker, lent: str, *, first: bool) -> list[Text]:
+def state_of(slot: Slot, worker: Worker | None = None, *, first: bool = True) -> Text:
+    """What a worker does, or a slot that has none.
+
+    :param first: it is the slot's first worker: who borrows the slot's listeners is told with it.
+    """
+    lent = "" if slot.lent_to is None or not first else f"lent to {slot.lent_to}"
+    if worker is None:
+        return _state(slot.state, lent)
     if worker.stalled:
-        detail = "stalled"
-    elif worker.stale:
+        return _state(worker.state, "stalled")
+    if worker.stale:
         # Its last good row is shown: it was stopped or killed while it wrote.
-        detail = "stale"
-    else:
-        detail = lent if first else ""
+        return _state(worker.state, "stale")
+    return _state(worker.state, lent)
+
+
+def _row(slot: Slot, worker: Worker, *, first: bool) -> list[Text]:
     lag = "-" if worker.lag_ms is None else f"{worker.lag_ms:.1f}ms"
     return [
         Text(str(slot.slot) if first else ""),
         Text(str(worker.pid)),
         Text(str(worker.generation)),
-        _state(worker.state, detail),
+        state_of(slot, worker, first=first),
         Text(count(worker.active)),
         Text(count(worker.accepted)),
         Text(lag),
@@ -210,7 +226,7 @@ def _draining(status: Status) -> list[Text]:
     return [
         Text(
             f"draining  {len(workers)} {noun} of generation {generations}, "
-            f"{count(left)} connections left",
+            f"{count(left)} {'connection' if left == 1 else 'connections'} left",
             style="yellow",
         )
     ]

@@ -95,7 +95,7 @@ async def _close(pump: Pump, question: CloseConnections) -> ConnectionsClosing:
 def _let_go(pump: Pump, connection: Connection, order: CloseConnections) -> None:
     """Close a connection, or answer a request that is still open."""
     if connection.status is State.OPEN:
-        pump.closing.close(connection, order.code, order.reason, ClosedReason.SERVER)
+        pump.closing.close(connection, order.code, order.reason, ClosedReason.OPERATOR)
     elif connection.status in {State.HANDSHAKE, State.PENDING}:
         refusal = handshake.text_response(503, "closed by the operator")
         pump.opening.respond(connection, refusal, HandshakeFailure.REJECTED)
