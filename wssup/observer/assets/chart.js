@@ -51,7 +51,7 @@ export class TimeChart {
       el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `${this.title}: table` },
         el("table", {}, el("thead", {}, this.head), this.body)));
     figure.append(this.legend, this.plot, this.details);
-    this.layers = ["gaps", "grid", "marks", "shapes", "cursor", "axis"].map((name) => svg("g", { class: name }));
+    this.layers = ["gaps", "grid", "shapes", "marks", "axis", "cursor"].map((name) => svg("g", { class: name }));
     this.drawing.append(...this.layers);
     this.details.addEventListener("toggle", () => this.draw(true));
     new ResizeObserver(() => this.draw(true)).observe(this.plot);
@@ -76,7 +76,7 @@ export class TimeChart {
     const x = (at) => MARGIN.left + ((at - from) / (to - from)) * (width - MARGIN.left - MARGIN.right);
     const first = Math.max(0, samples.findIndex((one) => one.at >= from) - 1);
     const scale = this.#scale(first, height);
-    const [gaps, grid, marks, shapes, cursor, axis] = this.layers;
+    const [gaps, grid, shapes, marks, axis, cursor] = this.layers;
     gaps.replaceChildren(...geometry.gaps(samples, from).map(([start, end]) =>
       svg("rect", { x: x(start), y: MARGIN.top, width: Math.max(1, x(end) - x(start)), height: height - MARGIN.top - MARGIN.bottom, fill: "url(#gap)" })));
     grid.replaceChildren(...scale.ticks.map((value) =>
@@ -103,7 +103,9 @@ export class TimeChart {
     if (this.how.log) {
       const { low, high } = geometry.decades(seen);
       const y = (value) => bottom - ((Math.log10(Math.max(value, 10 ** low)) - low) / (high - low)) * room;
-      return { y, ticks: Array.from({ length: high - low + 1 }, (_, step) => 10 ** (low + step)) };
+      const step = high - low > 5 ? 2 : 1;
+      const marks = Array.from({ length: Math.floor((high - low) / step) + 1 }, (_, index) => 10 ** (low + index * step));
+      return { y, ticks: marks };
     }
     const marks = ticks(seen.reduce((a, b) => Math.max(a, b), 0));
     return { y: (value) => bottom - (value / marks.at(-1)) * room, ticks: marks };
@@ -165,7 +167,13 @@ export class TimeChart {
     const index = view.index(history);
     const place = x(history.samples[index].at);
     if (place < MARGIN.left) return [];
-    const made = [svg("line", { x1: place, x2: place, y1: MARGIN.top, y2: this.#size[1] - MARGIN.bottom })];
+    const bottom = this.#size[1] - MARGIN.bottom;
+    const label = Math.min(this.#size[0] - 30, Math.max(MARGIN.left + 28, place));
+    const made = [
+      svg("line", { x1: place, x2: place, y1: MARGIN.top, y2: bottom + 3 }),
+      svg("rect", { x: label - 28, y: bottom + 3, width: 56, height: 17, rx: 4 }),
+      svg("text", { x: label, y: bottom + 15.5, "text-anchor": "middle" }, clock(history.samples[index].at)),
+    ];
     let sum = 0;
     for (const one of this.#series) {
       const value = one.values[index];

@@ -82,6 +82,9 @@ function drawNow() {
   for (const node of document.querySelectorAll(".top [data-path], .now [data-path]")) {
     show(node, valueAt(node.dataset.path), count(valueAt(node.dataset.path)));
   }
+  const before = history.since(LATE);
+  const trend = status.connections.active - before.totals.active;
+  say($("trend"), before === history.last ? "" : `${trend < 0 ? "−" : "+"}${count(Math.abs(trend))} in ${figures.about(Math.round(history.last.at - before.at))}`);
   const { open } = status.connections;
   const used = status.capacity ? open / status.capacity : 0;
   say($("used"), figures.percent(used));
@@ -94,11 +97,11 @@ function drawNow() {
   say($("opened"), compact(rate("accepted")));
   say($("closed-rate"), compact(rate("closed")));
   say($("messages"), compact(sum(rate("messagesIn"), rate("messagesOut"))));
-  say($("messages-in"), perSecond(rate("messagesIn")));
-  say($("messages-out"), perSecond(rate("messagesOut")));
+  say($("messages-in"), compact(rate("messagesIn")));
+  say($("messages-out"), compact(rate("messagesOut")));
   say($("traffic"), bytes(sum(rate("bytesIn"), rate("bytesOut"))));
-  say($("bytes-in"), bytesPerSecond(rate("bytesIn")));
-  say($("bytes-out"), bytesPerSecond(rate("bytesOut")));
+  say($("bytes-in"), bytes(rate("bytesIn")));
+  say($("bytes-out"), bytes(rate("bytesOut")));
   const ping = history.last.pingRecent;
   say($("ping"), ping ? milliseconds(ping.p50) : "–");
   say($("ping-more"), ping ? `p99 ${milliseconds(ping.p99)}, last minute` : "no pings in the last minute");
@@ -110,6 +113,7 @@ function drawNow() {
 }
 
 const SPARKS = {
+  active: () => of((some) => some.totals.active),
   opened: () => history.rates("accepted"),
   messages: () => { const out = history.rates("messagesOut"); return history.rates("messagesIn").map((some, index) => (some === null ? null : some + out[index])); },
   traffic: () => { const out = history.rates("bytesOut"); return history.rates("bytesIn").map((some, index) => (some === null ? null : some + out[index])); },
@@ -124,7 +128,11 @@ function drawSparks() {
   for (const node of document.querySelectorAll("[data-spark]")) {
     const values = SPARKS[node.dataset.spark]();
     const shown = values.filter((value, index) => value !== null && samples[index].at >= from);
-    const most = Math.max(...shown, 1e-9);
+    const most = Math.max(...shown, 0);
+    if (!most) {
+      node.replaceChildren();
+      continue;
+    }
     set(node, "viewBox", "0 0 200 36");
     set(node, "preserveAspectRatio", "none");
     const x = (index) => Math.max(0, ((samples[index].at - from) / (to - from)) * 200);
@@ -163,6 +171,10 @@ function drawSlots() {
   const small = status.slots.length <= ROWS;
   $("slot-rows").hidden = !small;
   $("slot-map").hidden = small;
+  // The map needs the whole width.
+  set($("slots-card"), "class", `card slots ${small ? "wide" : "full"}`);
+  set($("instance-card"), "class", `card${small ? "" : " full"}`);
+  set($("instance"), "class", small ? null : "row");
   const kinds = new Map();
   for (const slot of status.slots) {
     const [, , word] = condition(slot);
