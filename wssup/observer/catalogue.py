@@ -202,7 +202,9 @@ LOOP_LAG_MAX = _in.gauge(
     generation=ANY,
 )
 RESTARTS = _in.counter(
-    "wssup_worker_restarts_total", "Workers that ended without being told.", reason=ANY
+    "wssup_worker_restarts_total",
+    "Workers that ended without being told.",
+    reason=("not_ready", "hung", "failed", "signal", "exit"),
 )
 RECYCLED = _in.counter(
     "wssup_workers_recycled_total",

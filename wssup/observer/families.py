@@ -185,9 +185,8 @@ def _counts(sheet: _Sheet, counts: Counts) -> None:
 def _told(sheet: _Sheet, facts: Facts) -> None:
     """What the master counts itself."""
     sheet.split(table.RESTARTS, facts.restarts_by_reason)
-    for metric, counted in ((table.RECYCLED, facts.recycled), (table.RELOADS, facts.reloads)):
-        (known,) = metric.values.values()
-        sheet.split(metric, dict.fromkeys(known, 0) | counted)
+    sheet.split(table.RECYCLED, facts.recycled)
+    sheet.split(table.RELOADS, facts.reloads)
     sheet.put(table.OBSERVER_RESTARTS, facts.observer_restarts)
     if facts.bridge is not None:
         sheet.put(table.BRIDGE_RESTARTS, facts.bridge.restarts)

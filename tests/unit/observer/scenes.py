@@ -14,6 +14,7 @@ from wssup.status.facts import (
     SlotFacts,
     WorkerFacts,
 )
+from wssup.supervisor.children import CAUSES
 
 
 def facts(count: int = 2, **changes: object) -> Facts:
@@ -38,7 +39,7 @@ def facts(count: int = 2, **changes: object) -> Facts:
         "stall_after": 5.0,
         "workers": count,
         "restarts": 3,
-        "restarts_by_reason": {"signal": 2, "hang": 1, "exit": 0},
+        "restarts_by_reason": dict.fromkeys(CAUSES, 0) | {"signal": 2, "hung": 1},
         "recycled": {"age": 0, "rss": 1, "connections": 0},
         "handoffs_in_progress": 0,
         "bridge": BridgeFacts("redis://h", me, 4, ""),

@@ -28,7 +28,9 @@ from wssup.scoreboard import (
 )
 from wssup.scoreboard.layout import H_FOLD_SEQUENCE, H_FOLDING
 from wssup.status.facts import ListenerFacts, ProcessFacts, SlotFacts, WorkerFacts
+from wssup.supervisor.children import CAUSES
 from wssup.supervisor.recycling import REASONS
+from wssup.supervisor.reload import OUTCOMES
 from wssup.supervisor.slots import State
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1"
@@ -342,5 +344,6 @@ def test_the_table_keeps_the_rules_of_names() -> None:
 def test_the_table_knows_the_supervisors_words() -> None:
     """The observer must not import the supervisor: its words stand in both, and are equal."""
     assert tuple(state.value for state in State) == SLOT_STATES
+    assert METRICS["wssup_worker_restarts_total"].values["reason"] == CAUSES
     assert METRICS["wssup_workers_recycled_total"].values["reason"] == REASONS
-    assert RELOAD_RESULTS == ("done", "rolled_back", "refused")
+    assert RELOAD_RESULTS == OUTCOMES
