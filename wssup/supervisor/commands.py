@@ -13,6 +13,7 @@ from wssup import logs
 from wssup.config.values import BadValueError, parse_duration
 from wssup.errors import CommandError
 from wssup.questions import MOST_CONNECTIONS, ORDERS
+from wssup.supervisor.lifecycle import RECENT
 from wssup.supervisor.status import document
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ __all__ = ["COMMANDS", "Reply"]
 
 #: Seconds between two reports of what is left.
 _REPORT_EVERY = 0.5
+#: Clients that may follow events at a time: each holds one of the places of the control socket.
+_MOST_FOLLOWERS = 8
 #: RFC 6455 section 7.4.1: what a client is told for which no other code fits.
 _POLICY_VIOLATION = 1008
 #: Bytes of a reason in a close frame (section 5.5).
@@ -34,8 +37,13 @@ Result = dict[str, Any]
 class Reply:
     """The way back to a client, before the result."""
 
-    def __init__(self, say: Callable[[Mapping[str, object]], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        say: Callable[[Mapping[str, object]], Awaitable[None]],
+        gone: Callable[[], Awaitable[None]],
+    ) -> None:
         self._say = say
+        self._gone = gone
 
     async def event(self, name: str, **fields: object) -> None:
         """Send an event."""
@@ -44,6 +52,10 @@ class Reply:
     async def forward(self, event: Mapping[str, object]) -> None:
         """Send an event as it was told by somebody else."""
         await self._say(event)
+
+    async def gone(self) -> None:
+        """Wait until the client has closed its side: it wants nothing more."""
+        await self._gone()
 
 
 async def _status(master: Master, _reply: Reply, arguments: Arguments) -> Result:
@@ -110,6 +122,51 @@ async def _rebalance(master: Master, reply: Reply, arguments: Arguments) -> Resu
         "planned": rebalance.planned,
         "seconds": rebalance.seconds,
     }
+
+
+async def _events(master: Master, reply: Reply, arguments: Arguments) -> Result:
+    past = _take(arguments, "past", int, default=0)
+    follow = _take(arguments, "follow", bool, default=True)
+    _none_left(arguments)
+    lifecycle = master.lifecycle
+    if not 0 <= past <= RECENT:
+        raise CommandError("bad_argument", f"past = {past}: it must be 0 to {RECENT}")
+    if lifecycle.followers >= _MOST_FOLLOWERS:
+        raise CommandError(
+            "busy",
+            f"{_MOST_FOLLOWERS} clients follow the events already",
+            "the status socket's /events takes more",
+        )
+    with lifecycle.follow() as events:
+        for event in list(lifecycle.recent)[len(lifecycle.recent) - past :]:
+            await reply.forward(event)
+        if not follow:
+            return {"outcome": "told"}
+        left = await _forward_all(reply, events)
+    if left or master.fleet.stopping:
+        return {"outcome": "ended"}
+    raise CommandError("ended", "too many events were not read")
+
+
+async def _forward_all(reply: Reply, events: trio.MemoryReceiveChannel[Result]) -> bool:
+    """Tell a client all events there will be; whether it went away meanwhile."""
+    left = False
+    async with trio.open_nursery() as nursery:
+
+        async def leave_with_client() -> None:
+            nonlocal left
+            await reply.gone()
+            left = True
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(leave_with_client)
+        try:
+            async for event in events:
+                await reply.forward(event)
+        except (trio.BrokenResourceError, trio.TooSlowError):
+            left = True
+        nursery.cancel_scope.cancel()
+    return left
 
 
 async def _publish(master: Master, _reply: Reply, arguments: Arguments) -> Result:
@@ -222,4 +279,5 @@ COMMANDS: dict[str, Command] = {
     "publish": _publish,
     "connections": _connections,
     "close": _close,
+    "events": _events,
 }

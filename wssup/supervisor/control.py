@@ -7,6 +7,7 @@ What commands do is in commands.py.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import grp
 import os
@@ -111,11 +112,17 @@ class Control:
             with trio.fail_after(PATIENCE):
                 await stream.send_all(msgspec.json.encode({"v": VERSION, **line}) + b"\n")
 
+        async def gone() -> None:
+            # What a client says after its request is not looked at.
+            with contextlib.suppress(trio.BrokenResourceError):
+                while await stream.receive_some(LONGEST_LINE):
+                    pass
+
         try:
             allowed(stream.socket)
             request = parse(await self._read_line(stream))
             name = request.pop("command")
-            result = await COMMANDS[name](self._master, Reply(say), request)
+            result = await COMMANDS[name](self._master, Reply(say, gone), request)
         except CommandError as error:
             await say(
                 {"error": {"code": error.code, "message": error.message, "remedy": error.remedy}}

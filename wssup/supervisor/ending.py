@@ -122,5 +122,6 @@ class Ending:
         for generation in {fleet.serving, fleet.next} - {None}:
             assert generation is not None
             await generation.end(min(_END_GRACE, self._grace))
+        self._master.lifecycle.end()
         await self._master.control.settle(_FAREWELL)
         self.finished.set()

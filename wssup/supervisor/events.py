@@ -35,6 +35,10 @@ class Events:
             except trio.BrokenResourceError:
                 self._followers.discard(follower)
 
+    def __len__(self) -> int:
+        """How many follow."""
+        return len(self._followers)
+
     def end(self) -> None:
         """No more events follow for those who follow now."""
         for follower in self._followers:

@@ -62,6 +62,11 @@ class Lifecycle:
         first = self._number - len(self.recent)
         return list(self.recent)[max(0, number - first) :]
 
+    @property
+    def followers(self) -> int:
+        """How many follow."""
+        return len(self._followers)
+
     def follow(
         self,
     ) -> contextlib.AbstractContextManager[trio.MemoryReceiveChannel[dict[str, Any]]]:
