@@ -17,6 +17,9 @@ __all__ = ["LONGEST", "Publishing", "Token"]
 
 #: Bytes of a message at most; as of ``wssup publish``.
 LONGEST: Final = 64 * 1024
+#: Bytes that are read of one that is too long: a client that sends it all before it reads would not
+#: hear why it was refused.
+_PATIENT_UP_TO: Final = 1 << 20
 #: Seconds that a client gets to send it.
 _PATIENCE: Final = 10.0
 _SHORTEST_TOKEN: Final = 16
@@ -111,15 +114,14 @@ class Publishing:
 
 async def _body(request: Request) -> bytes | None:
     """The message; ``None`` if it is too long."""
-    size = request.headers.get("content-length", "0")
-    if size.isdigit() and int(size) > LONGEST:
-        return None
-    data = bytearray()
+    data, size = bytearray(), 0
     async for chunk in request.stream():
-        data += chunk
-        if len(data) > LONGEST:
+        size += len(chunk)
+        if size <= LONGEST:
+            data += chunk
+        elif size > _PATIENT_UP_TO:
             return None
-    return bytes(data)
+    return bytes(data) if size <= LONGEST else None
 
 
 def _is_text(data: bytes) -> bool:
