@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from tests.unit.observer.scenes import facts
 from wssup.observer.catalogue import METRICS, RELOAD_RESULTS, SLOT_STATES, Kind
 from wssup.observer.metrics import Metrics
+from wssup.observer.reference import render
 from wssup.scoreboard import (
     ClosedReason,
     HandshakeFailure,
@@ -347,3 +348,9 @@ def test_the_table_knows_the_supervisors_words() -> None:
     assert METRICS["wssup_worker_restarts_total"].values["reason"] == CAUSES
     assert METRICS["wssup_workers_recycled_total"].values["reason"] == REASONS
     assert RELOAD_RESULTS == OUTCOMES
+
+
+def test_the_reference_is_made_from_the_table() -> None:
+    """docs/reference/metrics.md is what the table renders to."""
+    page = Path(__file__).parents[3] / "docs/reference/metrics.md"
+    assert page.read_text() == render()
