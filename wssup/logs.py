@@ -135,7 +135,9 @@ class _Listener:
         number = _LEVELS.get(level, logging.INFO)
         # What libraries say is no event of ours.
         if number >= logging.INFO and "logger" not in event:
-            self._told(level, event)
+            # A line of the log never fails, whatever is in it.
+            with contextlib.suppress(Exception):
+                self._told(level, event)
         if number < self._logged:
             raise structlog.DropEvent
         return event

@@ -63,7 +63,8 @@ def test_none_is_wanted(start: Start) -> None:
     """``status = false``: no process, no socket."""
     instance = start(status=False)
     instance.running()
-    assert instance.status()["observer"] == {"pid": None, "restarts": 0}
+    nothing = {"pid": None, "restarts": 0, "socket": None, "bind": None}
+    assert instance.status()["observer"] == nothing
     assert not status_socket(instance).exists()
     assert not [p for p in processes.children(instance.pid) if "observer" in processes.title(p)]
     instance.configure(**(instance.settings | {"status": True}))

@@ -47,7 +47,10 @@ def application(state: State, publishing: Publishing) -> ASGIApp:
         Route("/events", shown.events),
         Route("/publish/{topic:path}", publishing.answer, methods=["POST"]),
     ]
-    return Guard(Starlette(routes=routes, exception_handlers={HTTPException: _refuse}))
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
+    # To where would be the client's word.
+    app.router.redirect_slashes = False
+    return Guard(app)
 
 
 class _Shown:
@@ -75,14 +78,12 @@ class _Shown:
     async def slot(self, request: Request) -> Response:
         number = request.path_params["slot"]
         found = self._state.slot(number)
-        if found is None and self._state.facts is not None:
+        if found is None:
             return refusal(404, "no_slot", f"there is no slot {number}")
         return _json(found)
 
     async def metrics(self, request: Request) -> Response:
         facts = self._state.facts
-        if facts is None:
-            return _starting()
         own = {"event_streams": self._stream.listeners}
         body, kind = self._metrics.scrape(facts, request.headers.get("accept", ""), own=own)
         return Response(body, media_type=kind)
@@ -104,14 +105,8 @@ class _Shown:
         return Response(content, media_type=kind)
 
 
-def _json(document: object | None) -> Response:
-    if document is None:
-        return _starting()
+def _json(document: object) -> Response:
     return Response(msgspec.json.encode(document), media_type="application/json")
-
-
-def _starting() -> Response:
-    return refusal(503, "starting", "the master has not told anything yet", retry_after="1")
 
 
 def _verdict(why: str) -> Response:

@@ -55,7 +55,7 @@ class Stream:
         events = self.state.since(last)
         first = events[-past:] if past else []
         states = request.query_params.get("state") != "no"
-        return _Listening(self, first, states=states)
+        return _Listening(self, first, self.state.last, states=states)
 
     def beat(self) -> bytes:
         """The newest state as an event; made once a second at most."""
@@ -67,15 +67,22 @@ class Stream:
 
 
 class _Listening(Response):
-    """The stream of one who listens."""
+    """The stream of one who listens.
 
-    def __init__(self, stream: Stream, first: list[dict[str, Any]], *, states: bool) -> None:
+    :param first: events from before.
+    :param seen: the number of the newest event by now.
+    """
+
+    def __init__(
+        self, stream: Stream, first: list[dict[str, Any]], seen: int, *, states: bool
+    ) -> None:
         super().__init__(media_type="text/event-stream")
         # As no length is known yet, and a proxy is not to hold it back (nginx).
         del self.headers["content-length"]
         self.headers["x-accel-buffering"] = "no"
         self._stream = stream
         self._first = first
+        self._seen = seen
         self._states = states
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,7 +107,7 @@ class _Listening(Response):
 
     async def _tell(self, send: Send) -> None:
         state = self._stream.state
-        events, seen = self._first, _last(state)
+        events, seen = self._first, self._seen
         text = f"retry: {_RETRY_MS}\n\n".encode()
         due = 0.0
         while True:
@@ -118,16 +125,12 @@ class _Listening(Response):
                 async with asyncio.timeout(max(0.0, due - time.monotonic())):
                     await state.change()
             events, text = state.since(seen), b""
-            seen = _last(state)
+            seen = state.last
 
 
 async def _left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _last(state: State) -> int:
-    return state.events[-1]["seq"] if state.events else 0
 
 
 def _event(event: dict[str, Any]) -> bytes:

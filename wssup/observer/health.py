@@ -19,10 +19,8 @@ _LOST: Final = frozenset({"failed"})
 _NOT_IN_SERVICE: Final = frozenset({"empty", "parked"})
 
 
-def not_ready(facts: Facts | None, snapshot: Snapshot) -> str:
+def not_ready(facts: Facts, snapshot: Snapshot) -> str:
     """Why no new connections should be sent here, in words; empty if they should."""
-    if facts is None:
-        return "starting"
     if facts.state not in _TAKING:
         return facts.state
     stalled = {w.serial for slot in facts.slots for w in slot.workers if w.stalled}
@@ -32,14 +30,14 @@ def not_ready(facts: Facts | None, snapshot: Snapshot) -> str:
     return "no worker accepts"
 
 
-def not_alive(facts: Facts | None, silent: float) -> str:
+def not_alive(facts: Facts, silent: float) -> str:
     """Why the instance should be started anew, in words; empty if it should not.
 
     :param silent: seconds since the master said something.
     """
     if silent > SILENCE:
         return f"the master has said nothing for {silent:.0f} s"
-    if facts is None or facts.state not in _TAKING:
+    if facts.state not in _TAKING:
         return ""
     wanted = [slot.state for slot in facts.slots if slot.state not in _NOT_IN_SERVICE]
     if wanted and _LOST.issuperset(wanted):

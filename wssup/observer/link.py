@@ -93,6 +93,7 @@ class Link:
         match said:
             case lines.News(facts=facts):
                 state.facts = facts
+                state.known.set()
             case lines.Happened(event=event):
                 state.events.append(event)
                 state.changed()

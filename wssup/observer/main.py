@@ -10,11 +10,12 @@ import os
 import signal
 import socket
 import sys
+from typing import NoReturn
 
 import setproctitle
 
 from wssup import logs
-from wssup.errors import MessageError
+from wssup.errors import MessageError, WssupError
 from wssup.start import CHANNEL
 from wssup.status import lines
 
@@ -54,12 +55,24 @@ def main() -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     if begin.version != lines.VERSION:
         why = f"the master speaks version {begin.version}, this wssup {lines.VERSION}; restart it"
-        channel.sendall(lines.encode(lines.Failed(why)))
-        sys.exit(1)
-    # It brings much, and errors can be logged from here on.
-    from wssup.observer.process import run  # noqa: PLC0415
+        _fail(channel, why)
+    try:
+        # It brings much, and errors can be told from here on.
+        from wssup.observer.process import run  # noqa: PLC0415
 
-    run(begin, channel, sockets, received)
+        run(begin, channel, sockets, received)
+    except WssupError as error:
+        _fail(channel, str(error))
+    except Exception as error:  # noqa: BLE001 - the master says it, and starts another
+        logs.get().error("observer_failed", exc_info=error)
+        _fail(channel, f"{type(error).__name__}: {error}")
+
+
+def _fail(channel: socket.socket, why: str) -> NoReturn:
+    channel.setblocking(True)
+    with contextlib.suppress(OSError):
+        channel.sendall(lines.encode(lines.Failed(why[:1000])))
+    sys.exit(1)
 
 
 def _first(channel: socket.socket, received: bytearray) -> lines.Begin | None:

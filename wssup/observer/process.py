@@ -48,5 +48,10 @@ async def _live(
             server.end()
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(hear())
-        tasks.create_task(server.serve(sockets))
+        hearing = tasks.create_task(hear())
+        # Who asks before there is anything to say waits in the sockets' queues.
+        knowing = tasks.create_task(state.known.wait())
+        await asyncio.wait((hearing, knowing), return_when=asyncio.FIRST_COMPLETED)
+        knowing.cancel()
+        if not state.ending:
+            tasks.create_task(server.serve(sockets))

@@ -22,15 +22,18 @@ RECENT: Final = 100
 class State:
     """The instance as the observer sees it.
 
-    :ivar facts: ``None`` until the master has told any.
+    :ivar facts: the newest; ``known`` is set once the master has told any, before which nothing
+        here is asked for.
     :ivar events: the recent lifecycle events, the oldest first.
     :ivar heard_at: when the master last said something, in seconds of CLOCK_MONOTONIC.
     :ivar ending: the observer ends.
     """
 
+    facts: Facts
+
     def __init__(self, board: Scoreboard) -> None:
         self.board = board
-        self.facts: Facts | None = None
+        self.known = asyncio.Event()
         self.events: deque[dict[str, Any]] = deque(maxlen=RECENT)
         self.heard_at = time.monotonic()
         self.ending = False
@@ -40,25 +43,29 @@ class State:
         """The counts, now. Nobody is asked for them."""
         return self.board.snapshot()
 
-    def document(self) -> dict[str, Any] | None:
-        """The status document, now; ``None`` while nothing is known."""
-        if self.facts is None:
-            return None
+    def document(self) -> dict[str, Any]:
+        """The status document, now."""
         return document(self.facts, self.snapshot(), self.board.bridge(), time.monotonic_ns())
 
     def slot(self, number: int) -> dict[str, Any] | None:
         """A slot with all counts of its workers; ``None`` if there is none of that number."""
-        if self.facts is None:
-            return None
         return slot_document(self.facts, self.snapshot(), number, time.monotonic_ns())
 
     def beat(self) -> bytes:
         """The payload of a ``state`` event, now."""
         return msgspec.json.encode({"at": round(time.time(), 3), "status": self.document()})
 
+    @property
+    def last(self) -> int:
+        """The number of the newest lifecycle event."""
+        return self.events[-1]["seq"] if self.events else 0
+
     def since(self, number: int) -> list[dict[str, Any]]:
-        """The recent lifecycle events after the one of that number."""
-        return [event for event in self.events if event["seq"] > number]
+        """The recent lifecycle events after the one of that number; all of them, if there was none
+        of that number yet: it was an earlier master's.
+        """
+        after = number if number <= self.last else 0
+        return [event for event in self.events if event["seq"] > after]
 
     def changed(self) -> None:
         """Wake who waits in :meth:`change`."""

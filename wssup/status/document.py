@@ -219,7 +219,12 @@ def _known(bridge: BridgeFacts) -> dict[str, Any]:
 
 def _observer(facts: Facts) -> dict[str, Any]:
     pid = next((p.pid for p in facts.processes if p.role == "observer"), None)
-    return {"pid": pid, "restarts": facts.observer_restarts}
+    return {
+        "pid": pid,
+        "restarts": facts.observer_restarts,
+        "socket": facts.status_socket or None,
+        "bind": facts.status_bind or None,
+    }
 
 
 def _ms(seconds: float) -> float:

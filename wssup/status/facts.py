@@ -140,6 +140,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     :ivar reload: the generation of the reload under way, if any.
     :ivar reloads: how many have ended, by outcome.
     :ivar observer_restarts: observers that ended without being told.
+    :ivar status_socket: the path of the status socket; empty without an observer.
+    :ivar status_bind: the TCP address that the observer answers to; empty if there is none.
     """
 
     name: str
@@ -168,5 +170,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     last_reload: ReloadFacts | None
     reloads: dict[str, int]
     observer_restarts: int
+    status_socket: str = ""
+    status_bind: str = ""
     processes: tuple[ProcessFacts, ...]
     listeners: tuple[ListenerFacts, ...]

@@ -80,8 +80,10 @@ class Lifecycle:
 
 def _short(value: Any, depth: int = 0) -> Any:
     """A field as JSON-like data of bounded size."""
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | float):
         return value
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return int(value)
     if isinstance(value, Mapping) and depth < 2:
         few = list(value.items())[:_MOST_ITEMS]
         return {str(key)[:_LONGEST_TEXT]: _short(item, depth + 1) for key, item in few}

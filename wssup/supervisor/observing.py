@@ -20,6 +20,7 @@ import trio
 
 import wssup
 from wssup import logs
+from wssup.config.addresses import TcpAddress
 from wssup.errors import CommandError, MessageError
 from wssup.start import CHANNEL
 from wssup.status import lines
@@ -56,6 +57,7 @@ class Observing:
 
     :ivar pid: ``None`` while there is none.
     :ivar restarts: how many have ended without being told.
+    :ivar path: of the status socket; ``bind`` the TCP address that it answers to, or empty.
     :param sockets: what it serves, listening; empty: there is to be no observer.
     """
 
@@ -69,6 +71,13 @@ class Observing:
     ) -> None:
         self.pid: int | None = None
         self.restarts = 0
+        self.path, self.bind = "", ""
+        for sock in sockets:
+            name = sock.getsockname()
+            if sock.family == socket.AF_UNIX:
+                self.path = name
+            else:
+                self.bind = str(TcpAddress(name[0], name[1]))
         self._master = master
         self._sockets = sockets
         self._processes = processes
@@ -84,7 +93,14 @@ class Observing:
         backoff = Backoff(settings.backoff_min, settings.backoff_max, 1, settings.failure_window)
         while self._sockets and not self._stopping.is_set():
             began = trio.current_time()
-            pid, reason = await self._one()
+            try:
+                pid, reason = await self._one()
+            except Exception as error:  # noqa: BLE001 - a mistake of ours here must not end the service
+                logs.get().error("observing_failed", exc_info=error)
+                pid, reason = self.pid, f"{type(error).__name__}: {error}"
+                if pid is not None and self._processes.alive(pid):
+                    self._processes.signal(pid, signal.SIGKILL)
+                    await self._processes.wait(pid)
             self.pid = None
             if self._stopping.is_set():
                 break
@@ -263,13 +279,14 @@ class _Link:
         if now >= self._pinged_at + _TURN / 2:
             self._pinged, self._pinged_at = self._pinged + 1, now
             found += lines.encode(lines.Ping(self._pinged))
-        facts_now = public(facts(self._master))
-        if facts_now != self._told:
-            self._told = facts_now
-            found += lines.encode(lines.News(facts_now))
         for event in self._master.lifecycle.since(self._seen):
             self._seen = event["seq"]
             found += lines.encode(lines.Happened(event))
+        # After the events: from the first facts on the observer answers.
+        known = public(facts(self._master))
+        if known != self._told:
+            self._told = known
+            found += lines.encode(lines.News(known))
         for answer in self._answers:
             found += lines.encode(answer)
         self._answers.clear()

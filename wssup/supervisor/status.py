@@ -70,6 +70,8 @@ def facts(master: Master) -> Facts:
         last_reload=ReloadFacts(*msgspec.structs.astuple(last)) if last is not None else None,
         reloads=dict(master.reloads),
         observer_restarts=master.observing.restarts,
+        status_socket=master.observing.path,
+        status_bind=master.observing.bind,
         processes=tuple(_processes(master)),
         listeners=tuple(_listeners(addresses)),
     )
