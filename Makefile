@@ -59,9 +59,14 @@ e2e: $(STAMP) ## a real systemd, the npm package ws, a browser, a Redis server; 
 	@for tool in npm chromium redis-server; do \
 	  command -v $$tool >/dev/null || { apt-get update -qq && apt-get install -y -qq $$tool; } \
 	    || echo "no $$tool: its tests are skipped"; done
+	@cd $(VENV) && { command -v prometheus || test -x e2e/prometheus/usr/bin/prometheus; } >/dev/null || \
+	  { { apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } \
+	    && mkdir -p e2e && dpkg -x prometheus_*.deb e2e/prometheus; rm -f prometheus_*.deb; \
+	    test -x e2e/prometheus/usr/bin/prometheus; } || echo "no prometheus: its test is skipped"
 	@npm install --silent --no-fund --no-audit --prefix $(VENV)/e2e ws@8 || echo "no ws: its test is skipped"
 	@$(BIN)/python -m pytest tests/e2e/systemd_service.py \
 	  tests/e2e/npm_ws.py tests/e2e/chromium.py tests/e2e/example_page.py tests/e2e/chat_page.py \
+	  tests/e2e/prometheus.py \
 	  tests/e2e/redis_*.py
 
 clean: ## remove what was set up

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.prometheus import program
+
 HERE = Path(__file__).parent
 
 
@@ -24,13 +26,19 @@ def _redis() -> bool:
     return bool(shutil.which("redis-server"))
 
 
+def _prometheus() -> bool:
+    return program("prometheus") is not None
+
+
 #: By the beginning of the file's name.
 NEEDS: dict[str, tuple[str, Callable[[], bool]]] = {
     "npm_": ("Node.js and its package ws", _ws),
     "chromium": ("Chromium", _chromium),
     "example_page": ("Chromium", _chromium),
     "chat_page": ("Chromium", _chromium),
+    "dashboard": ("Chromium", _chromium),
     "redis_": ("a Redis server", _redis),
+    "prometheus": ("Prometheus", _prometheus),
 }
 
 
