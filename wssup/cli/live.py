@@ -126,7 +126,7 @@ class Page:
         first, *more = render.head(status, seen_at, capacity=False)
         lines: list[RenderableType] = [first]
         if self.error:
-            told = f"{one_line(self.error)}; last seen {seen_at.astimezone():%H:%M:%S}, asking on"
+            told = f"last seen {seen_at.astimezone():%H:%M:%S}: {one_line(self.error)}"
             lines.append(Text(told, style="bold red"))
         lines += more
         if status.capacity:

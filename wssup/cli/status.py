@@ -51,7 +51,7 @@ def command(*, as_json: bool, watch: bool, **given: Any) -> int:
         raise click.UsageError("--watch needs a terminal; programs use --json")
     if watch and os.environ.get("TERM", "dumb") in ("", "dumb", "unknown"):
         raise click.UsageError(
-            "--watch needs a terminal with a cursor that moves, and TERM is dumb"
+            "--watch needs a terminal with a cursor; TERM is dumb"
         )
     target = target_of(given)
     try:
