@@ -34,6 +34,7 @@ export class TimeChart {
    * @param {function(number): string} [how.format] a value in words.
    * @param {boolean} [how.stacked] areas upon each other instead of lines.
    * @param {boolean} [how.log] a logarithmic scale.
+   * @param {string} [how.empty] what it says if there is nothing to show.
    * @param {boolean} [how.told] whether marks have their words.
    */
   constructor(figure, how) {
@@ -85,6 +86,9 @@ export class TimeChart {
     marks.replaceChildren(...this.#marks(x, from));
     const place = (index) => Math.max(MARGIN.left, x(samples[index].at));
     shapes.replaceChildren(...(this.how.stacked ? this.#stack(place, scale.y, from) : this.#lines(place, scale.y, from)));
+    if (!this.#series.some((one) => one.values.some((value, index) => index >= first && known(value)))) {
+      shapes.append(svg("text", { x: (MARGIN.left + width) / 2, y: height / 2, "text-anchor": "middle" }, this.how.empty ?? "nothing yet"));
+    }
     cursor.replaceChildren(...this.#cursor(x, scale.y));
     this.#tell(from);
     if (this.details.open) this.#table(first);
@@ -130,7 +134,7 @@ export class TimeChart {
     return this.how.view.marks.filter((one) => one.at >= from).reverse().flatMap((one) => {
       const place = x(one.at);
       const made = [svg("line", { class: one.level, x1: place, x2: place, y1: MARGIN.top - 4, y2: height - MARGIN.bottom })];
-      if (this.how.told && place < free - MARK_ROOM) {
+      if (this.how.told && one.text && place < free - MARK_ROOM) {
         const end = place > this.#size[0] - MARK_ROOM;
         made.push(svg("text", { x: place, y: 9, "text-anchor": end ? "end" : "start" }, one.text));
         free = end ? place - MARK_ROOM : place;

@@ -26,7 +26,7 @@ const history = new History();
 const view = new View();
 let status = null;
 let events = [];
-let link = { open: false, retryAt: null };
+let link = { open: false, retryAt: null, refused: false };
 let heardAt = 0;
 let told = "";
 let asked = false;
@@ -52,7 +52,7 @@ const charts = [
     one("in", "in", "c-a", history.rates("messagesIn"), { filled: true }), one("out", "out", "c-b", history.rates("messagesOut"))] }),
   new TimeChart($("chart-traffic"), { ...shared, format: bytesPerSecond, axis: bytes, series: () => [
     one("in", "in", "c-a", history.rates("bytesIn"), { filled: true }), one("out", "out", "c-b", history.rates("bytesOut"))] }),
-  new TimeChart($("chart-ping"), { ...shared, format: milliseconds, log: true, series: () => [
+  new TimeChart($("chart-ping"), { ...shared, format: milliseconds, log: true, empty: "no pings in this time", series: () => [
     one("p50", "p50", "c-a", of((some) => some.pingRecent?.p50 ?? null)), one("p99", "p99", "c-c", of((some) => some.pingRecent?.p99 ?? null))] }),
   new TimeChart($("chart-lag"), { ...shared, format: milliseconds, log: true, series: () => [
     one("middle", "median of the workers", "c-a", of((some) => some.lagMiddle)), one("most", "slowest", "c-c", of((some) => some.lag))] }),
@@ -84,13 +84,15 @@ function drawNow() {
   }
   const before = history.since(LATE);
   const trend = status.connections.active - before.totals.active;
-  say($("trend"), before === history.last ? "" : `${trend < 0 ? "−" : "+"}${count(Math.abs(trend))} in ${figures.about(Math.round(history.last.at - before.at))}`);
+  const change = trend === 0 ? "unchanged" : `${trend < 0 ? "−" : "+"}${count(Math.abs(trend))}`;
+  say($("trend"), before === history.last ? "" : `${change} in ${figures.about(Math.round(history.last.at - before.at))}`);
   const { open } = status.connections;
   const used = status.capacity ? open / status.capacity : 0;
   say($("used"), figures.percent(used));
   say($("room"), compact(Math.max(0, status.capacity - open)));
   set($("meter"), "class", `meter is-${used >= 0.98 ? "bad" : used >= 0.9 ? "warn" : "ok"}`);
   set($("meter"), "aria-valuenow", Math.round(used * 100));
+  set($("meter"), "aria-valuetext", `${figures.percent(used)} of ${count(status.capacity)}`);
   $("meter").firstElementChild.style.width = `${Math.min(100, used * 100)}%`;
   const rate = (key) => history.rate(key);
   const sum = (a, b) => (figures.known(a) && figures.known(b) ? a + b : null);
@@ -217,14 +219,16 @@ function drawEvents() {
 }
 
 function drawLink() {
-  const { open, retryAt } = link;
+  const { open, retryAt, refused } = link;
   document.body.classList.toggle("stale", !open && status !== null);
   set($("live"), "class", `live${open ? " is-open" : ""}`);
   say($("live-text"), open ? "live" : status === null ? "connecting" : "disconnected");
   const wait = retryAt === null ? 0 : Math.ceil((retryAt - performance.now()) / 1000);
   $("lost").hidden = open || retryAt === null;
-  const age = heardAt ? `The figures are ${figures.span((performance.now() - heardAt) / 1000)} old. ` : "";
-  say($("lost-text"), age + (wait > 0 ? `Trying again in ${wait} s.` : "Trying again …"));
+  const seconds = heardAt ? (performance.now() - heardAt) / 1000 : 0;
+  const age = seconds >= 2 ? `The figures are ${figures.span(seconds)} old. ` : "";
+  const why = refused ? "It is starting, or has as many dashboards as it takes. " : "";
+  say($("lost-text"), why + age + (wait > 0 ? `Trying again in ${wait} s.` : "Trying again …"));
 }
 
 function draw() {
@@ -259,7 +263,7 @@ const stream = new Stream("events", {
   lifecycle(event) {
     if (events.some((known) => known.seq === event.seq && known.at === event.at)) return;
     events = [...events, event].slice(-EVENTS);
-    view.marks = events.flatMap((some) => (mark(some) ? [{ at: some.at, level: some.level, text: mark(some) }] : []));
+    view.marks = events.flatMap((some) => (mark(some) !== null ? [{ at: some.at, level: some.level, text: mark(some) }] : []));
     drawEvents();
   },
   changed(now) {

@@ -11,8 +11,8 @@ export const ROWS = 8;
 const WIDTH = 600;
 const HEIGHT = 44;
 
-/** The class of a generation's colour: it stays the same for as long as the page remembers. */
-export const look = (generation) => `g-${generation % 4}`;
+/** The class of a generation's colour: four take turns, so that neighbours differ. */
+export const look = (generation) => `g-${(generation + 3) % 4}`;
 
 /** What a slot is like: a level, a sign that needs no colour, and a word. */
 export function condition(slot) {

@@ -10,8 +10,8 @@ const SILENCE = 6000;
  * @typedef {Object} Hearing what a page is told.
  * @property {function(Object): void} state a state: its time and the document.
  * @property {function(Object): void} lifecycle a lifecycle event.
- * @property {function({open: boolean, retryAt: number|null}): void} changed whether it is connected,
- *   and when it tries again (performance.now()).
+ * @property {function({open: boolean, retryAt: number|null, refused: boolean}): void} changed whether
+ *   it is connected, when it tries again (performance.now()), and whether it was answered and refused.
  */
 
 /** Stays connected for as long as the page is open. */
@@ -47,7 +47,7 @@ export class Stream {
     source.addEventListener("state", (event) => {
       this.#alive();
       this.#delay = FIRST;
-      this.#hearing.changed({ open: true, retryAt: null });
+      this.#hearing.changed({ open: true, retryAt: null, refused: false });
       this.#hearing.state(JSON.parse(event.data));
     });
     source.addEventListener("lifecycle", (event) => this.#hearing.lifecycle(JSON.parse(event.data)));
@@ -65,12 +65,14 @@ export class Stream {
   #lost(source) {
     if (source !== this.#source || this.#retry) return;
     clearTimeout(this.#silence);
+    // A connection that breaks is about to be tried again; one that got another answer is not.
+    const refused = source.readyState === EventSource.CLOSED;
     source.close();
     // Dashboards of one observer do not come back in one wave.
     const wait = this.#delay * (0.5 + Math.random());
     this.#delay = Math.min(LONGEST, this.#delay * 2);
     this.#retry = setTimeout(() => this.connect(), wait);
-    this.#hearing.changed({ open: false, retryAt: performance.now() + wait });
+    this.#hearing.changed({ open: false, retryAt: performance.now() + wait, refused });
   }
 
   #hurry() {

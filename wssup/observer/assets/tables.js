@@ -74,6 +74,7 @@ export function instanceFacts(status) {
   const { handoff, last_reload: last } = status;
   const unmoved = Object.entries(handoff.refused_by_reason).filter(([, value]) => value);
   const pause = handoff.pause_ms;
+  const causes = Object.entries(status.restarts_by_reason ?? {}).filter(([, value]) => value);
   return [
     ["Generation", count(status.generation), "generation", status.generation],
     ["Last reload", last ? `${words(last.outcome)}${last.generation ? `, generation ${last.generation}` : ""}${last.seconds ? `, ${last.seconds.toFixed(1)} s` : ""}` : "none yet"],
@@ -82,6 +83,7 @@ export function instanceFacts(status) {
     ["Not moved", unmoved.length ? unmoved.map(([name, value]) => `${words(name)} ${count(value)}`).join(", ") : "none"],
     ["Pause p50 / p99 / max", handoff.moved ? `${pause.p50.toFixed(1)} / ${pause.p99.toFixed(1)} / ${pause.max.toFixed(1)} ms` : "–"],
     ["Workers restarted", count(status.restarts), "restarts", status.restarts],
+    ["Why", causes.length ? causes.map(([name, value]) => `${words(name)} ${count(value)}`).join(", ") : "–"],
     ["Errors of the application", count(status.connections.handler_errors), "connections.handler_errors", status.connections.handler_errors],
   ];
 }

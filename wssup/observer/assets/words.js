@@ -53,11 +53,11 @@ export function sentence(event) {
   return name.charAt(0).toUpperCase() + name.slice(1) + (told.length ? `: ${told.join(", ")}` : "");
 }
 
-/** What a mark in the charts says of an event; null if it gets none. */
+/** What a mark in the charts says of an event: words, or "" for a line alone; null if it gets none. */
 export function mark(event) {
   switch (event.event) {
     case "reload_started": return `reload ${event.gen}`;
-    case "reload_done": return "done";
+    case "reload_done": return "";
     case "reload_refused": return "refused";
     case "reload_rolled_back": return "rolled back";
     case "worker_lost": return `slot ${event.slot} lost`;
