@@ -21,8 +21,7 @@ __all__ = ["MOST", "Server"]
 #: Connections at a time; those beyond are told 503, and twice as many are cut off at once.
 MOST: Final = 200
 #: Seconds for the head of a request, and for what is sent to be taken.
-_HEAD_PATIENCE: Final = 10.0
-_TAKE_PATIENCE: Final = 10.0
+_PATIENCE: Final = 10.0
 #: Seconds that a connection may be idle.
 _IDLE: Final = 5
 #: Bytes of the head of a request.
@@ -81,18 +80,21 @@ class _Protocol(HttpToolsProtocol):
         self.stuck_since = None
         super().resume_writing()
 
-    def overdue(self, now: float) -> bool:
-        """Whether its client has had its time."""
-        if self.stuck_since is not None and now > self.stuck_since + _TAKE_PATIENCE:
+    def overdue(self, before: float) -> bool:
+        """Whether its client has not done its part since then."""
+        if self.stuck_since is not None and self.stuck_since < before:
             return True
         in_request = self.cycle is not None and not self.cycle.response_complete
-        return not in_request and now > self.waits_since + _HEAD_PATIENCE
+        return not in_request and self.waits_since < before
 
 
 class Server(uvicorn.Server):
-    """Serves until :meth:`end`. Signals are none of its business."""
+    """Serves until :meth:`end`. Signals are none of its business.
 
-    def __init__(self, app: ASGIApp) -> None:
+    :param patience: seconds for the head of a request, and for what is sent to be taken.
+    """
+
+    def __init__(self, app: ASGIApp, patience: float = _PATIENCE) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -110,6 +112,7 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=_IDLE,
             )
         )
+        self._patience = patience
         self._ended = asyncio.Event()
 
     def end(self) -> None:
@@ -126,9 +129,9 @@ class Server(uvicorn.Server):
         """Look after the connections until the end."""
         while not self.should_exit:
             await self.on_tick(0)
-            now = asyncio.get_running_loop().time()
+            before = asyncio.get_running_loop().time() - self._patience
             for connection in self._open():
-                if connection.overdue(now):
+                if connection.overdue(before):
                     connection.transport.abort()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK):
