@@ -1,4 +1,4 @@
-"""The dashboard in headless Chromium, driven by Playwright, on real instances: what it shows is what
+"""The dashboard in headless Chromium, driven by Playwright, on real instances: it shows what
 ``/status`` says, whatever happens meanwhile. `make e2e` installs both.
 """
 
@@ -8,11 +8,10 @@ import os
 import signal
 import socket
 import time
-from pathlib import Path
 from typing import Any
 
 from tests.e2e.common import Start
-from tests.e2e.watching import Dashboard, Screens, Talk, Watched, screens, settled, value_at
+from tests.e2e.watching import Dashboard, Talk, Watched, screens, settled, value_at
 from tests.harness import processes
 from tests.harness.raw import request
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +16,7 @@ from tests.e2e.common import Start
 from tests.harness import processes
 from tests.harness.clients import PATIENCE, connected
 from tests.harness.instance import Instance
+from tests.harness.observer import request
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -67,8 +66,7 @@ class Watched:
 
     def status(self) -> dict[str, Any]:
         """What ``/status`` says."""
-        with urllib.request.urlopen(f"{self.address}/status", timeout=20) as answer:
-            found: dict[str, Any] = json.load(answer)
+        found: dict[str, Any] = request(self.instance, "/status").json()
         return found
 
     def observer(self) -> int:
@@ -83,14 +81,18 @@ class Dashboard:
     :ivar complaints: what the browser's console said in warning, and errors of scripts.
     """
 
-    def __init__(self, page: Page, address: str) -> None:
+    def __init__(self, page: Page) -> None:
         self.page = page
         self.complaints: list[str] = []
         page.set_default_timeout(_WAIT)
         page.add_init_script(_NOTES)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("console", self._heard)
-        page.goto(f"{address}/", wait_until="domcontentloaded")
+
+    def go(self, address: str) -> Self:
+        """Load it."""
+        self.page.goto(f"{address}/", wait_until="domcontentloaded")
+        return self
 
     def _heard(self, message: Any) -> None:
         if message.type in {"warning", "error"}:
@@ -133,8 +135,12 @@ class Screens:
         :param screen: what Playwright knows of a browser's context: ``viewport``,
             ``color_scheme``, ``reduced_motion`` …
         """
+        return self.prepare(**screen).go(address)
+
+    def prepare(self, **screen: Any) -> Dashboard:
+        """A tab in which nothing is loaded yet, on a screen as :meth:`open` knows it."""
         screen.setdefault("viewport", {"width": 1360, "height": 900})
-        return Dashboard(self._browser.new_context(**screen).new_page(), address)
+        return Dashboard(self._browser.new_context(**screen).new_page())
 
 
 @contextmanager

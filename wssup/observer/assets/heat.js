@@ -35,9 +35,11 @@ export class HeatMap {
     const [width, height] = [this.plot.clientWidth, slots * line + MARGIN.bottom];
     if (!width) return;
     const ratio = devicePixelRatio || 1;
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
-    canvas.style.height = `${height}px`;
+    const wanted = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (canvas.width !== wanted[0] || canvas.height !== wanted[1]) {
+      [canvas.width, canvas.height] = wanted;
+      canvas.style.height = `${height}px`;
+    }
     const [from, to] = view.domain(history);
     const first = Math.max(0, samples.findIndex((one) => one.at >= from) - 1);
     const rows = [];
@@ -52,7 +54,8 @@ export class HeatMap {
     }
     this.#paint(rows, most, slots);
     const context = canvas.getContext("2d");
-    context.scale(ratio, ratio);
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, width, height);
     context.imageSmoothingEnabled = false;
     const x = (at) => MARGIN.left + ((at - from) / (to - from)) * (width - MARGIN.left);
     for (let index = first; index < samples.length; index += 1) {

@@ -32,7 +32,7 @@ const SENTENCES = {
   scaled: (e) => `Scaled to ${plural(e.workers, "worker")}`,
   rebalancing: (e) => `Rebalances ${plural(e.connections ?? 0, "connection")}`,
   draining: (e) => `Drains: ${who(e)}${known(e.open) ? `; ${plural(e.open, "connection")} open` : ""}`,
-  zygote_lost: (e) => `Zygote lost${e.gen ? ` of generation ${e.gen}` : ""}${because(e.ended)}`,
+  zygote_lost: (e) => `Zygote lost${e.gen ? ` of generation ${e.gen}` : ""}${because(e.reason)}`,
   zygote_restarted: (e) => `Zygote restarted${e.gen ? ` of generation ${e.gen}` : ""}`,
 };
 
