@@ -172,3 +172,31 @@ def test_nobody_reads_any_more() -> None:
         """
     )
     assert said == "still here\n"
+
+
+def test_who_listens() -> None:
+    """Who listens is told of every event from ``info`` on with its level, also of those that the
+    log leaves out; of no line of a library; and nothing that it does wrong harms the log.
+    """
+    said = lines("""
+told = []
+logs.configure("error", "json")
+logs.listen(lambda level, event: told.append((level, dict(event))))
+log = logs.get(slot=1)
+log.debug("too_small")
+log.info("ready", seconds=2)
+log.error("lost", reason="x")
+logging.getLogger("library").error("words")
+try:
+    raise ValueError
+except ValueError:
+    log.exception("failed")
+assert [(level, event["event"]) for level, event in told] == [
+    ("info", "ready"), ("error", "lost"), ("error", "failed"),
+], told
+assert told[0][1] == {"slot": 1, "event": "ready", "seconds": 2}
+logs.configure("info", "json")
+logs.listen(lambda level, event: 1 / 0)
+logs.get().info("still")
+""")
+    assert [line["event"] for line in said] == ["lost", "words", "failed", "still"]
