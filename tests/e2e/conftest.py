@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 from collections.abc import Callable
@@ -22,6 +23,10 @@ def _chromium() -> bool:
     return bool(shutil.which("chromium"))
 
 
+def _playwright() -> bool:
+    return _chromium() and importlib.util.find_spec("playwright") is not None
+
+
 def _redis() -> bool:
     return bool(shutil.which("redis-server"))
 
@@ -36,7 +41,7 @@ NEEDS: dict[str, tuple[str, Callable[[], bool]]] = {
     "chromium": ("Chromium", _chromium),
     "example_page": ("Chromium", _chromium),
     "chat_page": ("Chromium", _chromium),
-    "dashboard": ("Chromium", _chromium),
+    "dashboard": ("Chromium and Playwright", _playwright),
     "redis_": ("a Redis server", _redis),
     "prometheus": ("Prometheus", _prometheus),
 }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import random
 import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-import pytest
 import trio
 
 from tests.e2e.chat_page import free_port
@@ -146,8 +147,10 @@ class Screens:
 @contextmanager
 def screens() -> Iterator[Screens]:
     """Debian's Chromium; ended with all it started."""
-    driver = pytest.importorskip("playwright.sync_api")
-    with driver.sync_playwright() as playwright:
+    # It is no dependency of the other tests here.
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415
+
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
@@ -162,13 +165,15 @@ class Talk:
     is disconnected connects again.
 
     :param every: seconds between two messages of a client.
+    :param stay: seconds for which a client stays on average, before another takes its place.
     :ivar lost: how many were disconnected.
     """
 
-    def __init__(self, url: str, count: int, every: float = 0.1) -> None:
+    def __init__(self, url: str, count: int, every: float = 0.1, *, stay: float = math.inf) -> None:
         self._url = url
         self._count = count
         self._every = every
+        self._stay = stay
         self._live = 0
         self._flying = 0
         self._quiet = False
@@ -211,14 +216,21 @@ class Talk:
                     self._live += 1
                     live = True
                     await trio.sleep(self._every * (number % 10) / 10)
-                    while True:
-                        if not self._quiet:
-                            await self._echo(ws)
-                        await trio.sleep(self._every)
+                    with trio.move_on_after(random.expovariate(1) * self._stay):
+                        await self._converse(ws)
+                    await ws.aclose()
+                    self._live -= 1
+                    live = False
             except* Exception:  # noqa: BLE001 - however it ends, it is an end
                 self._live -= live
                 self.lost += live
             await trio.sleep(0.05)
+
+    async def _converse(self, ws: Any) -> None:
+        while True:
+            if not self._quiet:
+                await self._echo(ws)
+            await trio.sleep(self._every)
 
     async def _echo(self, ws: Any) -> None:
         self._flying += 1
