@@ -165,10 +165,8 @@ def show(text: str) -> None:
 def _without_nothing(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """A processor that drops an ``exception`` (a traceback as text) that there is none of."""
-    if event.get("exception", "") is None:
-        del event["exception"]
-    return event
+    """A processor that drops fields that have no value."""
+    return {key: value for key, value in event.items() if value is not None}
 
 
 def _event_first(
@@ -188,9 +186,8 @@ class _Noun:
     def __call__(
         self, _logger: object, _method: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        for key, value in self._noun.items():
-            event.setdefault(key, value)
-        return event
+        # Whose line it is comes first, as where the noun was bound to the logger.
+        return {**self._noun, **event}
 
 
 def get(**noun: object) -> Log:

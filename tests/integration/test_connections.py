@@ -97,6 +97,11 @@ async def test_a_connection_is_found_and_closed(start: Start) -> None:
             "the close to be counted",
         )
         assert status["connections"]["closed_by_code"]["server"]["4xxx"] == 1
+        commands = await aside(instance.events, "command")
+        assert [(c["name"], c["uid"]) for c in commands] == [
+            ("reload", os.geteuid()),
+            ("close", os.geteuid()),
+        ]
         (logged,) = await aside(instance.events, "connection_closed")
         assert (logged["connection"], logged["slot"], logged["code"]) == (number, 1, 4321)
 

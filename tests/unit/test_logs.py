@@ -37,6 +37,21 @@ def test_json_lines() -> None:
     assert odd["text"] == "a\nb\udcff"
 
 
+def test_fields() -> None:
+    """Whose line it is comes before what it says, wherever that was bound; a field without a value
+    is left out.
+    """
+    (bound, whole) = lines(
+        "logs.configure('info', 'json')\n"
+        "logs.get(slot=1).info('one', first=1, none=None, zero=0, empty='')\n"
+        "logs.bind(slot=2, gen=None)\n"
+        "logs.get().info('two', first=1, slot=3)\n"
+    )
+    assert list(bound)[3:] == ["slot", "first", "zero", "empty"]
+    assert list(whole)[3:] == ["slot", "first"]
+    assert whole["slot"] == 3
+
+
 def test_levels() -> None:
     """What is less important than the level is not logged, neither by us nor by the application;
     debug records of libraries never are: they tell of every frame.

@@ -86,7 +86,9 @@ def _orders(function: Any) -> Any:
     return function
 
 
-@click.command("connections", help=_HELP, short_help="Show single connections, oldest first.")
+@click.command(
+    "connections", help=_HELP, short_help="Show single connections and how old they are."
+)
 @_orders
 @click.option("--slot", type=click.IntRange(min=0), metavar="N", help="Those of one slot only.")
 @click.option("--json", "as_json", is_flag=True, help="Print a document for programs.")

@@ -42,7 +42,7 @@ _STYLES: Final = {"warning": "yellow", "error": "red", "critical": "bold red"}
 _FIRST: Final = ("v", "seq", "at", "level", "event")
 
 
-@click.command("events", help=_HELP, short_help="Follow what happens: workers, reloads, failures.")
+@click.command("events", help=_HELP, short_help="Follow workers and reloads and what fails.")
 @click.option(
     "--past",
     type=click.IntRange(0, _MOST),

@@ -39,7 +39,7 @@ be asked or does not answer within 5 seconds.
 """
 
 
-@click.command("status", help=_HELP, short_help="Show workers, connections and capacity.")
+@click.command("status", help=_HELP, short_help="Show workers with their connections.")
 @click.option("--json", "as_json", is_flag=True, help="Print the document for programs.")
 @click.option("--watch", is_flag=True, help="Show it live until q or Ctrl-C, on a terminal.")
 @instance_options
@@ -50,9 +50,7 @@ def command(*, as_json: bool, watch: bool, **given: Any) -> int:
     if watch and not sys.stdout.isatty():
         raise click.UsageError("--watch needs a terminal; programs use --json")
     if watch and os.environ.get("TERM", "dumb") in ("", "dumb", "unknown"):
-        raise click.UsageError(
-            "--watch needs a terminal with a cursor; TERM is dumb"
-        )
+        raise click.UsageError("--watch needs a terminal with a cursor; TERM is dumb")
     target = target_of(given)
     try:
         document = target.ask("status")

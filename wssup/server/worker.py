@@ -321,7 +321,9 @@ class _Worker:
         deadline = trio.current_time() + order.timeout
         # The last clients need time to answer, too.
         window = min(order.window, _SPREAD_SHARE * order.timeout)
-        self._log.info("draining", open=engine.count, window=order.window, timeout=order.timeout)
+        # Of one that has no connection, what follows says enough.
+        tell = self._log.info if engine.count else self._log.debug
+        tell("draining", open=engine.count, window=order.window, timeout=order.timeout)
         with scope:
             # A later order may have come before this task had its first turn.
             await trio.lowlevel.checkpoint_if_cancelled()

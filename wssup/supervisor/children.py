@@ -49,6 +49,7 @@ class Worker:
     :ivar named: its pid is known, or that it has none.
     :ivar leaving: it was told to end, or said that it will.
     :ivar stalled: its loop has not turned for ``stall_after``.
+    :ivar stalled_ns: when it turned last, before it stalled; as ``ready_ns``.
     :ivar failure: why it will end, when that is known before it does.
     :ivar ended: how its process ended, once it has.
     :ivar resumable: its application's connections can move to another worker.
@@ -67,6 +68,7 @@ class Worker:
     ready_ns: int = 0
     leaving: bool = False
     stalled: bool = False
+    stalled_ns: int = 0
     aborted: bool = False
     failure: str = ""
     traceback: str = ""

@@ -19,7 +19,7 @@ from wssup.supervisor.status import document
 if TYPE_CHECKING:
     from wssup.supervisor.master import Master
 
-__all__ = ["COMMANDS", "Reply"]
+__all__ = ["CHANGING", "COMMANDS", "Reply"]
 
 #: Seconds between two reports of what is left.
 _REPORT_EVERY = 0.5
@@ -266,6 +266,9 @@ def _none_left(arguments: Arguments) -> None:
 
 
 Command = Callable[["Master", Reply, Arguments], Awaitable[Result]]
+
+#: Those that change what the instance does: who gave them is logged.
+CHANGING = frozenset({"reload", "scale", "rebalance", "drain", "stop", "close"})
 
 #: Every command by its name.
 COMMANDS: dict[str, Command] = {

@@ -347,7 +347,8 @@ class Fleet:
             if not slot.retired:
                 self.event(slot, Event.RETIRED_GONE)
             return
-        slot.error = reason
+        # At a stop everybody ends: that is no reason why a slot does not serve.
+        slot.error = "" if self.stopping else reason
         if worker.role is Role.SUCCESSOR:
             # Its failure is the reload's, and does not spend the slot's budget.
             slot.successor = None

@@ -43,7 +43,11 @@ class Lifecycle:
     def record(self, level: str, event: Mapping[str, Any]) -> None:
         """Keep an event and tell it; a processor of the log calls this."""
         self._number += 1
-        fields = {key: _short(v) for key, v in event.items() if key not in _NOT_FIELDS}
+        fields = {
+            key: _short(value)
+            for key, value in event.items()
+            if key not in _NOT_FIELDS and value is not None
+        }
         first = {
             "seq": self._number,
             "at": round(time.time(), 3),

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import pytest
 from control_peer import DEADLINE, Peer
 
-from wssup.cli.main import COMMANDS, main
+from wssup.cli.main import COMMANDS, group, main
 
 READY = "ready> "
 
@@ -158,3 +159,12 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> N
     """No shell, one that is not known, or two are exit status 2."""
     assert main(["completion", *arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_descriptions_are_whole_in_fish() -> None:
+    """No description has a comma, which fish's script takes for its end."""
+    context = click.Context(group)
+    for name in COMMANDS:
+        command = group.get_command(context, name)
+        assert command is not None
+        assert "," not in command.get_short_help_str(limit=200), name
