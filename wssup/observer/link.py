@@ -57,6 +57,11 @@ class Link:
                 return
             received += chunk
 
+    def ready(self) -> None:
+        """Tell the master that whoever asks is answered."""
+        if self._writer is not None:
+            self._writer.write(lines.encode(lines.Ready()))
+
     async def publish(self, topic: str, data: bytes, *, text: bool) -> int:
         """Have a message published; returns how many subscribers the topic has in the instance.
 

@@ -37,7 +37,7 @@ async def _live(
     received: bytearray,
 ) -> None:
     link = Link(state)
-    server = Server(application(state, Publishing(token, link)))
+    server = Server(application(state, Publishing(token, link)), started=link.ready)
 
     async def hear() -> None:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import uvicorn
@@ -92,9 +92,15 @@ class Server(uvicorn.Server):
     """Serves until :meth:`end`. Signals are none of its business.
 
     :param patience: seconds for the head of a request, and for what is sent to be taken.
+    :param started: called when clients are answered.
     """
 
-    def __init__(self, app: ASGIApp, patience: float = _PATIENCE) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        patience: float = _PATIENCE,
+        started: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -113,6 +119,7 @@ class Server(uvicorn.Server):
             )
         )
         self._patience = patience
+        self._on_started = started
         self._ended = asyncio.Event()
 
     def end(self) -> None:
@@ -127,6 +134,7 @@ class Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Look after the connections until the end."""
+        self._on_started()
         while not self.should_exit:
             await self.on_tick(0)
             before = asyncio.get_running_loop().time() - self._patience

@@ -3,7 +3,7 @@
 ==================  =====================================================
 master → observer   :class:`Begin` first, then :class:`News`, :class:`Happened`, :class:`Ping`,
                     :class:`Published`
-observer → master   :class:`Pong`, :class:`Publish`, :class:`Failed`
+observer → master   :class:`Ready`, :class:`Pong`, :class:`Publish`, :class:`Failed`
 ==================  =====================================================
 
 The observer asks for nothing but to publish. What it shows it is told, or reads from the
@@ -31,6 +31,7 @@ __all__ = [
     "Pong",
     "Publish",
     "Published",
+    "Ready",
     "ToObserver",
     "encode",
     "from_observer",
@@ -81,6 +82,10 @@ class Ping(_Line, frozen=True, tag="ping"):
     number: int
 
 
+class Ready(_Line, frozen=True, tag="ready"):
+    """From the observer: it answers whoever asks."""
+
+
 class Pong(_Line, frozen=True, tag="pong"):
     """From the observer: it lives."""
 
@@ -118,7 +123,7 @@ class Failed(_Line, frozen=True, tag="failed"):
 
 
 ToObserver: TypeAlias = Begin | News | Happened | Ping | Published
-FromObserver: TypeAlias = Pong | Publish | Failed
+FromObserver: TypeAlias = Ready | Pong | Publish | Failed
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
 _to_observer: msgspec.json.Decoder[ToObserver] = msgspec.json.Decoder(ToObserver)

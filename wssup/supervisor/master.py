@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 
-import setproctitle
 import trio
 
 from wssup import logs
@@ -20,10 +19,10 @@ from wssup.config.loading import Loaded
 from wssup.config.settings import Settings
 from wssup.errors import ApplicationError, CommandError, ListenError
 from wssup.scoreboard import InstanceState, Scoreboard
-from wssup.supervisor import inheriting, limits, status_sockets
+from wssup.supervisor import limits
 from wssup.supervisor.address import Address
 from wssup.supervisor.banner import started
-from wssup.supervisor.bridging import Bridging, check
+from wssup.supervisor.bridging import Bridging
 from wssup.supervisor.control import Control
 from wssup.supervisor.ending import CLOSING, Ending
 from wssup.supervisor.events import Events
@@ -33,18 +32,17 @@ from wssup.supervisor.lifecycle import Lifecycle
 from wssup.supervisor.listeners import Listeners
 from wssup.supervisor.manager import Manager
 from wssup.supervisor.observing import Observing
-from wssup.supervisor.process import Processes, become_subreaper
+from wssup.supervisor.process import Processes
 from wssup.supervisor.rebalancing import Rebalance, Rebalancing
 from wssup.supervisor.recycling import Recycling
 from wssup.supervisor.reload import OUTCOMES, Reload, Result
 from wssup.supervisor.reporting import Reporting
 from wssup.supervisor.slots import State
 from wssup.supervisor.watch import Watch
+from wssup.version import __version__
 
-__all__ = ["Master", "serve"]
+__all__ = ["Master"]
 
-#: Rows per slot: a current worker, its successor, and two generations that still drain.
-_ROWS_PER_SLOT = 4
 #: Seconds that the workers of a dead predecessor get to let go of its addresses.
 _PREDECESSOR_GRACE = 3.0
 
@@ -56,57 +54,6 @@ _SIGNALS = (
     signal.SIGTTIN,
     signal.SIGTTOU,
 )
-
-
-def serve(loaded: Loaded) -> int:
-    """Run an instance until it is stopped.
-
-    :returns: the exit status: 0 after a stop, 1 if the application cannot be started.
-    :raises UserError: if the instance cannot be set up; nothing has been started then.
-    """
-    settings = loaded.settings
-    logs.configure(settings.log_level, settings.log_format)
-    manager = Manager.of(os.environ)
-    setproctitle.setproctitle(f"wssup: master {settings.name}")
-    check(settings)
-    status_sockets.check_token_file(settings)
-    lifecycle = Lifecycle()
-    logs.listen(lifecycle.record)
-    with Instance(settings.runtime_dir, settings.name) as instance:
-        nofile = limits.raise_nofile()
-        become_subreaper()
-        scoreboard = Scoreboard.create(
-            settings.name,
-            settings.runtime_dir,
-            _ROWS_PER_SLOT * settings.max_workers,
-            settings.max_workers,
-        )
-        try:
-            instance.record_segment(scoreboard.name)
-            listeners = Listeners(
-                backlog=settings.backlog, mode=int(settings.unix_mode, 8), store=manager.store
-            )
-            try:
-                inheriting.take(listeners, manager, settings.bind)
-                with status_sockets.opened(
-                    instance.status, settings, patient=instance.succeeded_a_dead_one
-                ) as shown:
-                    master = Master(
-                        loaded,
-                        instance,
-                        scoreboard,
-                        listeners,
-                        nofile,
-                        manager=manager,
-                        lifecycle=lifecycle,
-                        shown=shown,
-                    )
-                    return trio.run(master.run)
-            finally:
-                listeners.close_all()
-        finally:
-            scoreboard.close()
-            scoreboard.unlink()
 
 
 class Master:
@@ -323,6 +270,7 @@ class Master:
         generation = fleet.generation(self._generations, settings)
         self._log.info(
             "starting",
+            version=__version__,
             app=settings.app,
             app_dir=settings.app_dir,
             workers=count,

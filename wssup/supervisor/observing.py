@@ -15,19 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import trio
 
 import wssup
 from wssup import logs
 from wssup.config.addresses import TcpAddress
-from wssup.errors import CommandError, MessageError
+from wssup.errors import MessageError
 from wssup.start import CHANNEL
-from wssup.status import lines
-from wssup.status.facts import Facts
 from wssup.supervisor.backoff import Backoff
+from wssup.supervisor.observer_link import Link
 from wssup.supervisor.process import Processes
-from wssup.supervisor.status import facts
 
 if TYPE_CHECKING:
     from wssup.supervisor.master import Master
@@ -38,18 +35,13 @@ __all__ = ["Observing"]
 _BOOT: Final = (
     "import sys; sys.path.append(sys.argv[1]); from wssup.observer.main import main; main()"
 )
-#: Seconds between two lines to it at least, and at most.
-_GAP: Final = 0.05
-_TURN: Final = 1.0
+#: Seconds between two looks at whether it answers.
+_LOOK: Final = 1.0
 #: Seconds that an observer may live on after it closed its channel, and at a stop.
 _END_GRACE: Final = 5.0
 _STOP_GRACE: Final = 2.0
 #: Seconds between SIGABRT, which has a process dump its stacks, and SIGKILL.
 _DUMP_GRACE: Final = 1.0
-#: Messages that are published for it at a time, and bytes of a line from it: it is who everybody
-#: talks to, and may not be trusted with more.
-_MOST_PUBLISHES: Final = 32
-_LONGEST_LINE: Final = 512 * 1024
 
 
 class Observing:
@@ -82,7 +74,7 @@ class Observing:
         self._sockets = sockets
         self._processes = processes
         self._boot = boot
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._failure = ""
         self._stopping = trio.Event()
         self._ended = trio.Event()
@@ -107,7 +99,8 @@ class Observing:
             self.restarts += 1
             delay = backoff.lost(at_boot=False, lived=trio.current_time() - began)
             assert delay is not None
-            logs.get(pid=pid).error("observer_lost", reason=reason, again_in=delay)
+            # It harms nobody who is served.
+            logs.get(pid=pid).warning("observer_lost", reason=reason, again_in=delay)
             with trio.move_on_after(delay):
                 await self._stopping.wait()
         self._ended.set()
@@ -137,8 +130,14 @@ class Observing:
         except OSError as error:
             return None, f"it cannot be started: {error.strerror}"
         self.pid = pid
-        link = self._link = _Link(self._master, stream)
-        logs.get(pid=pid).debug("observer_started")
+        began = trio.current_time()
+
+        def ready() -> None:
+            seconds = round(trio.current_time() - began, 3)
+            log = logs.get(pid=pid)
+            log.info("observer_ready", socket=self.path, bind=self.bind or None, seconds=seconds)
+
+        link = self._link = Link(self._master, stream, ready)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, link, pid)
             try:
@@ -172,10 +171,10 @@ class Observing:
             theirs.close()
         return trio.SocketStream(trio.socket.from_stdlib_socket(ours)), pid
 
-    async def _watch(self, link: _Link, pid: int) -> None:
+    async def _watch(self, link: Link, pid: int) -> None:
         """End an observer that does not answer."""
         while True:
-            await trio.sleep(_TURN)
+            await trio.sleep(_LOOK)
             settings = self._master.settings
             patience = settings.hang_after
             if not link.answered:
@@ -195,153 +194,3 @@ class Observing:
         self._processes.signal(pid, signal.SIGABRT)
         await trio.sleep(_DUMP_GRACE)
         self._processes.signal(pid, signal.SIGKILL)
-
-
-class _Link:
-    """What master and one observer say to each other.
-
-    :ivar answered: it has said something; ``heard_at``: when that was last (trio's clock).
-    :ivar failure: why it ends, as it said itself.
-    """
-
-    def __init__(self, master: Master, stream: trio.SocketStream) -> None:
-        self.answered = False
-        self.heard_at = trio.current_time()
-        self.failure = ""
-        self._master = master
-        self._stream = stream
-        self._awake = trio.Event()
-        self._told: Facts | None = None
-        self._seen = 0
-        self._pinged = 0
-        self._pinged_at = 0.0
-        self._answers: list[lines.Published] = []
-        self._under_way = 0
-
-    async def run(self) -> None:
-        """Talk until the channel is closed.
-
-        :raises MessageError: it says what is not understood.
-        """
-        lifecycle = self._master.lifecycle
-        try:
-            async with trio.open_nursery() as nursery:
-                lifecycle.on_news = self._wake
-                nursery.start_soon(self._tell)
-                nursery.start_soon(self._notice_changes)
-                await self._listen(nursery)
-                nursery.cancel_scope.cancel()
-        except* MessageError as group:
-            raise MessageError(str(group.exceptions[0])) from None
-        finally:
-            lifecycle.on_news = None
-
-    def close(self) -> None:
-        """Say no more; an observer that runs ends then."""
-        self._stream.socket.close()
-        self._wake()
-
-    def _wake(self) -> None:
-        self._awake.set()
-
-    async def _notice_changes(self) -> None:
-        while True:
-            await self._master.fleet.wait_changed()
-            self._wake()
-
-    async def _tell(self) -> None:
-        """Tell what is new. While the observer does not read, nothing is kept for it here."""
-        settings = self._master.settings
-        begin = lines.Begin(
-            lines.VERSION,
-            settings.name,
-            self._master.scoreboard.name,
-            settings.log_level,
-            settings.log_format,
-            settings.publish_token_file,
-        )
-        news = lines.encode(begin) + self._news()
-        try:
-            while True:
-                if news:
-                    await self._stream.send_all(news)
-                await trio.sleep(_GAP)
-                with trio.move_on_after(_TURN - _GAP):
-                    await self._awake.wait()
-                self._awake = trio.Event()
-                news = self._news()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return
-
-    def _news(self) -> bytes:
-        found = bytearray()
-        now = trio.current_time()
-        if now >= self._pinged_at + _TURN / 2:
-            self._pinged, self._pinged_at = self._pinged + 1, now
-            found += lines.encode(lines.Ping(self._pinged))
-        for event in self._master.lifecycle.since(self._seen):
-            self._seen = event["seq"]
-            found += lines.encode(lines.Happened(event))
-        # After the events: from the first facts on the observer answers.
-        known = public(facts(self._master))
-        if known != self._told:
-            self._told = known
-            found += lines.encode(lines.News(known))
-        for answer in self._answers:
-            found += lines.encode(answer)
-        self._answers.clear()
-        return bytes(found)
-
-    async def _listen(self, nursery: trio.Nursery) -> None:
-        buffer = bytearray()
-        while True:
-            try:
-                chunk = await self._stream.receive_some(64 * 1024)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
-            if not chunk:
-                return
-            self.answered, self.heard_at = True, trio.current_time()
-            buffer += chunk
-            for line in lines.split(buffer, _LONGEST_LINE):
-                match lines.from_observer(line):
-                    case lines.Publish() as wish:
-                        self._publish(nursery, wish)
-                    case lines.Failed(message=why):
-                        self.failure = why
-                    case lines.Pong():
-                        pass
-
-    def _publish(self, nursery: trio.Nursery, wish: lines.Publish) -> None:
-        if not self._master.settings.publish_token_file:
-            self._answer(wish, code="forbidden", error="nobody may publish over HTTP here")
-        elif self._under_way >= _MOST_PUBLISHES:
-            self._answer(wish, code="busy", error="too many messages are being published")
-        else:
-            self._under_way += 1
-            nursery.start_soon(self._have_published, wish)
-
-    async def _have_published(self, wish: lines.Publish) -> None:
-        publishing = self._master.fleet.publishing
-        try:
-            count = await publishing.publish(wish.topic, wish.data, text=wish.text)
-        except CommandError as error:
-            self._answer(wish, code=error.code, error=error.message)
-        else:
-            self._answer(wish, subscribers=count)
-        finally:
-            self._under_way -= 1
-
-    def _answer(
-        self, wish: lines.Publish, *, subscribers: int = 0, code: str = "", error: str = ""
-    ) -> None:
-        self._answers.append(lines.Published(wish.question, subscribers, code, error))
-        self._wake()
-
-
-def public(known: Facts) -> Facts:
-    """Facts as everybody may know them: without tracebacks, which show what stands in the code."""
-    last = known.last_reload
-    if last is None or last.traceback is None:
-        return known
-    return msgspec.structs.replace(known, last_reload=msgspec.structs.replace(last, traceback=None))

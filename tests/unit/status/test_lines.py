@@ -17,7 +17,9 @@ _TO_OBSERVER = st.one_of(
     st.builds(lines.Ping),
     st.builds(lines.Published),
 )
-_FROM_OBSERVER = st.one_of(st.builds(lines.Pong), st.builds(lines.Publish), st.builds(lines.Failed))
+_FROM_OBSERVER = st.one_of(
+    st.builds(lines.Ready), st.builds(lines.Pong), st.builds(lines.Publish), st.builds(lines.Failed)
+)
 
 
 @given(st.lists(_TO_OBSERVER, max_size=5), st.integers(1, 50))

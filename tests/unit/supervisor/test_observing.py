@@ -39,7 +39,7 @@ _SETTING = """
     from tests.unit.observer.scenes import facts
     from wssup.config import load
     from wssup.errors import CommandError
-    from wssup.supervisor import observing as module
+    from wssup.supervisor import observer_link, observing
     from wssup.supervisor.lifecycle import Lifecycle
     from wssup.supervisor.observing import Observing
     directory = tempfile.mkdtemp()
@@ -51,8 +51,9 @@ _SETTING = """
         environ={{}}, cwd=directory,
     )
     known = facts()
-    module.facts = lambda master: known
-    module._TURN, module._DUMP_GRACE, module._END_GRACE = 0.1, 0.05, 0.3
+    observer_link.facts = lambda master: known
+    observer_link._TURN, observing._LOOK = 0.1, 0.05
+    observing._DUMP_GRACE, observing._END_GRACE = 0.05, 0.3
     published = []
     async def publish(topic, data, *, text):
         published.append((topic, data, text))
@@ -105,6 +106,7 @@ def test_its_first_words_and_its_end() -> None:
         tell(begin.version == lines.VERSION, begin.instance, begin.scoreboard, begin.token_file)
         tell(shown.getsockname().rpartition("/")[2])
         first = [hear() for _ in range(4)]
+        say(lines.Ready())
         tell(*(type(line).__name__ for line in first))
         pings = 0
         while (line := hear()) is not None:
@@ -123,11 +125,12 @@ def test_its_first_words_and_its_end() -> None:
         happen(3)
         await trio.sleep(0.2)
         known = facts(generation=8)
-        module.facts = lambda master: known
+        observer_link.facts = lambda master: known
         await trio.sleep(0.4)
         await made.end()
         print(made.pid, made.restarts, made.path.rpartition("/")[2], made.bind == "")
-        assert not events(), logged
+        [ready] = logged
+        assert ready["event"] == "observer_ready" and ready["socket"] == made.path, logged
         """,
     )
     assert said == [
@@ -209,14 +212,14 @@ def test_one_that_does_not_read() -> None:
             master.lifecycle.record("info", {"event": "e", "number": number, "text": padding})
             if number % 500 == 0:
                 known = facts(60, generation=number)
-                module.facts = lambda master: known
+                observer_link.facts = lambda master: known
                 await trio.sleep(0.002)
             if number == 10_000:
                 before = resident()
         grown = resident() - before
         assert grown < 4 << 20, grown
         known = facts(60, generation=999)
-        module.facts = lambda master: known
+        observer_link.facts = lambda master: known
         open(os.environ["GATE"], "w").close()
         await until(lambda: os.path.exists(os.environ["GATE"] + ".done"))
         await made.end()
@@ -299,9 +302,9 @@ def test_a_mistake_of_ours() -> None:
         """
         def wrong(master):
             raise RuntimeError("a mistake")
-        right, module.facts = module.facts, wrong
+        right, observer_link.facts = observer_link.facts, wrong
         await until(lambda: made.restarts == 2)
-        module.facts = right
+        observer_link.facts = right
         await until(lambda: made.pid)
         await made.end()
         print("it goes on")
