@@ -45,6 +45,6 @@ def command(config_file: str | None, **given: Any) -> int:
     """Load the settings and run the master."""
     loaded = load_instance(given, config_file, required=("app",))
     # The master is what only this command needs.
-    from wssup.supervisor.master import serve  # noqa: PLC0415
+    from wssup.supervisor.serving import serve  # noqa: PLC0415
 
     return serve(loaded)

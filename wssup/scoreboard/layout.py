@@ -22,7 +22,7 @@ from bisect import bisect_right
 from enum import IntEnum
 from typing import Final
 
-LAYOUT_VERSION: Final = 4
+LAYOUT_VERSION: Final = 5
 MAGIC: Final = int.from_bytes(b"wssup-sb", "little")
 
 CELL: Final = 8  # bytes
@@ -57,6 +57,7 @@ class ClosedReason(Label):
     SLOW_CLIENT = 9  # its send queue was full for too long
     DEADLINE = 10  # still open when the drain's deadline came
     WORKER_DIED = 11  # its worker ended without closing it; counted by the master
+    OPERATOR = 12  # somebody used wssup close
 
 
 class RefusedReason(Label):
@@ -262,7 +263,10 @@ BUS_MISSED: Final = BUS_LOST + 1  # dropped elsewhere: their sender said so
 TOPIC_DROPPED: Final = BUS_MISSED + 1  # not delivered: a subscriber's queue was full
 RECOVERED: Final = TOPIC_DROPPED + 1  # subscriptions that got all they had missed
 NOT_RECOVERED: Final = RECOVERED + 1
-COUNTERS_END: Final = NOT_RECOVERED + 1
+LIFETIMES_SUM: Final = NOT_RECOVERED + 1  # µs, of all that LIFETIMES counts
+ROUND_TRIPS_SUM: Final = LIFETIMES_SUM + 1  # µs
+PAUSES_SUM: Final = ROUND_TRIPS_SUM + 1  # µs
+COUNTERS_END: Final = PAUSES_SUM + 1
 BLOCK_CELLS: Final = -(-COUNTERS_END // LINE) * LINE
 
 ROW_CELLS: Final = IDENTITY_CELLS + BLOCK_CELLS

@@ -27,11 +27,13 @@ from wssup.errors import ApplicationError, MessageError
 from wssup.messages import (
     PROTOCOL,
     Accept,
+    CloseConnections,
     Drain,
     Failed,
     HandedOver,
     HandOver,
     Hello,
+    Inspect,
     Leaving,
     Listen,
     Message,
@@ -244,6 +246,9 @@ class _Worker:
                 self._drain(order)
             case HandOver() | TakeOver() | Recall() as order:
                 self._move(order, received.descriptors)
+            case Inspect() | CloseConnections() as question:
+                if self._engine is not None:
+                    self._nursery.start_soon(self._engine.answer, question, self._post)
             case other:
                 self._log.error("unexpected_message", kind=type(other).__name__)
 
@@ -316,7 +321,9 @@ class _Worker:
         deadline = trio.current_time() + order.timeout
         # The last clients need time to answer, too.
         window = min(order.window, _SPREAD_SHARE * order.timeout)
-        self._log.info("draining", open=engine.count, window=order.window, timeout=order.timeout)
+        # Of one that has no connection, what follows says enough.
+        tell = self._log.info if engine.count else self._log.debug
+        tell("draining", open=engine.count, window=order.window, timeout=order.timeout)
         with scope:
             # A later order may have come before this task had its first turn.
             await trio.lowlevel.checkpoint_if_cancelled()
