@@ -18,7 +18,8 @@ $(STAMP): pyproject.toml setup.py constraints.txt wssup/version.py $(wildcard ws
 	@touch $@
 
 run: $(STAMP) ## serve the example on 127.0.0.1:8765 with two workers
-	@$(BIN)/wssup serve wssup.examples.page:app --bind 127.0.0.1:8765 --workers 2 --log-format pretty
+	@$(BIN)/wssup serve wssup.examples.page:app --bind 127.0.0.1:8765 --workers 2 \
+	  --status-bind 127.0.0.1:8767 --log-format pretty
 
 test: $(STAMP) ## run the tests
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(TESTS)
