@@ -26,6 +26,8 @@ _PATIENCE: Final = 10.0
 _IDLE: Final = 5
 #: Bytes of the head of a request.
 _LONGEST_HEAD: Final = 32 * 1024
+#: Requests that may wait for the answer to the one before them.
+_MOST_PIPELINED: Final = 16
 #: Seconds between two looks, and for which responses may go on at the end.
 _LOOK: Final = 1.0
 _END_GRACE: Final = 0.3
@@ -58,6 +60,8 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._unparsed = 0
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            raise ValueError("too many requests before the first one was answered")
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

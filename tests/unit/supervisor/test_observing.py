@@ -259,6 +259,28 @@ def test_one_that_hangs() -> None:
     assert said == ["it did not answer fo"]
 
 
+def test_one_that_does_not_end() -> None:
+    """An observer that goes on although its channel is closed is killed in the end, and a stop
+    waits no longer for it.
+    """
+    said = play(
+        """
+        while hear() is not None:
+            pass
+        time.sleep(60)
+        """,
+        """
+        observing._STOP_GRACE = 0.2
+        pid = await until(lambda: made.pid)
+        began = trio.current_time()
+        await made.end()
+        await gone(pid)
+        print(trio.current_time() - began < 3, made.restarts)
+        """,
+    )
+    assert said == ["True 0"]
+
+
 def test_publishing() -> None:
     """It may publish if there is a token, so many at a time; it is answered each, with the number
     of subscribers or the reason.
