@@ -175,7 +175,9 @@ function announce(text) {
 }
 
 function drawSlots() {
-  const small = status.slots.length <= ROWS;
+  // Slots that were scaled away have nothing to show; how many there are is said.
+  const slots = status.slots.filter((slot) => condition(slot)[0] !== "idle" || slot.workers.length);
+  const small = slots.length <= ROWS;
   $("slot-rows").hidden = !small;
   $("slot-map").hidden = small;
   // The map needs the whole width.
@@ -188,10 +190,10 @@ function drawSlots() {
     kinds.set(word, (kinds.get(word) ?? 0) + 1);
   }
   say($("slots-note"), [...kinds].map(([word, number]) => `${count(number)} ${word}`).join(", "));
-  if (small) rows.draw(status);
+  if (small) rows.draw(slots);
   else {
-    drawTiles($("slot-tiles"), status);
-    heat.draw(status.slots.length);
+    drawTiles($("slot-tiles"), slots);
+    heat.draw(Math.max(...slots.map((slot) => slot.slot)) + 1);
   }
   if ($("workers").closest("details").open) drawWorkers($("workers-head"), $("workers"), status);
 }
@@ -301,6 +303,8 @@ const stream = new Stream("events", {
     // Another start of the instance counts its events anew.
     if (status !== null && heard.started_at !== status.started_at)
       events = events.filter((event) => event.at >= heard.started_at);
+    // These scripts are of another version now.
+    if (status !== null && heard.version !== status.version) location.reload();
     status = heard;
     heardAt = performance.now();
     if (history.add(at, heard)) drawSoon();

@@ -72,8 +72,8 @@ export class SlotRows {
     node.addEventListener("pointerleave", () => view.point(null));
   }
 
-  /** Show this status. */
-  draw(status) {
+  /** Show these slots of the document. */
+  draw(slots) {
     const { history, view } = this;
     const { samples } = history;
     const [from, to] = view.domain(history);
@@ -92,7 +92,7 @@ export class SlotRows {
     const y = (value) => HEIGHT - (value / most) * (HEIGHT - 2);
     list(
       this.node,
-      status.slots,
+      slots,
       (slot) => slot.slot,
       row,
       (node, slot) => {
@@ -194,13 +194,13 @@ function row(slot) {
 /**
  * The grid of more than eight slots.
  * @param {HTMLUListElement} node the list.
- * @param {Object} status the document.
+ * @param {Object[]} slots of the document.
  */
-export function drawTiles(node, status) {
-  const most = Math.max(1, ...status.slots.map(active));
+export function drawTiles(node, slots) {
+  const most = Math.max(1, ...slots.map(active));
   list(
     node,
-    status.slots,
+    slots,
     (slot) => slot.slot,
     tile,
     (item, slot) => {

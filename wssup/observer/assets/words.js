@@ -48,7 +48,8 @@ const SENTENCES = {
   observer_ready: () => "Observer ready",
   observer_lost: (e) => `Observer lost${because(e.reason)}`,
   bridge_connected: (e) =>
-    `Bridge connected${e.away ? ` after ${span(e.away)}` : ""}${e.lost ? `; ${count(e.lost)} lost` : ""}`,
+    `Bridge connected${e.away ? ` after ${span(e.away)}` : ""}` +
+    (e.lost ? `; ${plural(e.lost, "message")} lost` : ""),
   bridge_lost: (e) => `Bridge lost${because(e.reason)}`,
   zygote_lost: (e) => `Zygote lost${e.gen ? ` of generation ${e.gen}` : ""}${because(e.reason)}`,
   zygote_restarted: (e) => `Zygote restarted${e.gen ? ` of generation ${e.gen}` : ""}`,
