@@ -20,6 +20,8 @@ __all__ = ["MOST", "Server"]
 
 #: Connections at a time; those beyond are told 503, and twice as many are cut off at once.
 MOST: Final = 200
+#: Clients that may wait to be accepted: as many as the master made the sockets for.
+_BACKLOG: Final = 1024
 #: Seconds for the head of a request, and for what is sent to be taken.
 _PATIENCE: Final = 10.0
 #: Seconds that a connection may be idle.
@@ -118,7 +120,7 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 limit_concurrency=MOST,
-                backlog=128,
+                backlog=_BACKLOG,
                 timeout_keep_alive=_IDLE,
             )
         )
