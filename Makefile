@@ -18,7 +18,8 @@ $(STAMP): pyproject.toml setup.py constraints.txt wssup/version.py $(wildcard ws
 	@touch $@
 
 run: $(STAMP) ## serve the example on 127.0.0.1:8765 with two workers
-	@$(BIN)/wssup serve wssup.examples.page:app --bind 127.0.0.1:8765 --workers 2 --log-format pretty
+	@$(BIN)/wssup serve wssup.examples.page:app --bind 127.0.0.1:8765 --workers 2 \
+	  --status-bind 127.0.0.1:8767 --log-format pretty
 
 test: $(STAMP) ## run the tests
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(TESTS)
@@ -59,8 +60,8 @@ soak: $(STAMP) ## 50 reloads without a pause, and ten deaths of each process in 
 	  tests/integration/test_handoff.py tests/integration/test_handoff_failures.py \
 	  tests/integration/test_topics.py tests/integration/test_topics_floods.py
 
-e2e: $(STAMP) ## a real systemd, the npm package ws, a browser, a Redis server; installs what it can
-	@for tool in npm chromium redis-server; do \
+e2e: $(STAMP) ## a real systemd, the npm package ws, a browser, a Redis server, shells; installs what it can
+	@for tool in npm chromium redis-server zsh fish; do \
 	  command -v $$tool >/dev/null || { apt-get update -qq && apt-get install -y -qq $$tool; } \
 	    || echo "no $$tool: its tests are skipped"; done
 	@cd $(VENV) && { command -v prometheus || test -x e2e/prometheus/usr/bin/prometheus; } >/dev/null || \
@@ -71,7 +72,7 @@ e2e: $(STAMP) ## a real systemd, the npm package ws, a browser, a Redis server; 
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group e2e \
 	  || echo "no Playwright: its tests are skipped"
 	@$(BIN)/python -m pytest tests/e2e/systemd_service.py \
-	  tests/e2e/npm_ws.py tests/e2e/chromium.py tests/e2e/example_page.py tests/e2e/chat_page.py \
+	  tests/e2e/npm_ws.py tests/e2e/shells.py tests/e2e/chromium.py tests/e2e/example_page.py tests/e2e/chat_page.py \
 	  tests/e2e/prometheus.py tests/e2e/dashboard*.py \
 	  tests/e2e/redis_*.py
 

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 __all__ = [
+    "LONGEST_FORWARDED",
     "LONGEST_PATH",
     "MOST_CONNECTIONS",
     "ORDERS",
@@ -26,9 +27,11 @@ __all__ = [
 #: What connections can be ordered by: age, the other way round, time since the client was last
 #: heard, bytes that wait to be sent.
 ORDERS: Final = ("oldest", "newest", "idle", "queue")
-#: Connections in one answer at most, and characters of a path: an answer is one datagram.
+#: Connections in one answer at most, and characters of texts of their clients: an answer is one
+#: datagram.
 MOST_CONNECTIONS: Final = 200
 LONGEST_PATH: Final = 200
+LONGEST_FORWARDED: Final = 100
 
 
 class Tagged(msgspec.Struct, frozen=True, tag_field="type"):
@@ -56,6 +59,9 @@ class ConnectionSeen(msgspec.Struct, frozen=True):
     #: Messages that the application has not taken yet.
     inbox: int
     topics: int
+    #: What its request's X-Forwarded-For says: true if a proxy of ours wrote it. Empty if it had
+    #: none, or the application does not keep it (``keep_headers``).
+    forwarded: str = ""
 
 
 class Inspect(Tagged, frozen=True, tag="inspect"):

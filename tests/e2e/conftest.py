@@ -31,6 +31,10 @@ def _redis() -> bool:
     return bool(shutil.which("redis-server"))
 
 
+def _shells() -> bool:
+    return bool(shutil.which("zsh") and shutil.which("fish"))
+
+
 def _prometheus() -> bool:
     return program("prometheus") is not None
 
@@ -43,6 +47,7 @@ NEEDS: dict[str, tuple[str, Callable[[], bool]]] = {
     "chat_page": ("Chromium", _chromium),
     "dashboard": ("Chromium and Playwright", _playwright),
     "redis_": ("a Redis server", _redis),
+    "shells": ("zsh or fish", _shells),
     "prometheus": ("Prometheus", _prometheus),
 }
 

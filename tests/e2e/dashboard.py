@@ -124,8 +124,8 @@ def rates_are_right(page: Dashboard, watched: Watched) -> None:
 
 
 def test_what_goes_wrong(start: Start) -> None:
-    """A worker's death and an application's errors are seen: in the verdict, in the slot, among the
-    events and the reasons, with the numbers of /status.
+    """A worker's death is seen: in the verdict, in the slot, among the events and the reasons, with
+    the numbers of /status. A slot that is scaled away is no slot any more.
     """
     watched = Watched(start, ECHO, backoff_min=4)
     instance = watched.instance
@@ -150,6 +150,12 @@ def test_what_goes_wrong(start: Start) -> None:
         assert shown["values"]["restarts"] == 1
         lost = shown["values"]["connections.closed_by_reason.worker_died"]
         assert lost == talk.lost
+        done = instance.run("scale", "1")
+        assert done.returncode == 0, done.stderr
+        page.wait("() => document.getElementById('slots-note').textContent.includes('1 parked')")
+        page.wait("() => document.querySelectorAll('#slot-rows li').length === 1")
+        assert page.text("#headline") == "The slot accepts connections"
+        assert page.shown(time.time())["slots"] == [20]
         page.check()
 
 

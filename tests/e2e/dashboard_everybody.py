@@ -270,3 +270,29 @@ def test_nothing_else_gets_in(start: Start) -> None:
         policy = request(watched.instance, "/").headers["content-security-policy"]
         assert "unsafe" not in policy
         assert "default-src 'none'" in policy
+
+
+def test_an_upgrade(start: Start) -> None:
+    """A page that hears another version of wssup loads itself anew, with that one's scripts."""
+    watched = Watched(start, ECHO)
+    status = watched.status()
+    lines = []
+    for second, version in enumerate(("1.0", "1.1")):
+        state = {"at": status["started_at"] + second, "status": status | {"version": version}}
+        lines.append(f"event: state\ndata: {json.dumps(state)}\n\n")
+    with screens() as browser:
+        page = browser.prepare()
+        loads: list[str] = []
+        page.page.on("request", lambda request: loads.append(request.url))
+        # The first time this, and then the observer's own events.
+        page.page.route(
+            "**/events",
+            lambda route: route.fulfill(content_type="text/event-stream", body="".join(lines)),
+            times=1,
+        )
+        page.go(watched.address)
+        page.wait(
+            "(version) => document.getElementById('version')?.textContent === version",
+            f"wssup {status['version']}",
+        )
+        assert loads.count(f"{watched.address}/") == 2

@@ -157,7 +157,7 @@ def judged(page: Dashboard, changes: dict[str, Any], recent: str = "{}") -> list
 
 def test_verdicts(page: Dashboard) -> None:
     """Each thing that can be wrong is named, with the worst giving the colour; a healthy instance
-    and a reload are not wrong.
+    and a reload are not wrong, nor is it that pages of other sites are refused.
     """
     first, second = _HEALTHY["slots"]
     worker = second["workers"][0]
@@ -194,7 +194,7 @@ def test_verdicts(page: Dashboard) -> None:
     assert judged(page, {"topics": {"bridge": bridge}})[2:] == ["The bridge is connecting"]
     bridge["state"] = "connected"
     assert judged(page, {"topics": {"bridge": bridge}})[0] == "ok"
-    late = "{ refused: { limit: 3, rate: 1 }, handlerErrors: 1 }"
+    late = "{ refused: { limit: 3, rate: 1, origin: 9 }, handlerErrors: 1 }"
     assert judged(page, {}, late)[2:] == [
         "4 connections refused in the last minute",
         "1 error of the application in the last minute",

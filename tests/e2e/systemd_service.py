@@ -277,6 +277,37 @@ def test_install_start_status(started: Service) -> None:
     assert user == "wssup"
 
 
+def test_the_observer_sees_from_within_the_unit(started: Service) -> None:
+    """Inside of the hardened unit the observer can see what it should: accept queues, which it asks
+    the kernel for over netlink, and memory and descriptors of every process. Another user may ask.
+    """
+    machine = started.machine
+    asked = (
+        "curl",
+        "-sS",
+        "--unix-socket",
+        "/run/wssup/shop/status.sock",
+        "http://localhost/metrics",
+    )
+    found: list[str] = []
+
+    def answered() -> bool:
+        done = machine.run("runuser", "-u", "nobody", "--", *asked, check=False)
+        found[:] = [line for line in done.stdout.splitlines() if not line.startswith("#")]
+        return bool(found)
+
+    processes.until(answered, 60, "an answer of the observer")
+    for name, count in (
+        ("wssup_listen_queue_length{", 2),
+        ("wssup_process_resident_memory_bytes{", 5),
+        ("wssup_process_open_fds{", 5),
+        ("wssup_process_max_fds{", 5),
+        ("wssup_connections{", 4),
+    ):
+        assert sum(line.startswith(name) for line in found) == count, (name, found)
+    assert "observer_lost" not in started.journal()
+
+
 def test_reload_moves_everybody(started: Service) -> None:
     """A reload with 500 live connections returns when it is done: all were moved, none was
     disconnected, and all count on.

@@ -102,8 +102,8 @@ async def test_a_connection_is_found_and_closed(start: Start) -> None:
             ("reload", os.geteuid()),
             ("close", os.geteuid()),
         ]
-        (logged,) = await aside(instance.events, "connection_closed")
-        assert (logged["connection"], logged["slot"], logged["code"]) == (number, 1, 4321)
+        (logged,) = await aside(instance.events, "connections_closed")
+        assert (logged["connections"], logged["count"], logged["code"]) == ([number], 1, 4321)
 
         stopped = (await aside(instance.workers))[1]
         os.kill(stopped, signal.SIGSTOP)
@@ -122,6 +122,45 @@ async def test_a_connection_is_found_and_closed(start: Start) -> None:
             assert str((await who(found[0]))[0]) in done.stdout
         finally:
             os.kill(stopped, signal.SIGCONT)
+
+
+async def test_closing_while_connections_move(start: Start) -> None:
+    """Each id is found wherever its connection is, also while a reload moves it from one worker to
+    another; each is closed once, and nobody else.
+    """
+    instance = start(WHO, workers=2)
+    instance.running()
+    url = await aside(instance.url)
+    with trio.fail_after(PATIENCE):
+        async with AsyncExitStack() as stack:
+            found = {}
+            for _ in range(60):
+                ws = await stack.enter_async_context(connected(url))
+                found[(await who(ws))[0]] = ws
+            reload = await aside(instance.launch, "reload")
+            left = list(found)
+            while reload.poll() is None or len(left) > 20:
+                batch = [left.pop() for _ in range(min(2, len(left) - 10))]
+                if batch:
+                    answer = (await aside(instance.ask, "close", ids=batch))["result"]
+                    assert sorted(c["id"] for c in answer["closing"]) == sorted(batch), answer
+                else:
+                    await trio.sleep(0.02)
+            assert await aside(reload.wait) == 0
+            for number, ws in found.items():
+                if number in left:
+                    assert (await who(ws))[::2] == (number, 2)
+                else:
+                    with pytest.raises(ConnectionClosed) as closed:
+                        await ws.get_message()
+                    assert closed.value.reason is not None
+                    assert closed.value.reason.code == 1008
+            status = await aside(
+                instance.wait,
+                lambda s: s["connections"]["closed_by_reason"]["operator"] == 60 - len(left),
+                "the closes to be counted",
+            )
+            assert status["connections"]["active"] == len(left)
 
 
 def test_what_is_refused(start: Start) -> None:

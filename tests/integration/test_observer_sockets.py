@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import signal
 import stat
+import threading
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from tests.harness import processes
 from tests.harness.instance import Instance
-from tests.harness.observer import free_port, observer, request, status_socket
+from tests.harness.observer import dial, free_port, observer, request, status_socket
+from tests.harness.raw import raw_clients
 
 Start = Callable[..., Instance]
 
@@ -57,6 +61,44 @@ def test_everywhere_is_warned_of(start: Start) -> None:
     observer(after)
     assert request(f"127.0.0.1:{port}", "/healthz").status == 200
     instance.end()
+
+
+def test_a_flood_touches_nobody_who_is_served(start: Start) -> None:
+    """While the observer is held by slow clients and asked without pause, it is the same process,
+    the service answers as ever, and so do the commands.
+    """
+    instance = start(status=True, workers=1)
+    instance.running()
+    pid = observer(instance)
+    with raw_clients(instance.address(), 3) as clients, ExitStack() as stack:
+        for number in range(150):
+            held = stack.enter_context(dial(status_socket(instance)))
+            whole = b"\r\n\r\n" if number % 3 == 0 else b""
+            held.sendall(b"GET /events HTTP/1.1\r\nHost: x" + whole)
+        over = threading.Event()
+        asked: list[int] = []
+
+        def ask() -> None:
+            while not over.is_set():
+                asked.append(request(instance, "/metrics").status)
+
+        asking = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in asking:
+            thread.start()
+        try:
+            for number in range(200):
+                began = time.monotonic()
+                assert clients[number % 3].ask("there") == "there"
+                assert time.monotonic() - began < 2
+            assert instance.status()["observer"]["restarts"] == 0
+            processes.until(lambda: len(asked) > 20, 30, "some answers")
+        finally:
+            over.set()
+            for thread in asking:
+                thread.join()
+        assert set(asked) <= {200, 503}
+        assert 200 in asked
+    assert observer(instance) == pid
 
 
 def test_none_is_wanted(start: Start) -> None:

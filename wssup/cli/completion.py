@@ -12,6 +12,8 @@ __all__ = ["VARIABLE", "command"]
 VARIABLE = "_WSSUP_COMPLETE"
 """By this variable a shell asks for completions, as click knows it."""
 
+_CALLED = '    _wssup_completion "$@"\n'
+
 _HELP = """\
 Print the script that lets a shell complete commands, options and their values.
 
@@ -38,5 +40,9 @@ def command(context: click.Context, *, shell: str) -> int:
     group = context.find_root().command
     script = kind(group, {}, "wssup", VARIABLE)
     # Not source(): that starts a bash to ask for its version.
-    click.echo(script.source_template % script.source_vars())
+    text = script.source_template % script.source_vars()
+    # In a file of zsh's fpath it serves every other Tab only: at the second one zsh calls it as the
+    # function that it has become, and it takes itself for sourced.
+    text = text.replace(_CALLED, f"    compdef _wssup_completion wssup\n{_CALLED}")
+    click.echo(text)
     return OK

@@ -31,7 +31,8 @@ Show single connections: the oldest ones, or others.
 
 Workers are asked for it, so one that stalls is left out and named. Each answers
 between two turns of its loop; {MOST_CONNECTIONS} connections at most are shown. Paths are
-shown without their query.
+shown without their query. Behind a proxy there is a column with what X-Forwarded-For
+says, which is true if that proxy wrote it.
 
 idle is the time since the client was last heard, pongs included; queue is what it
 has not taken yet, inbox the messages that the application has not taken yet.
@@ -61,6 +62,7 @@ class _Connection(msgspec.Struct, frozen=True):
     queue_bytes: int
     inbox: int = 0
     topics: int = 0
+    forwarded: str = ""
     pid: int | None = None
     generation: int = 0
 
@@ -110,7 +112,10 @@ def command(*, slot: int | None, as_json: bool, **given: Any) -> int:
     elif result.connections:
         out = console()
         rows = [_row(c, max(_SHORTEST_PATH, out.width // 4)) for c in result.connections]
-        out.print(table(_COLUMNS, rows, out.width))
+        columns = list(_COLUMNS)
+        if not any(c.forwarded for c in result.connections):
+            columns, rows = _without(_FORWARDED, columns, rows)
+        out.print(table(columns, rows, out.width))
     elif not result.unanswered:
         click.echo("no connections")
     for worker in result.unanswered:
@@ -125,6 +130,7 @@ _COLUMNS: Final = (
     Column("id", number=True, rank=0),
     Column("slot", number=True, rank=5),
     Column("address", number=False, rank=1),
+    Column("forwarded for", number=False, rank=2),
     Column("path", number=False, rank=2),
     Column("state", number=False, rank=7),
     Column("age", number=True, rank=3),
@@ -142,12 +148,26 @@ _STYLES: Final = {
 }
 
 
+_FORWARDED: Final = 3  # its place among the columns
+
+
+def _without(
+    index: int, columns: list[Column], rows: list[list[Text]]
+) -> tuple[list[Column], list[list[Text]]]:
+    """The table without one of its columns."""
+    return (
+        columns[:index] + columns[index + 1 :],
+        [row[:index] + row[index + 1 :] for row in rows],
+    )
+
+
 def _row(connection: _Connection, path_width: int) -> list[Text]:
     path = one_line(connection.path) or "-"
     return [
         Text(str(connection.id)),
         Text(str(connection.slot)),
         Text(one_line(connection.address)),
+        Text(one_line(connection.forwarded)),
         Text(path if len(path) <= path_width else path[: path_width - 1] + "…"),
         Text(one_line(connection.state), style=_STYLES.get(connection.state, "")),
         Text(ago(connection.age)),

@@ -16,6 +16,7 @@ __all__ = [
     "Handoff",
     "LastReload",
     "Latency",
+    "Reload",
     "Slot",
     "Status",
     "Times",
@@ -126,6 +127,12 @@ class Topics(msgspec.Struct, frozen=True):
     bridge: Bridge | None = None
 
 
+class Reload(msgspec.Struct, frozen=True):
+    """A reload that is under way."""
+
+    generation: int
+
+
 class LastReload(msgspec.Struct, frozen=True):
     """How the last reload ended; without an outcome there was none."""
 
@@ -154,6 +161,7 @@ class Status(msgspec.Struct, frozen=True):
     capacity: int | None = None
     mixed: bool = False
     slots: tuple[Slot, ...] = ()
+    reload: Reload | None = None
     last_reload: LastReload | None = None
 
 

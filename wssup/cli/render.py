@@ -76,7 +76,7 @@ def notes(status: Status) -> list[Text]:
         *_errors(status),
         *topics(status.topics),
         *_handoff(status),
-        *_last_reload(status),
+        *_reload(status),
         *_draining(status),
     ]
 
@@ -198,7 +198,10 @@ def _handoff(status: Status) -> list[Text]:
     return [Text(line, style="cyan" if handoff.in_progress else "")]
 
 
-def _last_reload(status: Status) -> list[Text]:
+def _reload(status: Status) -> list[Text]:
+    """The reload that is under way, or how the last one ended."""
+    if status.reload is not None:
+        return [Text(f"reload  generation {status.reload.generation} comes", style="cyan")]
     last = status.last_reload
     if last is None or last.outcome is None:
         return []

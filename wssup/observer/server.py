@@ -20,12 +20,16 @@ __all__ = ["MOST", "Server"]
 
 #: Connections at a time; those beyond are told 503, and twice as many are cut off at once.
 MOST: Final = 200
+#: Clients that may wait to be accepted: as many as the master made the sockets for.
+_BACKLOG: Final = 1024
 #: Seconds for the head of a request, and for what is sent to be taken.
 _PATIENCE: Final = 10.0
 #: Seconds that a connection may be idle.
 _IDLE: Final = 5
 #: Bytes of the head of a request.
 _LONGEST_HEAD: Final = 32 * 1024
+#: Requests that may wait for the answer to the one before them.
+_MOST_PIPELINED: Final = 16
 #: Seconds between two looks, and for which responses may go on at the end.
 _LOOK: Final = 1.0
 _END_GRACE: Final = 0.3
@@ -58,6 +62,8 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._unparsed = 0
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            raise ValueError("too many requests before the first one was answered")
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -114,7 +120,7 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 limit_concurrency=MOST,
-                backlog=128,
+                backlog=_BACKLOG,
                 timeout_keep_alive=_IDLE,
             )
         )

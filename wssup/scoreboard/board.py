@@ -248,6 +248,8 @@ class Scoreboard(Header):
         """The worker of a row; ``None`` if the row is free, or was freed meanwhile."""
         cells = self._cells
         start = self._start(row)
+        if cells[start + SERIAL] == 0:
+            return None  # three of four rows are, mostly
         identity = cells[start : start + IDENTITY_CELLS].tolist()
         serial = identity[SERIAL]
         if serial == 0:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from wssup.messages import CloseConnections, ConnectionsClosing, Inspect, Inspected
-from wssup.questions import LONGEST_PATH, MOST_CONNECTIONS, ConnectionSeen
+from wssup.questions import LONGEST_FORWARDED, LONGEST_PATH, MOST_CONNECTIONS, ConnectionSeen
 from wssup.scoreboard import ClosedReason, HandshakeFailure
 from wssup.server import handshake
 from wssup.server.connection import Connection, State
@@ -30,6 +30,9 @@ __all__ = ["answer"]
 
 #: Connections looked at before others have their turn: a fraction of a millisecond.
 _SLICE: Final = 512
+#: The same of connections that are told of in detail.
+_DETAILED: Final = 20
+_FORWARDED: Final = b"x-forwarded-for"
 #: What stands for a query, which may hold a token.
 _QUERY: Final = "?…"
 
@@ -68,8 +71,12 @@ async def _inspect(pump: Pump, question: Inspect) -> Inspected:
         living = (c for c in part if c.status is not State.ENDED)
         first = heapq.nsmallest(limit, chain(first, living), key=key)
         await trio.lowlevel.checkpoint()
-    now = time.monotonic()
-    found = [_seen(c, now) for c in first if c.status is not State.ENDED]
+    found: list[ConnectionSeen] = []
+    for start in range(0, len(first), _DETAILED):
+        now = time.monotonic()
+        part = first[start : start + _DETAILED]
+        found += [_seen(c, now) for c in part if c.status is not State.ENDED]
+        await trio.lowlevel.checkpoint()
     return Inspected(question.question, found)
 
 
@@ -125,7 +132,18 @@ def _seen(connection: Connection, now: float) -> ConnectionSeen:
         queue_bytes=connection.out_bytes,
         inbox=len(connection.inbox or ()),
         topics=len(connection.joined or ()),
+        forwarded=_forwarded(connection),
     )
+
+
+def _forwarded(connection: Connection) -> str:
+    if connection.status is State.HANDSHAKE or _FORWARDED not in connection.head.lower():
+        return ""
+    try:
+        value = handshake.parse(connection.head).get(_FORWARDED)
+    except handshake.BadRequestError:
+        return ""
+    return (value or b"").decode("latin-1")[:LONGEST_FORWARDED]
 
 
 def _path(connection: Connection) -> str:

@@ -213,10 +213,9 @@ async def _close(master: Master, _reply: Reply, arguments: Arguments) -> Result:
             f"use 1000 or 3000 to 4999, and {_LONGEST_REASON} bytes at most",
         )
     found = await master.fleet.inspecting.close(ids, code, reason)
-    for one in found["closing"]:
-        logs.get(slot=one["slot"], gen=one["generation"], pid=one["pid"]).info(
-            "connection_closed", connection=one["id"], code=code
-        )
+    closing = [one["id"] for one in found["closing"]]
+    if closing:
+        logs.get().info("connections_closed", count=len(closing), code=code, connections=closing)
     return found
 
 

@@ -23,8 +23,8 @@ from wssup.status.hosts import is_loopback
 
 __all__ = ["SHORTEST_TOKEN", "check_token_file", "opened"]
 
-#: Clients that may wait while there is no observer.
-_BACKLOG = 128
+#: Clients that may wait while there is no observer; it asks for as many (observer/server.py).
+_BACKLOG = 1024
 #: Bytes of a token for publishing.
 SHORTEST_TOKEN = 16
 #: How often, and after how many seconds, an address is asked for again that a dead master's

@@ -152,6 +152,9 @@ def test_scripts(capsys: pytest.CaptureFixture[str], shell: str) -> None:
     out, err = capsys.readouterr()
     assert err == ""
     assert f"_WSSUP_COMPLETE={shell}_complete" in out
+    if shell == "zsh":
+        # tests/e2e/shells.py says why.
+        assert 'compdef _wssup_completion wssup\n    _wssup_completion "$@"\n' in out
 
 
 @pytest.mark.parametrize("arguments", [[], ["ksh"], ["bash", "zsh"]])

@@ -70,6 +70,16 @@ def test_orders(peer: Peer, capsys: pytest.CaptureFixture[str], order: str) -> N
     assert (request["order"], request["limit"], request["slot"]) == (order, 200, 0)
 
 
+def test_behind_a_proxy(peer: Peer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a proxy says for whom it speaks there is a column for it."""
+    answering(peer, connection(forwarded="203.0.113.9"), connection(5))
+    assert main(["connections"]) == 0
+    heading, first, second = capsys.readouterr().out.splitlines()
+    assert heading.split()[2:6] == ["address", "forwarded", "for", "path"]
+    assert "192.0.2.17:54321  203.0.113.9    /room/1" in first
+    assert "203" not in second
+
+
 def test_json(peer: Peer, capsys: pytest.CaptureFixture[str]) -> None:
     """--json prints the master's answer as it is, also what this version does not know."""
     answering(peer, connection(later="field"))

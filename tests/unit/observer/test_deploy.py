@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[3]
 DASHBOARD = ROOT / "deploy/grafana/wssup.json"
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"
 ALERT_TESTS = ROOT / "deploy/prometheus/alerts_test.yml"
+PAGE = ROOT / "docs/how-to/monitoring.md"
 EXAMPLE = ROOT / "deploy/prometheus/prometheus.yml"
 
 SERIES = {name: metric for metric in METRICS.values() for name in metric.series}
@@ -162,3 +163,14 @@ def test_the_example_of_a_scrape_fits_the_rules() -> None:
     assert "job_name: wssup\n" in example
     assert f"- {ALERTS.name}\n" in example
     assert 'up{job="wssup"}' in ALERTS.read_text()
+
+
+def test_the_page_about_monitoring() -> None:
+    """Its queries name what there is, and its table has every alert."""
+    text = PAGE.read_text()
+    queries = re.findall(r"\| `([^`]*wssup_[^`]*)` \|", text)
+    assert len(queries) > 5
+    for query in queries:
+        check(query.replace("\\|", "|"))
+    for name in re.findall(r"- alert: (\w+)", ALERTS.read_text()):
+        assert name in text, name

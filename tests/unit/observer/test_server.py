@@ -174,6 +174,31 @@ def test_a_head_without_end() -> None:
     run(scene)
 
 
+def test_many_requests_at_once() -> None:
+    """A few requests in one go are answered in order; thousands are not kept for later."""
+
+    async def scene() -> None:
+        async with serving(patience=10.0) as (server, _, dial):
+            reader, writer = await dial()
+            writer.write(b"".join(GET % b"/%d" % number for number in range(5)))
+            for number in range(5):
+                await reader.readuntil(b"\r\n\r\n/%d" % number)
+            reader, writer = await dial()
+            writer.write(GET % b"/large" * 5000)
+
+            def kept() -> int:
+                return max((len(c.pipeline) for c in server.server_state.connections), default=0)
+
+            ending = asyncio.create_task(ended(reader))
+            most = 0
+            while not ending.done():
+                most = max(most, kept())
+                await asyncio.sleep(0)
+            assert 0 < most < 50
+
+    run(scene)
+
+
 def test_a_flood() -> None:
     """Of very many connections some are served, some are told 503 and the rest is cut off; when
     they are gone everybody is served again.

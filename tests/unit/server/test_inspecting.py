@@ -95,6 +95,21 @@ async def test_what_is_told(tmp_path: Path) -> None:
                 assert (found.queue_bytes, found.inbox) == (0, 0)
 
 
+async def test_behind_a_proxy(tmp_path: Path) -> None:
+    """What X-Forwarded-For says is told, cut where it is long; nothing if there was none."""
+    async with served(tmp_path, heartbeat=OFF) as server:
+        for value in ("", "203.0.113.9, 10.0.0.1", "x" * 200):
+            peer = await Peer.connect(server)
+            head = raw.request("/").removesuffix(b"\r\n")
+            field = f"X-Forwarded-For: {value}\r\n\r\n".encode() if value else b"\r\n"
+            await peer.send(head + field)
+            assert (await peer.head()).startswith(b"HTTP/1.1 101 ")
+            (found,) = await seen(server)
+            assert found.forwarded == value[:100]
+            await peer.close()
+            await server.until(lambda c: not c.open)
+
+
 async def test_those_that_are_no_websocket_yet(tmp_path: Path) -> None:
     """Who has not sent its request, and whose request is not answered, is listed too, and can be
     closed: with 503, whatever the application does with the request later.

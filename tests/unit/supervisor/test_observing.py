@@ -248,15 +248,37 @@ def test_one_that_hangs() -> None:
         await until(lambda: made.restarts)
         await until(lambda: made.pid)
         survivor = made.pid
-        await trio.sleep(1.5)
+        await trio.sleep(2.5)
         assert made.pid == survivor and made.restarts == 1
         await made.end()
         [lost] = [line for line in logged if line["event"] == "observer_lost"]
         print(lost["reason"][:20])
         """,
-        hang="600ms",
+        hang="2s",
     )
     assert said == ["it did not answer fo"]
+
+
+def test_one_that_does_not_end() -> None:
+    """An observer that goes on although its channel is closed is killed in the end, and a stop
+    waits no longer for it.
+    """
+    said = play(
+        """
+        while hear() is not None:
+            pass
+        time.sleep(60)
+        """,
+        """
+        observing._STOP_GRACE = 0.2
+        pid = await until(lambda: made.pid)
+        began = trio.current_time()
+        await made.end()
+        await gone(pid)
+        print(trio.current_time() - began < 3, made.restarts)
+        """,
+    )
+    assert said == ["True 0"]
 
 
 def test_publishing() -> None:

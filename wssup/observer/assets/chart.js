@@ -1,13 +1,12 @@
-// A chart over time: lines or stacked areas, a legend that says the values at the moment pointed at,
-// and the same as a table. Drawn as SVG, anew with each state.
+// A chart over time: lines or stacked areas, a legend that says the values at the moment pointed
+// at, and the same as a table. Drawn as SVG, anew with each state.
 
+import * as axes from "./axes.js";
 import { el, list, say, set, svg } from "./dom.js";
-import { clock, compact, ticks } from "./figures.js";
+import { clock, compact } from "./figures.js";
 import * as geometry from "./geometry.js";
 
 const MARGIN = { left: 46, right: 10, top: 16, bottom: 22 };
-/** Pixels that a mark's words need beside the next mark. */
-const MARK_ROOM = 72;
 /** Rows of a chart's table. */
 const ROWS = 10;
 
@@ -42,17 +41,37 @@ export class TimeChart {
     this.title = figure.querySelector("figcaption").textContent;
     this.legend = el("ul", { class: "legend" });
     this.drawing = svg("svg", { "aria-hidden": "true" });
-    this.plot = el("div", {
-      class: "plot", tabindex: 0, role: "slider", "aria-orientation": "horizontal",
-      "aria-label": `${this.title}: moment`, "aria-valuemin": 0, "aria-valuemax": 0, "aria-valuenow": 0, "aria-valuetext": "now",
-    }, this.drawing);
+    this.plot = el(
+      "div",
+      {
+        class: "plot",
+        tabindex: 0,
+        role: "slider",
+        "aria-orientation": "horizontal",
+        "aria-label": `${this.title}: moment`,
+        "aria-valuemin": 0,
+        "aria-valuemax": 0,
+        "aria-valuenow": 0,
+        "aria-valuetext": "now",
+      },
+      this.drawing,
+    );
     this.head = el("tr");
     this.body = el("tbody");
-    this.details = el("details", { class: "figures" }, el("summary", {}, "Table"),
-      el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `${this.title}: table` },
-        el("table", {}, el("thead", {}, this.head), this.body)));
+    this.details = el(
+      "details",
+      { class: "figures" },
+      el("summary", {}, "Table"),
+      el(
+        "div",
+        { class: "scroll", tabindex: 0, role: "region", "aria-label": `${this.title}: table` },
+        el("table", {}, el("thead", {}, this.head), this.body),
+      ),
+    );
     figure.append(this.legend, this.plot, this.details);
-    this.layers = ["gaps", "grid", "shapes", "marks", "axis", "cursor"].map((name) => svg("g", { class: name }));
+    this.layers = ["gaps", "grid", "shapes", "marks", "axis", "cursor"].map((name) =>
+      svg("g", { class: name }),
+    );
     this.drawing.append(...this.layers);
     this.details.addEventListener("toggle", () => this.draw(true));
     new ResizeObserver(() => this.draw(true)).observe(this.plot);
@@ -74,73 +93,48 @@ export class TimeChart {
     const { samples } = history;
     const [from, to] = view.domain(history);
     const [width, height] = size;
-    const x = (at) => MARGIN.left + ((at - from) / (to - from)) * (width - MARGIN.left - MARGIN.right);
+    const x = (at) =>
+      MARGIN.left + ((at - from) / (to - from)) * (width - MARGIN.left - MARGIN.right);
     const first = Math.max(0, samples.findIndex((one) => one.at >= from) - 1);
-    const scale = this.#scale(first, height);
+    const drawn = this.#drawn(first);
+    const frame = {
+      left: MARGIN.left,
+      right: width - MARGIN.right,
+      top: MARGIN.top,
+      bottom: height - MARGIN.bottom,
+    };
+    const scale = (this.how.log ? axes.logarithmic : axes.linear)(drawn, frame);
     const [gaps, grid, shapes, marks, axis, cursor] = this.layers;
-    gaps.replaceChildren(...geometry.gaps(samples, from).map(([start, end]) =>
-      svg("rect", { x: x(start), y: MARGIN.top, width: Math.max(1, x(end) - x(start)), height: height - MARGIN.top - MARGIN.bottom, fill: "url(#gap)" })));
-    grid.replaceChildren(...scale.ticks.map((value) =>
-      svg("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: scale.y(value), y2: scale.y(value) })));
-    axis.replaceChildren(...this.#axes(scale, x, from, to));
-    marks.replaceChildren(...this.#marks(x, from));
+    gaps.replaceChildren(...axes.gaps(frame, geometry.gaps(samples, from), x));
+    grid.replaceChildren(...axes.grid(frame, scale));
+    axis.replaceChildren(...axes.labels(frame, scale, this.how.axis, x, [from, to]));
+    const flags = view.marks.filter((one) => one.at >= from);
+    marks.replaceChildren(...axes.flags(frame, flags, x, this.how.told));
     const place = (index) => Math.max(MARGIN.left, x(samples[index].at));
-    shapes.replaceChildren(...(this.how.stacked ? this.#stack(place, scale.y, from) : this.#lines(place, scale.y, from)));
-    if (!this.#series.some((one) => one.values.some((value, index) => index >= first && known(value)))) {
-      shapes.append(svg("text", { x: (MARGIN.left + width) / 2, y: height / 2, "text-anchor": "middle" }, this.how.empty ?? "nothing yet"));
+    shapes.replaceChildren(
+      ...(this.how.stacked ? this.#stack(place, scale.y, from) : this.#lines(place, scale.y, from)),
+    );
+    if (!this.#series.some((one) => one.values.slice(first).some(known))) {
+      shapes.append(
+        svg(
+          "text",
+          { x: (MARGIN.left + width) / 2, y: height / 2, "text-anchor": "middle" },
+          this.how.empty ?? "nothing yet",
+        ),
+      );
     }
     cursor.replaceChildren(...this.#cursor(x, scale.y));
     this.#tell(from);
     if (this.details.open) this.#table(first);
   }
 
-  #scale(first, height) {
-    const { samples } = this.how.history;
-    const seen = [];
-    for (let index = first; index < samples.length; index += 1) {
-      const values = this.#series.map((one) => one.values[index]).filter((value) => value !== null && value !== undefined);
-      if (this.how.stacked) seen.push(values.reduce((sum, value) => sum + value, 0));
-      else seen.push(...values);
-    }
-    const bottom = height - MARGIN.bottom;
-    const room = bottom - MARGIN.top;
-    if (this.how.log) {
-      const { low, high } = geometry.decades(seen);
-      const y = (value) => bottom - ((Math.log10(Math.max(value, 10 ** low)) - low) / (high - low)) * room;
-      const step = high - low > 5 ? 2 : 1;
-      const marks = Array.from({ length: Math.floor((high - low) / step) + 1 }, (_, index) => 10 ** (low + index * step));
-      return { y, ticks: marks };
-    }
-    const marks = ticks(seen.reduce((a, b) => Math.max(a, b), 0));
-    return { y: (value) => bottom - (value / marks.at(-1)) * room, ticks: marks };
-  }
-
-  #axes(scale, x, from, to) {
-    const height = this.#size[1];
-    const { found, seconds } = geometry.times(from, to);
-    return [
-      ...scale.ticks.map((value) => svg("text", { x: MARGIN.left - 6, y: scale.y(value) + 3.5, "text-anchor": "end" }, this.how.axis(value))),
-      ...found.map((at) => svg("text", {
-        x: x(at), y: height - 6,
-        "text-anchor": x(at) > this.#size[0] - 30 ? "end" : x(at) < MARGIN.left + 16 ? "start" : "middle",
-      }, clock(at, { seconds }))),
-    ];
-  }
-
-  #marks(x, from) {
-    const height = this.#size[1];
-    let free = Infinity;
-    // The latest is the one that is told; an earlier one that has no room is a line alone.
-    return this.how.view.marks.filter((one) => one.at >= from).reverse().flatMap((one) => {
-      const place = x(one.at);
-      const made = [svg("line", { class: one.level, x1: place, x2: place, y1: MARGIN.top - 4, y2: height - MARGIN.bottom })];
-      if (this.how.told && one.text && place < free - MARK_ROOM) {
-        const end = place > this.#size[0] - MARK_ROOM;
-        made.push(svg("text", { x: place, y: 9, "text-anchor": end ? "end" : "start" }, one.text));
-        free = end ? place - MARK_ROOM : place;
-      }
-      return made;
-    });
+  /** Of each sample from an index on, what is drawn: every value, or the sum of a stack. */
+  #drawn(first) {
+    const values = this.#series.map((one) => one.values.slice(first));
+    if (!this.how.stacked) return values.flat().filter(known);
+    const sums = values.length ? values[0].map(() => 0) : [];
+    for (const some of values) some.forEach((value, index) => (sums[index] += value ?? 0));
+    return sums;
   }
 
   #lines(place, y, from) {
@@ -148,8 +142,16 @@ export class TimeChart {
     return this.#series.flatMap((one) => {
       const spans = geometry.runs(samples, from, (index) => known(one.values[index]));
       const value = (index) => y(one.values[index]);
-      const made = [svg("path", { class: `line ${one.look}`, d: geometry.line(spans, place, value) })];
-      if (one.filled) made.unshift(svg("path", { class: `area ${one.look}`, d: geometry.area(spans, place, () => y(0), value) }));
+      const made = [
+        svg("path", { class: `line ${one.look}`, d: geometry.line(spans, place, value) }),
+      ];
+      if (one.filled)
+        made.unshift(
+          svg("path", {
+            class: `area ${one.look}`,
+            d: geometry.area(spans, place, () => y(0), value),
+          }),
+        );
       return made;
     });
   }
@@ -161,7 +163,15 @@ export class TimeChart {
       const spans = geometry.runs(samples, from, (index) => known(one.values[index]));
       const base = [...below];
       for (const [index, value] of one.values.entries()) below[index] += value ?? 0;
-      return svg("path", { class: `stack ${one.look}`, d: geometry.area(spans, place, (index) => y(base[index]), (index) => y(base[index] + one.values[index])) });
+      return svg("path", {
+        class: `stack ${one.look}`,
+        d: geometry.area(
+          spans,
+          place,
+          (index) => y(base[index]),
+          (index) => y(base[index] + one.values[index]),
+        ),
+      });
     });
   }
 
@@ -176,14 +186,25 @@ export class TimeChart {
     const made = [
       svg("line", { x1: place, x2: place, y1: MARGIN.top, y2: bottom + 3 }),
       svg("rect", { x: label - 28, y: bottom + 3, width: 56, height: 17, rx: 4 }),
-      svg("text", { x: label, y: bottom + 15.5, "text-anchor": "middle" }, clock(history.samples[index].at)),
+      svg(
+        "text",
+        { x: label, y: bottom + 15.5, "text-anchor": "middle" },
+        clock(history.samples[index].at),
+      ),
     ];
     let sum = 0;
     for (const one of this.#series) {
       const value = one.values[index];
       if (!known(value)) continue;
       sum += value;
-      made.push(svg("circle", { class: one.look, cx: place, cy: y(this.how.stacked ? sum : value), r: 3.5 }));
+      made.push(
+        svg("circle", {
+          class: one.look,
+          cx: place,
+          cy: y(this.how.stacked ? sum : value),
+          r: 3.5,
+        }),
+      );
     }
     return made;
   }
@@ -192,21 +213,33 @@ export class TimeChart {
   #tell() {
     const { history, view, format } = this.how;
     const index = view.index(history);
-    list(this.legend, this.#series, (one) => one.key,
-      (one) => el("li", {}, el("span", { class: `swatch ${one.look}` }), el("span", { class: "name" }), el("b")),
+    list(
+      this.legend,
+      this.#series,
+      (one) => one.key,
+      (one) =>
+        el(
+          "li",
+          {},
+          el("span", { class: `swatch ${one.look}` }),
+          el("span", { class: "name" }),
+          el("b"),
+        ),
       (node, one) => {
         say(node.children[1], one.name);
         say(node.children[2], format(one.values[index]));
-      });
+      },
+    );
     // Who listens hears of a moment when pointing at it, not each second.
     if (view.points) this.#moment(index, clock(history.samples[index].at));
   }
 
   #moment(index, when) {
     const { history, format } = this.how;
+    const values = this.#series.map((one) => `${one.name} ${format(one.values[index])}`);
     set(this.plot, "aria-valuemax", history.samples.length - 1);
     set(this.plot, "aria-valuenow", index);
-    set(this.plot, "aria-valuetext", `${when}: ${this.#series.map((one) => `${one.name} ${format(one.values[index])}`).join(", ")}`);
+    set(this.plot, "aria-valuetext", `${when}: ${values.join(", ")}`);
   }
 
   #table(first) {
@@ -215,20 +248,41 @@ export class TimeChart {
     const step = Math.max(1, Math.ceil((samples.length - first) / ROWS));
     const rows = [];
     for (let index = samples.length - 1; index >= first; index -= step) rows.push(index);
-    list(this.head, ["Time", ...this.#series.map((one) => one.name)], (name) => name,
-      () => el("th", { scope: "col" }), (node, name) => say(node, name));
-    list(this.body, rows.map((index, place) => [place, index]), ([place]) => place, () => el("tr"), (row, [, index]) => {
-      const cells = [clock(samples[index].at), ...this.#series.map((one) => format(one.values[index]))];
-      list(row, cells.map((text, place) => [place, text]), ([place]) => place,
-        ([place]) => (place ? el("td") : el("th", { scope: "row" })), (cell, [, text]) => say(cell, text));
-    });
+    list(
+      this.head,
+      ["Time", ...this.#series.map((one) => one.name)],
+      (name) => name,
+      () => el("th", { scope: "col" }),
+      (node, name) => say(node, name),
+    );
+    list(
+      this.body,
+      rows.map((index, place) => [place, index]),
+      ([place]) => place,
+      () => el("tr"),
+      (row, [, index]) => {
+        const cells = [
+          clock(samples[index].at),
+          ...this.#series.map((one) => format(one.values[index])),
+        ];
+        list(
+          row,
+          cells.map((text, place) => [place, text]),
+          ([place]) => place,
+          ([place]) => (place ? el("td") : el("th", { scope: "row" })),
+          (cell, [, text]) => say(cell, text),
+        );
+      },
+    );
   }
 
   #follow() {
     const { view, history } = this.how;
     const point = (event) => {
       const box = this.plot.getBoundingClientRect();
-      view.pointAt((event.clientX - box.left - MARGIN.left) / (box.width - MARGIN.left - MARGIN.right));
+      view.pointAt(
+        (event.clientX - box.left - MARGIN.left) / (box.width - MARGIN.left - MARGIN.right),
+      );
     };
     this.plot.addEventListener("focus", () => {
       if (history.last) this.#moment(history.samples.length - 1, "now");
@@ -238,13 +292,26 @@ export class TimeChart {
     this.plot.addEventListener("pointerleave", () => view.point(null));
     this.plot.addEventListener("blur", () => view.point(null));
     this.plot.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: -1, ArrowRight: 1, PageUp: -30, PageDown: 30, Home: -Infinity, End: Infinity }[event.key];
+      const step = {
+        ArrowLeft: -1,
+        ArrowRight: 1,
+        PageUp: -30,
+        PageDown: 30,
+        Home: -Infinity,
+        End: Infinity,
+      }[event.key];
       if (event.key === "Escape") view.point(null);
       if (step === undefined || !history.last) return;
       event.preventDefault();
       const [from] = view.domain(history);
-      const lowest = Math.max(0, history.samples.findIndex((one) => one.at >= from));
-      const index = Math.min(history.samples.length - 1, Math.max(lowest, view.index(history) + step));
+      const lowest = Math.max(
+        0,
+        history.samples.findIndex((one) => one.at >= from),
+      );
+      const index = Math.min(
+        history.samples.length - 1,
+        Math.max(lowest, view.index(history) + step),
+      );
       view.point(history.samples[index].at);
     });
   }

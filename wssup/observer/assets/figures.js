@@ -13,7 +13,11 @@ export const count = (value) => (known(value) ? WHOLE.format(value) : DASH);
 export function compact(value) {
   if (!known(value)) return DASH;
   const size = Math.abs(value);
-  for (const [unit, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+  for (const [unit, letter] of [
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ]) {
     // What would round up to 1000 of the unit below is one of this.
     if (size >= unit * 0.9995) return digits(value / unit) + letter;
   }
@@ -22,7 +26,10 @@ export function compact(value) {
 
 function digits(value) {
   const size = Math.abs(value);
-  return value.toFixed(size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
+  return value
+    .toFixed(size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2)
+    .replace(/(\.\d*?)0+$/, "$1")
+    .replace(/\.$/, "");
 }
 
 /** Bytes in units of 1000: 812 B, 3.1 kB, 41 MB. */
@@ -48,7 +55,10 @@ export function span(seconds) {
   if (!known(seconds)) return DASH;
   const whole = Math.max(0, Math.floor(seconds));
   const [days, hours, minutes, rest] = [
-    Math.floor(whole / 86400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60, whole % 60,
+    Math.floor(whole / 86400),
+    Math.floor(whole / 3600) % 24,
+    Math.floor(whole / 60) % 60,
+    whole % 60,
   ];
   const two = (value) => String(value).padStart(2, "0");
   if (days) return `${days}d ${two(hours)}h`;
@@ -58,7 +68,11 @@ export function span(seconds) {
 
 /** A span of seconds in one unit: 1 s, 17 min, 4.6 h, 1.5 d. */
 export function about(seconds) {
-  for (const [unit, name] of [[86400, "d"], [3600, "h"], [60, "min"]]) {
+  for (const [unit, name] of [
+    [86400, "d"],
+    [3600, "h"],
+    [60, "min"],
+  ]) {
     if (seconds >= unit) return `${digits(seconds / unit)} ${name}`;
   }
   return `${digits(seconds)} s`;
@@ -82,7 +96,8 @@ export function clock(at, { seconds = true } = {}) {
 export const words = (name) => String(name).replaceAll("_", " ");
 
 /** A number with its noun: 1 slot, 4 slots. */
-export const plural = (number, noun, many = `${noun}s`) => `${count(number)} ${number === 1 ? noun : many}`;
+export const plural = (number, noun, many = `${noun}s`) =>
+  `${count(number)} ${number === 1 ? noun : many}`;
 
 /**
  * The value that a share of a histogram does not exceed, interpolated within its bucket. Above the

@@ -28,22 +28,30 @@ export function runs(samples, from, has) {
 
 /** The path of a line through x(index), y(index), in runs. A run of one is a dot. */
 export function line(spans, x, y) {
-  return spans.map(([first, last]) => {
-    const points = [];
-    for (let index = first; index <= last; index += 1) points.push(`${round(x(index))} ${round(y(index))}`);
-    if (first === last) points.push(`${round(x(first)) + 0.1} ${round(y(first))}`);
-    return `M${points.join("L")}`;
-  }).join("");
+  return spans
+    .map(([first, last]) => {
+      const points = [];
+      for (let index = first; index <= last; index += 1)
+        points.push(`${round(x(index))} ${round(y(index))}`);
+      if (first === last) points.push(`${round(x(first)) + 0.1} ${round(y(first))}`);
+      return `M${points.join("L")}`;
+    })
+    .join("");
 }
 
 /** The path of an area between y0(index) and y1(index), in runs. */
 export function area(spans, x, y0, y1) {
-  return spans.filter(([first, last]) => last > first).map(([first, last]) => {
-    const points = [];
-    for (let index = first; index <= last; index += 1) points.push(`${round(x(index))} ${round(y1(index))}`);
-    for (let index = last; index >= first; index -= 1) points.push(`${round(x(index))} ${round(y0(index))}`);
-    return `M${points.join("L")}Z`;
-  }).join("");
+  return spans
+    .filter(([first, last]) => last > first)
+    .map(([first, last]) => {
+      const points = [];
+      for (let index = first; index <= last; index += 1)
+        points.push(`${round(x(index))} ${round(y1(index))}`);
+      for (let index = last; index >= first; index -= 1)
+        points.push(`${round(x(index))} ${round(y0(index))}`);
+      return `M${points.join("L")}Z`;
+    })
+    .join("");
 }
 
 /**

@@ -17,7 +17,14 @@ export class HeatMap {
    * @param {import("./view.js").View} view
    */
   constructor(plot, legend, history, view) {
-    Object.assign(this, { plot, legend, history, view, canvas: plot.querySelector("canvas"), image: document.createElement("canvas") });
+    Object.assign(this, {
+      plot,
+      legend,
+      history,
+      view,
+      canvas: plot.querySelector("canvas"),
+      image: document.createElement("canvas"),
+    });
     const point = (event) => {
       const box = plot.getBoundingClientRect();
       view.pointAt((event.clientX - box.left - MARGIN.left) / (box.width - MARGIN.left));
@@ -63,7 +70,18 @@ export class HeatMap {
       const start = one.gap || index === first ? one.at - 1 : samples[index - 1].at;
       const left = Math.max(MARGIN.left, x(start));
       const right = x(one.at);
-      if (right > left) context.drawImage(this.image, index - first, 0, 1, slots, left, 0, right - left + 0.3, slots * line);
+      if (right > left)
+        context.drawImage(
+          this.image,
+          index - first,
+          0,
+          1,
+          slots,
+          left,
+          0,
+          right - left + 0.3,
+          slots * line,
+        );
     }
     this.#label(context, slots, line, from, to, x, height);
     this.#tell(rows, first, context, x, slots * line);
@@ -76,11 +94,13 @@ export class HeatMap {
     const context = image.getContext("2d");
     const pixels = context.createImageData(rows.length, slots);
     const scale = this.#colours();
-    rows.forEach((sums, column) => sums.forEach((value, slot) => {
-      if (value === null) return;
-      const colour = scale[Math.round((value / most) * (scale.length - 1))];
-      pixels.data.set(colour, (slot * rows.length + column) * 4);
-    }));
+    rows.forEach((sums, column) =>
+      sums.forEach((value, slot) => {
+        if (value === null) return;
+        const colour = scale[Math.round((value / most) * (scale.length - 1))];
+        pixels.data.set(colour, (slot * rows.length + column) * 4);
+      }),
+    );
     context.putImageData(pixels, 0, 0);
   }
 
@@ -91,7 +111,12 @@ export class HeatMap {
     return Array.from({ length: 64 }, (_, index) => {
       const place = (index / 63) * (stops.length - 1);
       const low = Math.min(stops.length - 2, Math.floor(place));
-      return [...stops[low].map((value, part) => Math.round(value + (stops[low + 1][part] - value) * (place - low))), 255];
+      return [
+        ...stops[low].map((value, part) =>
+          Math.round(value + (stops[low + 1][part] - value) * (place - low)),
+        ),
+        255,
+      ];
     });
   }
 
@@ -102,12 +127,14 @@ export class HeatMap {
     const step = [1, 2, 4, 8, 16, 32].find((some) => some * line >= 18) ?? 64;
     context.textAlign = "right";
     context.textBaseline = "middle";
-    for (let slot = 0; slot < slots; slot += step) context.fillText(slot, MARGIN.left - 6, (slot + 0.5) * line + (line < 10 ? 3 : 0));
+    for (let slot = 0; slot < slots; slot += step)
+      context.fillText(slot, MARGIN.left - 6, (slot + 0.5) * line + (line < 10 ? 3 : 0));
     const { found, seconds } = geometry.times(from, to);
     context.textBaseline = "alphabetic";
     for (const at of found) {
       const place = x(at);
-      context.textAlign = place > this.plot.clientWidth - 30 ? "right" : place < MARGIN.left + 16 ? "left" : "center";
+      context.textAlign =
+        place > this.plot.clientWidth - 30 ? "right" : place < MARGIN.left + 16 ? "left" : "center";
       context.fillText(clock(at, { seconds }), place, height - 4);
     }
   }
@@ -115,7 +142,9 @@ export class HeatMap {
   #tell(rows, first, context, x, bottom) {
     const { history, view } = this;
     const index = view.index(history);
-    const sums = (rows[index - first] ?? []).filter((value) => value !== null).sort((a, b) => a - b);
+    const sums = (rows[index - first] ?? [])
+      .filter((value) => value !== null)
+      .sort((a, b) => a - b);
     const values = [sums[0], sums[Math.floor((sums.length - 1) / 2)], sums.at(-1)];
     values.forEach((value, place) => {
       say(this.legend.children[place].lastElementChild, count(value));

@@ -42,21 +42,33 @@ function sample(at, status, gap) {
   }
   lags.sort((a, b) => a - b);
   return {
-    at, gap, generations, slots,
+    at,
+    gap,
+    generations,
+    slots,
     lag: lags.at(-1) ?? null,
     lagMiddle: lags[Math.floor((lags.length - 1) / 2)] ?? null,
     started: status.started_at,
     ping: status.latency?.ping ?? null,
     pingRecent: null,
     totals: {
-      active: c.active, accepted: c.accepted, closed: c.closed,
+      active: c.active,
+      accepted: c.accepted,
+      closed: c.closed,
       turnedAway: c.refused + c.handshake_failures,
-      messagesIn: c.messages_in, messagesOut: c.messages_out, bytesIn: c.bytes_in, bytesOut: c.bytes_out,
-      handlerErrors: c.handler_errors, pingTimeouts: c.ping_timeouts,
-      published: status.topics?.published ?? 0, delivered: status.topics?.delivered ?? 0,
+      messagesIn: c.messages_in,
+      messagesOut: c.messages_out,
+      bytesIn: c.bytes_in,
+      bytesOut: c.bytes_out,
+      handlerErrors: c.handler_errors,
+      pingTimeouts: c.ping_timeouts,
+      published: status.topics?.published ?? 0,
+      delivered: status.topics?.delivered ?? 0,
     },
     reasons: {
-      closed: c.closed_by_reason, refused: c.refused_by_reason, failed: c.handshake_failures_by_reason,
+      closed: c.closed_by_reason,
+      refused: c.refused_by_reason,
+      failed: c.handshake_failures_by_reason,
     },
   };
 }
@@ -100,7 +112,9 @@ export class History {
   /** The oldest sample that is at most so old and of the same start of the instance. */
   since(seconds) {
     const { last } = this;
-    return this.samples.find((one) => one.at >= last.at - seconds - 0.5 && one.started === last.started);
+    return this.samples.find(
+      (one) => one.at >= last.at - seconds - 0.5 && one.started === last.started,
+    );
   }
 
   /**
@@ -139,8 +153,10 @@ export class History {
   rises(kind, seconds) {
     const first = this.since(seconds);
     return Object.fromEntries(
-      Object.entries(this.last.reasons[kind]).map(([name, value]) =>
-        [name, first ? Math.max(0, value - (first.reasons[kind][name] ?? 0)) : 0]),
+      Object.entries(this.last.reasons[kind]).map(([name, value]) => [
+        name,
+        first ? Math.max(0, value - (first.reasons[kind][name] ?? 0)) : 0,
+      ]),
     );
   }
 

@@ -3,15 +3,19 @@
 /** Milliseconds until the first try to connect again, and the longest between two. */
 const FIRST = 500;
 const LONGEST = 15000;
-/** Milliseconds without a state after which the connection is taken for dead. One is due each second. */
+/** Milliseconds without a state, which is due each second: the connection is taken for dead. */
 const SILENCE = 6000;
 
 /**
+ * @typedef {Object} Link whether the page is connected.
+ * @property {boolean} open
+ * @property {number|null} retryAt when it tries again (performance.now()).
+ * @property {boolean} refused whether the observer answered, but with no stream.
+ *
  * @typedef {Object} Hearing what a page is told.
  * @property {function(Object): void} state a state: its time and the document.
  * @property {function(Object): void} lifecycle a lifecycle event.
- * @property {function({open: boolean, retryAt: number|null, refused: boolean}): void} changed whether
- *   it is connected, when it tries again (performance.now()), and whether it was answered and refused.
+ * @property {function(Link): void} changed
  */
 
 /** Stays connected for as long as the page is open. */
@@ -50,7 +54,9 @@ export class Stream {
       this.#hearing.changed({ open: true, retryAt: null, refused: false });
       this.#hearing.state(JSON.parse(event.data));
     });
-    source.addEventListener("lifecycle", (event) => this.#hearing.lifecycle(JSON.parse(event.data)));
+    source.addEventListener("lifecycle", (event) =>
+      this.#hearing.lifecycle(JSON.parse(event.data)),
+    );
     // Its own way to connect again gives up on an answer that is no stream, and never waits longer.
     source.addEventListener("error", () => this.#lost(source));
     this.#alive();

@@ -33,7 +33,7 @@ export class View {
     this.#tell();
   }
 
-  /** Point at a place between the left edge (0) and the right (1): the moment under it passes on. */
+  /** Point at a place from the left edge (0) to the right (1): the moment under it passes on. */
   pointAt(share) {
     this.#at = null;
     this.#share = Math.min(1, Math.max(0, share));
