@@ -45,7 +45,7 @@ NEEDS: dict[str, tuple[str, Callable[[], bool]]] = {
     "chromium": ("Chromium", _chromium),
     "example_page": ("Chromium", _chromium),
     "chat_page": ("Chromium", _chromium),
-    "dashboard": ("Chromium and Playwright", _playwright),
+    "dashboard": ("Chromium or Playwright", _playwright),
     "redis_": ("a Redis server", _redis),
     "shells": ("zsh or fish", _shells),
     "prometheus": ("Prometheus", _prometheus),

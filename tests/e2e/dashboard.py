@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from tests.e2e.common import Start
-from tests.e2e.watching import Dashboard, Talk, Watched, screens, settled, value_at
+from tests.e2e.watching import Dashboard, Screens, Talk, Watched, screens, settled, value_at
 from tests.harness import processes
 from tests.harness.raw import request
 
@@ -78,7 +78,12 @@ def test_values_are_those_of_the_status(start: Start) -> None:
         rates_are_right(page, watched)
         seen = through_a_reload(page, watched)
         assert {shown["values"]["connections.active"] for shown in seen} == {40}
-        assert {sum(shown["slots"]) for shown in seen} == {40}
+        # Both of its workers count a connection that is moving in this very moment.
+        assert all(40 <= sum(shown["slots"]) <= 80 for shown in seen)
+        assert sum(seen[-1]["slots"]) == 40
+        for shown in seen:
+            of = [text.removeprefix("generation ")[1:] for text in shown["generations"]]
+            assert sum(int(text.replace("–", "0")) for text in of) == 40, of
         heads = {shown["headline"].split(":")[0] for shown in seen}
         assert "Reloading" in heads
         assert any("generation 2 accepts on 2 of 2 slots" in shown["headline"] for shown in seen)
@@ -135,11 +140,13 @@ def test_what_goes_wrong(start: Start) -> None:
         victim = instance.status()["slots"][1]["workers"][0]
         os.kill(victim["pid"], signal.SIGKILL)
         page.wait("() => document.getElementById('headline').textContent.includes('1 of 2 slots')")
-        assert page.page.get_attribute("#verdict", "class") == "verdict is-warn"
-        assert "Slot 1 lost its worker" in page.text("#problems")
-        assert page.text("#slot-rows li:nth-child(2) .word") == "backoff"
-        assert "1 of 2 slots accept connections" in page.text("#news")
-        assert f"Worker lost: slot 1, generation 1, process {victim['pid']}" in page.text("#events")
+        shown = page.shown()
+        assert shown["verdict"] == "verdict is-warn"
+        assert "Slot 1 lost its worker" in shown["problems"]
+        assert shown["words"] == ["ready", "backoff"]
+        assert "1 of 2 slots accept connections" in shown["news"]
+        death = f"Worker lost: slot 1, generation 1, process {victim['pid']}"
+        assert death in shown["events"]
         page.wait("() => document.getElementById('verdict').className === 'verdict is-ok'")
         processes.until(lambda: talk.lost, 60, "the clients to notice")
         instance.wait(lambda s: s["connections"]["active"] == 20, "the clients to be back")
@@ -159,10 +166,21 @@ def test_what_goes_wrong(start: Start) -> None:
         page.check()
 
 
+def refused_first(browser: Screens, watched: Watched) -> None:
+    """A page that the observer has no place for says so, and is there once it has."""
+    page = browser.prepare()
+    page.page.route("**/events", lambda route: route.fulfill(status=503), times=1)
+    page.go(watched.address)
+    page.wait("""() => document.getElementById('lost').checkVisibility()
+        && document.getElementById('lost').innerText.includes('as many dashboards as it takes')""")
+    page.wait("() => document.getElementById('live').textContent === 'live'")
+
+
 def test_it_comes_back(start: Start) -> None:
     """When the observer is killed, or stands still, the page says that it is disconnected and how
     old its figures are, and is there again by itself with true figures, in the same page. The time
-    between is a gap; nothing is drawn in it. A reader who does not want to wait need not.
+    between is a gap; nothing is drawn in it. A reader who does not want to wait need not. The same
+    of a page that finds no place at first.
     """
     watched = Watched(start, ECHO, hang_after=60)
     instance = watched.instance
@@ -172,9 +190,10 @@ def test_it_comes_back(start: Start) -> None:
         for _ in range(3):
             page.shown(page.shown()["at"])
         os.kill(watched.observer(), signal.SIGKILL)
-        page.wait("() => document.getElementById('live').textContent === 'disconnected'")
-        assert page.text("#news") == "Disconnected from the observer"
-        assert page.page.is_visible("#retry")
+        # All at once: it is back within a second.
+        page.wait("""() => document.getElementById('live').textContent === 'disconnected'
+            && document.getElementById('news').textContent === 'Disconnected from the observer'
+            && document.getElementById('retry').checkVisibility()""")
         page.wait("() => document.getElementById('live').textContent === 'live'")
         assert page.text("#news") == "Connected again"
         assert not page.page.is_visible("#lost")
@@ -198,5 +217,6 @@ def test_it_comes_back(start: Start) -> None:
         events = page.text("#events").splitlines()
         assert sum("Runs with 2 workers" in line for line in events) == 1
         assert talk.lost == 0
+        refused_first(browser, watched)
         # That a connection broke is the browser's own remark.
         assert not [text for text in page.complaints if "net::ERR" not in text]

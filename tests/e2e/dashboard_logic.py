@@ -53,10 +53,10 @@ _FIGURES = {
 #: A history that is fed states of one slot: [seconds, accepted, started]. Only what it looks at.
 _FEED = """
     const history = new m.History();
-    const state = (accepted, started) => ({
+    const state = (accepted, started, active = 10) => ({
         started_at: started, slots: [{ slot: 0, workers: [
             { generation: 1, active: 4, lag_ms: 1 }, { generation: 2, active: 6, lag_ms: 3 }] }],
-        connections: { active: 10, accepted, closed: 0, refused: 0, handshake_failures: 0,
+        connections: { active, accepted, closed: 0, refused: 0, handshake_failures: 0,
             closed_by_reason: { client: accepted }, refused_by_reason: {},
             handshake_failures_by_reason: {} },
     });
@@ -111,7 +111,8 @@ def test_figures_read_well(page: Dashboard) -> None:
 def test_history(page: Dashboard) -> None:
     """A rate is a counter's change by the time between two states. Over a gap, and over another
     start of the instance, there is none, and none is ever below zero. A state that comes twice
-    counts once; what is older than ten minutes goes; a clock that was set back starts anew.
+    counts once; what is older than ten minutes goes; a clock that was set back starts anew. What
+    two workers count, as it moves, is the newer generation's.
     """
     history = f"{_FEED} feed([0, 0], [1, 10], [2, 30], [2, 30], [9, 100], [10, 101], [11, 5, 2],"
     rates = page.module("history", f"{history} [12, 8, 2]); return history.rates('accepted')")
@@ -134,6 +135,11 @@ def test_history(page: Dashboard) -> None:
         False,
         True,
     ]
+    for active, expected in ((10, [[1, 4], [2, 6]]), (7, [[1, 1], [2, 6]]), (12, [[1, 4], [2, 6]])):
+        shown = (
+            f"{_FEED} history.add(1, state(0, 1, {active})); return [...history.last.generations]"
+        )
+        assert page.module("history", shown) == expected
     found = page.module(
         "history",
         f"""{_FEED} for (let at = 0; at < 2000; at += 1) feed([at, at]);

@@ -42,6 +42,10 @@ _SHOWN = """() => ({
     generations: [...document.querySelectorAll('#chart-connections .legend li')]
         .map((node) => node.textContent),
     headline: document.getElementById('headline').textContent,
+    verdict: document.getElementById('verdict').className,
+    problems: document.getElementById('problems').innerText,
+    news: document.getElementById('news').textContent,
+    events: document.getElementById('events').innerText,
     words: [...document.querySelectorAll('#slot-rows .word')].map((node) => node.textContent),
 })"""
 

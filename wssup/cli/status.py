@@ -14,6 +14,7 @@ from wssup.cli.documents import Status, read
 from wssup.cli.exits import OK
 from wssup.cli.options import instance_options, target_of
 from wssup.cli.render import console, page
+from wssup.cli.visitor import status_of
 from wssup.cli.watching import Watching
 from wssup.errors import CommandError
 
@@ -29,6 +30,8 @@ Show an instance: its slots, workers, connections and capacity.
 
 --json prints a stable document (schema 1). Columns that a narrow terminal has no
 room for are left out; numbers are never cut.
+
+Who may not use the control socket is shown what the status socket says: the same.
 
 --watch refreshes each second, also over a stop and a start, and shows what happens
 per second besides. q or Ctrl-C ends it; the arrows, PgUp, PgDn, Home and End (or k, j,
@@ -53,7 +56,7 @@ def command(*, as_json: bool, watch: bool, **given: Any) -> int:
         raise click.UsageError("--watch needs a terminal with a cursor; TERM is dumb")
     target = target_of(given)
     try:
-        document = target.ask("status")
+        document = status_of(target)
         if as_json:
             # ASCII: no character of it acts on a terminal, in any encoding.
             click.echo(json.dumps(document, indent=2))

@@ -17,6 +17,7 @@ from wssup.cli.documents import Status, read
 from wssup.cli.exits import OK
 from wssup.cli.live import Page
 from wssup.cli.screen import Screen
+from wssup.cli.visitor import status_of
 from wssup.errors import CommandError
 
 __all__ = ["Watching"]
@@ -68,7 +69,7 @@ class Watching:
             if self._over.wait(due - time.monotonic()):
                 return
             try:
-                status = read(self._target.ask("status"), Status)
+                status = read(status_of(self._target), Status)
             except CommandError as error:
                 with self._lock:
                     self._page.error = error.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 
 from wssup.observer.app import application
@@ -26,6 +27,9 @@ def run(
     board = Scoreboard.attach(begin.scoreboard)
     for sock in (channel, *sockets):
         sock.setblocking(False)
+    # What is there now stays: no answer is to wait while the collector looks at it all.
+    gc.collect()
+    gc.freeze()
     asyncio.run(_live(State(board), Token(begin.token_file), channel, sockets, received))
 
 

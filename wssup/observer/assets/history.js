@@ -40,6 +40,7 @@ function sample(at, status, gap) {
     }
     slots[slot.slot] = [...parts].sort(([a], [b]) => a - b);
   }
+  settle(generations, c.active);
   lags.sort((a, b) => a - b);
   return {
     at,
@@ -71,6 +72,19 @@ function sample(at, status, gap) {
       failed: c.handshake_failures_by_reason,
     },
   };
+}
+
+/**
+ * A connection that is moving in this very moment may be counted by both of its workers, and once in
+ * the total. It has arrived already: the older generation has it no more.
+ */
+function settle(generations, active) {
+  let surplus = [...generations.values()].reduce((sum, some) => sum + some, 0) - active;
+  for (const number of [...generations.keys()].sort((a, b) => a - b)) {
+    const less = Math.max(0, Math.min(surplus, generations.get(number)));
+    generations.set(number, generations.get(number) - less);
+    surplus -= less;
+  }
 }
 
 /** The last ten minutes. */

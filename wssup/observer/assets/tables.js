@@ -143,7 +143,7 @@ export function instanceFacts(status) {
     ],
     ["Workers restarted", count(status.restarts), "restarts", status.restarts],
     [
-      "Why",
+      "Restarted because",
       causes.length
         ? causes.map(([name, value]) => `${words(name)} ${count(value)}`).join(", ")
         : "–",
