@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 PATIENCE = 60.0
 
 #: RFC 6455 section 5.2.
-TEXT, CLOSE = 1, 8
+TEXT, CLOSE, PING = 1, 8, 9
 #: What is told of a connection that ended without a close frame (RFC 6455 section 7.1.5).
 ABNORMAL = 1006
 
@@ -92,7 +92,9 @@ class Raw:
     def ask(self, text: str) -> str:
         """Say something and hear the answer."""
         self.say(text)
-        opcode, payload = self.frame()
+        while (found := self.frame())[0] == PING:
+            pass  # what it says is answer enough
+        opcode, payload = found
         assert opcode == TEXT, (opcode, payload)
         return payload.decode()
 

@@ -69,13 +69,8 @@ class Publishing:
 
     async def answer(self, request: Request) -> Response:
         """The response to one who publishes."""
-        if not self._token:
-            return refusal(
-                404, "off", "nothing can be published here: no publish_token_file is set"
-            )
-        refused = self._refused(request)
-        if refused is not None:
-            return refused
+        # Read in any case: who still sends when the connection is closed loses the answer to the
+        # reset that follows (RFC 9112, section 9.6).
         try:
             async with asyncio.timeout(_PATIENCE):
                 data = await _body(request)
@@ -83,6 +78,9 @@ class Publishing:
             return refusal(408, "timeout", f"no message within {_PATIENCE:g} s", connection="close")
         except ClientDisconnect:
             return Response(status_code=400)
+        refused = self._refused(request)
+        if refused is not None:
+            return refused
         if data is None:
             message = f"the message has more than {LONGEST} bytes"
             return refusal(413, "too_long", message, connection="close")
@@ -98,6 +96,10 @@ class Publishing:
         return JSONResponse({"subscribers": count}, 202)
 
     def _refused(self, request: Request) -> Response | None:
+        if not self._token:
+            return refusal(
+                404, "off", "nothing can be published here: no publish_token_file is set"
+            )
         token = self._token.read()
         if token is None:
             message = "the file with the token is missing, too short, or open to everybody"
