@@ -6,34 +6,37 @@ import random
 import socket
 import time
 from collections.abc import Callable, Collection
-
-import trio
+from typing import Any
 
 from wssup.application import Application
 from wssup.config.settings import Heartbeat, Limits
 from wssup.config.topics import Topics
 from wssup.messages import HandOver, Message, TakeOver
 from wssup.scoreboard import ClosedReason, HandoffRefusal, RowWriter
-from wssup.server.accepting import Accepting
+from wssup.server.asgi.websocket import AsgiStyle
 from wssup.server.closing import Leave
 from wssup.server.handoff.receiving import Receiver
 from wssup.server.handoff.sending import Sender
+from wssup.server.listening import Listening
+from wssup.server.loops import Loop
+from wssup.server.loops.bell import Bell
 from wssup.server.loops.trio import TrioLoop
 from wssup.server.pump import Pump
 from wssup.server.styles import EventStyle, TaskStyle
 from wssup.server.topics.hub import Hub
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "style_for"]
 
 
 class Engine:
-    """Serves the connections of one worker, on trio.
+    """Serves the connections of one worker.
 
     :param row: the worker's counters.
     :param accepting: where connections come from; told when one is closed.
     :param serial: the worker's number in its instance.
     :param keep_headers: names of request headers that connections keep; ``None`` for all.
     :param topics: what its connections can subscribe to; ``None``: topics of its own.
+    :param loop: what it runs on; ``None``: on trio, see :meth:`run`.
     """
 
     def __init__(
@@ -43,18 +46,15 @@ class Engine:
         limits: Limits,
         heartbeat: Heartbeat,
         row: RowWriter,
-        accepting: Accepting,
+        accepting: Listening,
         serial: int = 0,
         keep_headers: Collection[str] | None = None,
         topics: Hub | None = None,
+        loop: Loop | None = None,
     ) -> None:
         self._accepting = accepting
-        self._loop = TrioLoop()
-        self._style: EventStyle | TaskStyle = (
-            EventStyle(application.handler)
-            if application.is_event_style
-            else TaskStyle(application.handler, resumable=application.is_resumable)
-        )
+        self._loop = loop or TrioLoop()
+        self._style = style_for(application)
         self._pump = Pump(
             self._style,
             self._loop,
@@ -70,18 +70,29 @@ class Engine:
         )
         self._style.idle = self._look
         self._pump.handoff.changed = self._moved
-        self._swept = trio.Event()
-        self._empty = trio.Event()
+        self._swept = Bell(self._loop)
+        self._empty = Bell(self._loop)
         self._random = random.Random()  # noqa: S311 - spreads closes in time; made after the fork
         accepting.adopt = self._pump.opening.adopt
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled."""
+    async def run(self, *, task_status: Any = None) -> None:
+        """Serve until cancelled, on trio.
+
+        :param task_status: a ``trio.TaskStatus``.
+        """
+        assert isinstance(self._loop, TrioLoop)
         try:
-            await self._loop.run(task_status=task_status)
+            if task_status is None:
+                await self._loop.run()
+            else:
+                await self._loop.run(task_status=task_status)
         finally:
-            self._pump.handoff.abandon(ClosedReason.ERROR)
-            self._pump.close_descriptors()
+            self.close()
+
+    def close(self) -> None:
+        """End what is left of handoffs, and give the pump's descriptors back."""
+        self._pump.handoff.abandon(ClosedReason.ERROR)
+        self._pump.close_descriptors()
 
     @property
     def topics(self) -> Hub:
@@ -100,8 +111,6 @@ class Engine:
     async def wait_empty(self) -> None:
         """Wait until no connection is left, and no task of the application that served one."""
         while self.count or self._style.busy:
-            if self._empty.is_set():
-                self._empty = trio.Event()
             await self._empty.wait()
 
     # Handoff.
@@ -149,12 +158,10 @@ class Engine:
     async def wait_swept(self) -> None:
         """Wait until all that can be moved at once is."""
         while not self._pump.handoff.is_swept:
-            if self._swept.is_set():
-                self._swept = trio.Event()
             await self._swept.wait()
 
     def _moved(self) -> None:
-        self._swept.set()
+        self._swept.ring()
 
     # The end.
 
@@ -206,4 +213,17 @@ class Engine:
 
     def _look(self) -> None:
         if not self.count and not self._style.busy:
-            self._empty.set()
+            self._empty.ring()
+
+
+def style_for(application: Application) -> EventStyle | TaskStyle:
+    """How an application is called."""
+    if application.is_asgi:
+        return AsgiStyle(
+            application.handler,
+            resumable=application.is_resumable,
+            root_path=application.root_path,
+        )
+    if application.is_event_style:
+        return EventStyle(application.handler)
+    return TaskStyle(application.handler, resumable=application.is_resumable)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 from wssup.server.loops import Rests, TakesBack
 
-__all__ = ["AsyncioLoop"]
+__all__ = ["AsyncioLoop", "told", "within"]
 
 
 class AsyncioLoop:
@@ -128,6 +130,22 @@ class AsyncioLoop:
 
     async def schedule_point(self) -> None:
         """See :class:`Loop`."""
+
+
+async def told(ask: Callable[[Callable[[], None]], object], seconds: float) -> bool:
+    """See :class:`Told`."""
+    event = asyncio.Event()
+    ask(event.set)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()
+
+
+async def within(deadline: float, wait: Callable[[], Awaitable[None]]) -> None:
+    """See :class:`Within`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            await wait()
 
 
 class _Scope:

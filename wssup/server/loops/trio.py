@@ -22,7 +22,7 @@ from trio.lowlevel import (
 
 from wssup.server.loops import Rests, TakesBack
 
-__all__ = ["TrioLoop"]
+__all__ = ["TrioLoop", "told", "within"]
 
 
 class TrioLoop:
@@ -123,6 +123,21 @@ class TrioLoop:
     def wake_error(self, waiter: trio.lowlevel.Task, error: BaseException) -> None:
         """See :class:`Loop`."""
         reschedule(waiter, Error(error))
+
+
+async def told(ask: Callable[[Callable[[], None]], object], seconds: float) -> bool:
+    """See :class:`Told`."""
+    event = trio.Event()
+    ask(event.set)
+    with trio.move_on_after(seconds):
+        await event.wait()
+    return event.is_set()
+
+
+async def within(deadline: float, wait: Callable[[], Awaitable[None]]) -> None:
+    """See :class:`Within`."""
+    with trio.move_on_after(max(0.0, deadline - time.monotonic())):
+        await wait()
 
 
 class _Delivered(Outcome[Any]):
