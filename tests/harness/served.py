@@ -135,9 +135,8 @@ async def served(
     listener.setblocking(False)
     address = listener.getsockname()
     accepting = Accepting(limit=1000, accepted=writer.accepted, gauge=writer.accepting)
-    found, is_event_style = application.style_of("test:app", handler)
     engine = Engine(
-        application.Application("test:app", found, None, is_event_style),
+        application.of("test:app", handler),
         limits=Limits(**limits),  # type: ignore[arg-type]
         heartbeat=heartbeat or Heartbeat(),
         row=writer,

@@ -22,7 +22,7 @@ from bisect import bisect_right
 from enum import IntEnum
 from typing import Final
 
-LAYOUT_VERSION: Final = 4
+LAYOUT_VERSION: Final = 5
 MAGIC: Final = int.from_bytes(b"wssup-sb", "little")
 
 CELL: Final = 8  # bytes
@@ -236,7 +236,8 @@ UPGRADED: Final = ACCEPTED + 1
 CLOSED: Final = UPGRADED + 1
 REFUSED: Final = CLOSED + len(ClosedReason)
 HANDSHAKE_FAILED: Final = REFUSED + len(RefusedReason)
-MOVED_OUT: Final = HANDSHAKE_FAILED + len(HandshakeFailure)
+HTTP_CLOSED: Final = HANDSHAKE_FAILED + len(HandshakeFailure)  # served HTTP, and no WebSocket
+MOVED_OUT: Final = HTTP_CLOSED + 1
 MOVED_IN: Final = MOVED_OUT + 1  # after every kind of end: counts.plausible() relies on it
 MESSAGES_IN: Final = MOVED_IN + 1
 MESSAGES_OUT: Final = MESSAGES_IN + 1
@@ -262,7 +263,9 @@ BUS_MISSED: Final = BUS_LOST + 1  # dropped elsewhere: their sender said so
 TOPIC_DROPPED: Final = BUS_MISSED + 1  # not delivered: a subscriber's queue was full
 RECOVERED: Final = TOPIC_DROPPED + 1  # subscriptions that got all they had missed
 NOT_RECOVERED: Final = RECOVERED + 1
-COUNTERS_END: Final = NOT_RECOVERED + 1
+HTTP_REQUESTS: Final = NOT_RECOVERED + 1
+HTTP_ERRORS: Final = HTTP_REQUESTS + 1  # answered with a status of 500 or more
+COUNTERS_END: Final = HTTP_ERRORS + 1
 BLOCK_CELLS: Final = -(-COUNTERS_END // LINE) * LINE
 
 ROW_CELLS: Final = IDENTITY_CELLS + BLOCK_CELLS

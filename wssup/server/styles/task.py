@@ -16,6 +16,8 @@ class TaskStyle(BaseStyle):
     """A task per connection, from its request on."""
 
     moves_in_receive = True
+    #: A handler learns by cancellation that its connection moves.
+    cancels = True
 
     def __init__(
         self, handler: Callable[[Request], Awaitable[object]], *, resumable: bool = False
@@ -32,7 +34,7 @@ class TaskStyle(BaseStyle):
 
     async def _run(self, request: Request, connection: Connection) -> None:
         try:
-            if self.resumable:
+            if self.resumable and self.cancels:
                 with self.pump.loop.scope() as connection.scope:
                     await self._handle(request, connection)
             else:
