@@ -12,9 +12,10 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from wssup.config.forms import APP, HEADERS, NAME
+from wssup.config.forms import APP, HEADERS, NAME, ROOT_PATH
 from wssup.config.kinds import Binds, Choice, Directory, Flag, Kind, Number, Permissions
 from wssup.config.limits import Heartbeat, Limits
+from wssup.config.proxies import GunicornConfig, ProxyHeaders, TrustedProxies
 from wssup.config.quantities import Duration, Share, Size
 from wssup.config.spec import Spec
 from wssup.config.topics import Topics
@@ -74,6 +75,41 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             default_text="the current directory",
         ),
     ]
+    interface: Annotated[
+        Literal["auto", "task", "event", "asgi"],
+        Spec(
+            Choice(("auto", "task", "event", "asgi")),
+            "Application",
+            "What the application is: a handler of requests, an object with hooks, or an ASGI 3 "
+            "application; auto: what it looks like.",
+        ),
+    ] = "auto"
+    factory: Annotated[
+        bool,
+        Spec(
+            Flag(),
+            "Application",
+            "Whether app names a function without parameters that returns the application.",
+        ),
+    ] = False
+    asgi_resumable: Annotated[
+        bool,
+        Spec(
+            Flag(),
+            "Application",
+            "Whether the WebSockets of an ASGI application move to new workers: its handler ends "
+            "with websocket.disconnect (1012) and begins there with websocket.connect again.",
+        ),
+    ] = False
+    root_path: Annotated[
+        str,
+        Spec(
+            ROOT_PATH,
+            "Application",
+            "The part of the path that a proxy cuts off, for ASGI applications.",
+            default_text="none",
+        ),
+    ] = ""
     preload: Annotated[
         bool,
         Spec(
@@ -83,6 +119,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "each worker.",
         ),
     ] = True
+    worker: Annotated[
+        Literal["trio", "uvicorn"],
+        Spec(
+            Choice(("trio", "uvicorn")),
+            "Application",
+            "The event loop that workers run. uvicorn: asyncio, with uvloop if that is installed, for "
+            "ASGI applications that need it; uvicorn serves their HTTP and lifespan.",
+        ),
+    ] = "trio"
 
     keep_headers: Annotated[
         tuple[str, ...] | Literal["all"],
@@ -93,6 +138,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "cost less memory; before that, a request has them all.",
         ),
     ] = "all"
+
+    gunicorn_config: GunicornConfig = ""
 
     bind: Annotated[
         tuple[str, ...],
@@ -116,6 +163,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             live=False,
         ),
     ] = "0660"
+    trusted_proxies: TrustedProxies = ()
+    proxy_headers: ProxyHeaders = "x-forwarded"
     address_linger: Annotated[
         float,
         Spec(

@@ -15,14 +15,16 @@ from wssup.messages import HandOver, Message, TakeOver
 from wssup.scoreboard import ClosedReason, HandoffRefusal, RowWriter
 from wssup.server.asgi.websocket import AsgiStyle
 from wssup.server.closing import Leave
+from wssup.server.forwarded import TrustedProxies
 from wssup.server.handoff.receiving import Receiver
 from wssup.server.handoff.sending import Sender
 from wssup.server.listening import Listening
 from wssup.server.loops import Loop
 from wssup.server.loops.bell import Bell
 from wssup.server.loops.trio import TrioLoop
+from wssup.server.opening import Opening
 from wssup.server.pump import Pump
-from wssup.server.styles import EventStyle, TaskStyle
+from wssup.server.styles import EventStyle, Style, TaskStyle
 from wssup.server.topics.hub import Hub
 
 __all__ = ["Engine", "style_for"]
@@ -36,6 +38,7 @@ class Engine:
     :param serial: the worker's number in its instance.
     :param keep_headers: names of request headers that connections keep; ``None`` for all.
     :param topics: what its connections can subscribe to; ``None``: topics of its own.
+    :param trusted: proxies that are believed where a client comes from.
     :param loop: what it runs on; ``None``: on trio, see :meth:`run`.
     """
 
@@ -50,6 +53,7 @@ class Engine:
         serial: int = 0,
         keep_headers: Collection[str] | None = None,
         topics: Hub | None = None,
+        trusted: TrustedProxies | None = None,
         loop: Loop | None = None,
     ) -> None:
         self._accepting = accepting
@@ -68,6 +72,7 @@ class Engine:
             room=accepting.room,
             topics=topics or Hub(Topics(), serial=serial, message_bytes=limits.message_bytes),
         )
+        self._pump.opening.trusted = trusted or TrustedProxies()
         self._style.idle = self._look
         self._pump.handoff.changed = self._moved
         self._swept = Bell(self._loop)
@@ -93,6 +98,16 @@ class Engine:
         """End what is left of handoffs, and give the pump's descriptors back."""
         self._pump.handoff.abandon(ClosedReason.ERROR)
         self._pump.close_descriptors()
+
+    @property
+    def style(self) -> Style:
+        """How the application is called."""
+        return self._style
+
+    @property
+    def opening(self) -> Opening:
+        """The handshakes, and what comes that is no WebSocket."""
+        return self._pump.opening
 
     @property
     def topics(self) -> Hub:

@@ -37,6 +37,7 @@ from wssup.messages import (
 from wssup.scoreboard import ClosedReason, HandoffRefusal
 from wssup.server.collecting import Collecting
 from wssup.server.engine import Engine
+from wssup.server.forwarded import TrustedProxies
 from wssup.server.handoff.record import VERSIONS
 from wssup.server.listening import Listening
 from wssup.server.loops import Loop, Told, Within
@@ -138,6 +139,7 @@ class BaseWorker:
             serial=self._start.fork.serial,
             keep_headers=None if settings.keep_headers == "all" else settings.keep_headers,
             topics=self._topics,
+            trusted=TrustedProxies(settings.trusted_proxies, settings.proxy_headers),
             loop=loop,
         )
         return self._engine
@@ -291,11 +293,15 @@ class BaseWorker:
         await self._within(deadline, engine.wait_empty)
         if engine.count:
             self._log.warning("drain_deadline", left=engine.count)
-            engine.abort_all(ClosedReason.DEADLINE)
+            self._abort(engine)
             await engine.wait_empty()
         engine.end_handoffs()
         engine.flush()
         self._is_drained()
+
+    def _abort(self, engine: Engine) -> None:
+        """Cut off what is left at the deadline."""
+        engine.abort_all(ClosedReason.DEADLINE)
 
     def _failed(self, error: Exception) -> None:
         """The application's start-up or shutdown failed."""

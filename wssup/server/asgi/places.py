@@ -13,7 +13,7 @@ def places(fd: int, peer: bytes) -> tuple[Place | None, Place | None]:
 
     :param peer: the client's packed address, empty on a unix socket.
     """
-    local = sockets.local_address(fd, peer)
+    local = sockets.local_address(fd)
     return sockets.unpacked(peer) if peer else None, (local, None) if isinstance(
         local, str
     ) else local

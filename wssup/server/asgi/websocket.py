@@ -94,7 +94,7 @@ class AsgiStyle(TaskStyle):
             request.parsed,
             client=client,
             server=server,
-            scheme="ws",
+            scheme="wss" if connection.secure else "ws",
             root_path=self.root_path,
             state=self.lifespan_state,
             own={
