@@ -21,6 +21,7 @@ from wssup.tracebacks import import_failed, own_traceback, summary
 __all__ = [
     "Application",
     "Way",
+    "check_worker",
     "digest",
     "load",
     "of",
@@ -197,6 +198,19 @@ def _made(name: str, factory: Any) -> Any:
             "make it a plain function; what is async belongs in the lifespan",
         )
     return found
+
+
+def check_worker(application: Application, worker: str) -> None:
+    """That a class of workers can run an application.
+
+    :raises ApplicationError: it cannot.
+    """
+    if worker == "uvicorn" and not application.is_asgi:
+        raise ApplicationError(
+            f"{application.name} is no ASGI application, and workers of class uvicorn run nothing "
+            f"else",
+            "leave --worker out: handlers of requests and objects with hooks run on trio",
+        )
 
 
 #: The mark of a handler that can be called again for a connection that it has had before.

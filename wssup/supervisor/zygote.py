@@ -99,6 +99,7 @@ class _Zygote:
             self._application = application.load(
                 load.application, self._app_dir, Way.by(load.settings)
             )
+            application.check_worker(self._application, load.settings["worker"])
             warnings = _check_threads(load.application)
         digest = application.digest() if load.preload else ""
         # Objects that exist now are never garbage: out of the collector's sight their pages stay

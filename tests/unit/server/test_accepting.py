@@ -15,7 +15,6 @@ import trio
 import trio.testing
 
 from tests.harness.fresh import python
-from wssup.server import accepting as module
 from wssup.server import listening
 from wssup.server.accepting import Accepting
 

@@ -1,0 +1,248 @@
+"""uvicorn inside a worker: its lifespan, its HTTP, and its log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Any, Final
+
+from uvicorn.config import Config
+from uvicorn.lifespan.on import LifespanOn
+from uvicorn.server import Server, ServerState
+
+from wssup import logs
+from wssup.application import Application, own_traceback, summary
+from wssup.config.settings import Settings
+from wssup.errors import ApplicationError
+from wssup.scoreboard import RowWriter
+from wssup.server.engine import Engine
+from wssup.server.forwarded import TrustedProxies
+from wssup.server.opening import HttpSocket
+from wssup.server.uvicorn_worker.http import Http, Upgraded
+
+__all__ = ["Front"]
+
+#: Seconds between two looks of uvicorn at its clock, for the Date of its answers.
+_TICK: Final = 1.0
+
+
+class Front:
+    """Serves an application's lifespan and HTTP.
+
+    :ivar server_state: uvicorn's.
+    :ivar connections: those that speak HTTP.
+    :ivar requests: answered since `flush`.
+    :ivar errors: of the application, since then.
+    :ivar leaves: whether connections are kept for no further request.
+    """
+
+    def __init__(self, application: Application, settings: Settings) -> None:
+        self.config = Config(
+            application.handler,
+            interface="asgi3",
+            http=Http,
+            ws=Upgraded,
+            lifespan="auto",
+            log_config=None,
+            access_log=False,
+            # Headers of proxies are read by the engine's own rules.
+            proxy_headers=False,
+            root_path=application.root_path,
+            timeout_keep_alive=settings.limits.keep_alive_timeout,  # type: ignore[arg-type]
+        )
+        self.config.load()
+        self.config.lifespan_class = _Lifespan
+        self._server = _Server(self.config)
+        self._engine: Engine | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self.trusted: TrustedProxies | None = None
+        if settings.trusted_proxies:
+            self.trusted = TrustedProxies(settings.trusted_proxies, settings.proxy_headers)
+        self.connections: set[Http] = set()
+        self.requests = 0
+        self.errors = 0
+        self.leaves = False
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._log = logs.get()
+        for name in ("uvicorn.error", "uvicorn.asgi"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("uvicorn.error").addFilter(self._tells)
+
+    @property
+    def server_state(self) -> ServerState:
+        """What uvicorn shares between connections."""
+        return self._server.server_state
+
+    @property
+    def app_state(self) -> dict[str, Any]:
+        """What the lifespan has put into its scope's ``state``."""
+        return self._server.lifespan.state
+
+    # The lifespan.
+
+    async def start(self) -> None:
+        """Run the application's start-up.
+
+        :raises ApplicationError: it failed.
+        """
+        self._serving = asyncio.create_task(self._server.serve(sockets=[]))
+        ready = asyncio.create_task(self._server.ready.wait())
+        try:
+            await asyncio.wait({self._serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        if self._serving.done():
+            self._serving.result()
+            raise ApplicationError("uvicorn ended while it started", "see the log")
+
+    async def outlives(self, other: asyncio.Task[Any]) -> bool:
+        """Wait for another task; whether uvicorn is still there then."""
+        assert self._serving is not None
+        await asyncio.wait({self._serving, other}, return_when=asyncio.FIRST_COMPLETED)
+        return not self._serving.done()
+
+    async def stop(self, patience: float) -> None:
+        """Wait for tasks of requests that go on behind their answers, and run the application's
+        shutdown.
+
+        :param patience: seconds after which those tasks are cancelled.
+        :raises ApplicationError: it failed.
+        """
+        assert self._serving is not None
+        self.config.timeout_graceful_shutdown = patience  # type: ignore[assignment] # wait_for()'s
+        self._server.should_exit = True
+        self._server.leaving.set()
+        await self._serving
+        self._server.lifespan.check("shutdown")
+
+    # HTTP.
+
+    def attach(self, engine: Engine) -> None:
+        """Take what is plain HTTP from an engine."""
+        self._engine = engine
+        engine.opening.http = self.take
+
+    def take(self, found: HttpSocket) -> None:
+        """Serve HTTP on a connection, which is owned from now on."""
+        task = asyncio.create_task(self._connect(found))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, found: HttpSocket) -> None:
+        http = Http(self, found)
+        sock = socket.socket(fileno=found.fd)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: http, sock)
+        except BaseException as error:
+            # Its client is gone already, or the worker is.
+            if http.is_ours:
+                sock.close()
+                self.ended(http)
+            if not isinstance(error, OSError):
+                raise
+
+    def ended(self, http: Http) -> None:
+        """A connection is closed."""
+        assert self._engine is not None
+        self.connections.discard(http)
+        self._engine.opening.http_ended(http.found.peer)
+
+    def give_back(self, http: Http, found: HttpSocket) -> None:
+        """A connection is the engine's again: its next request asks for a WebSocket."""
+        assert self._engine is not None
+        self.connections.discard(http)
+        self._engine.opening.from_http(found)
+
+    def leave(self) -> None:
+        """Close connections that wait for a request, and the others behind their answer."""
+        self.leaves = True
+        for http in list(self.connections):
+            http.shutdown()
+
+    def abort(self) -> None:
+        """Cut off every connection, and cancel what runs for them."""
+        self.leaves = True
+        for http in list(self.connections):
+            http.transport.abort()
+        for task in list(self.server_state.tasks):
+            task.cancel()
+
+    def flush(self, row: RowWriter) -> None:
+        """Write the counters to the scoreboard."""
+        if self.requests or self.errors:
+            row.http_requests(self.requests, self.errors)
+            self.requests = self.errors = 0
+
+    def _tells(self, record: logging.LogRecord) -> bool:
+        """What uvicorn says of applications that raise is counted, and said as elsewhere."""
+        if record.levelno >= logging.ERROR:
+            self.errors += 1
+            if record.exc_info and record.exc_info[1] is not None:
+                error = record.exc_info[1]
+                if not isinstance(error, asyncio.CancelledError):
+                    self._log.error(
+                        "handler_failed", error=summary(error), exception=own_traceback(error)
+                    )
+                return False
+        return True
+
+
+class _Server(Server):
+    """uvicorn's server, which accepts nothing and is told its end by the worker."""
+
+    lifespan: _Lifespan
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+        self.leaving = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the worker's."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, which would end the process if it fails."""
+        try:
+            await super().startup(sockets=sockets)
+        except SystemExit:
+            self.lifespan.check("startup")
+            raise ApplicationError("uvicorn did not start", "see the log") from None
+        await self.on_tick(0)
+        self.ready.set()
+
+    async def main_loop(self) -> None:
+        """As uvicorn's, without looking ten times a second."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.leaving.wait(), _TICK)
+
+
+class _Lifespan(LifespanOn):
+    """uvicorn's lifespan, which remembers what went wrong."""
+
+    reason = ""
+
+    async def send(self, message: Any) -> None:
+        """As uvicorn's."""
+        if message["type"].endswith(".failed"):
+            self.reason = message.get("message", "")
+            message = {**message, "message": ""}  # told by the worker
+        await super().send(message)
+
+    def check(self, what: str) -> None:
+        """Whether startup or shutdown has failed.
+
+        :raises ApplicationError: it has.
+        """
+        if self.startup_failed or self.shutdown_failed:
+            lines = self.reason.strip().splitlines()
+            # Starlette says the whole traceback, which ends with the error.
+            said = f": {lines[-1]}" if lines else ""
+            raise ApplicationError(
+                f"its lifespan's {what} failed{said}", "see the traceback", self.reason
+            )
