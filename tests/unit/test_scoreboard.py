@@ -251,4 +251,4 @@ def test_layout_changes_only_with_its_version() -> None:
         )
     ]
     digest = hashlib.sha256(repr((sorted(names.items()), labels)).encode()).hexdigest()[:16]
-    assert {layout.LAYOUT_VERSION: digest} == {4: "51c17b8048becaa5"}
+    assert {layout.LAYOUT_VERSION: digest} == {5: "f895540ce60cb28c"}

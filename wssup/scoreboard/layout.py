@@ -83,6 +83,14 @@ class HandshakeFailure(Label):
     PLAIN_HTTP = 7  # no WebSocket was asked for: a health check, a browser gone astray
 
 
+class HttpEnd(Label):
+    """How an accepted socket ends that served HTTP, and never became a WebSocket: there is one way,
+    and one counter.
+    """
+
+    CLOSED = 0
+
+
 class HandoffRefusal(Label):
     """Why a WebSocket did not move to another worker. The value is an offset."""
 

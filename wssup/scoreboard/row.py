@@ -148,8 +148,9 @@ class RowWriter:
 
     Every socket has one beginning here, :meth:`accepted` or :meth:`moved_in`, and exactly one end.
     One that was accepted ends in :meth:`refused`, :meth:`handshake_failed`, :meth:`http_closed`,
-    :meth:`closed` or :meth:`moved_out`, with :meth:`upgraded` in between if, and only if, it ends in one of the last
-    two. One that moved in is a WebSocket already and ends in :meth:`closed` or :meth:`moved_out`.
+    :meth:`closed` or :meth:`moved_out`, with :meth:`upgraded` in between if, and only if, it ends
+    in one of the last two. One that moved in is a WebSocket already and ends in :meth:`closed` or
+    :meth:`moved_out`.
     """
 
     __slots__ = ("_block",)
@@ -193,6 +194,10 @@ class RowWriter:
         """An HTTP request was answered; 0: it could not be."""
         failed = int(status >= _SERVER_ERROR)
         commit(self._block, (HTTP_REQUESTS, 1), (HTTP_ERRORS, failed))
+
+    def http_requests(self, answered: int, failed: int) -> None:
+        """HTTP requests that were answered since the last call, and how many failed."""
+        commit(self._block, (HTTP_REQUESTS, answered), (HTTP_ERRORS, failed))
 
     def moved_in(self, pause_s: float) -> None:
         """A WebSocket came from another worker.
