@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import socket
 import time
@@ -13,6 +14,7 @@ from wssup.config.settings import Heartbeat, Limits
 from wssup.config.topics import Topics
 from wssup.messages import HandOver, Message, TakeOver
 from wssup.scoreboard import ClosedReason, HandoffRefusal, RowWriter
+from wssup.server.asgi.http import HttpServer
 from wssup.server.asgi.websocket import AsgiStyle
 from wssup.server.closing import Leave
 from wssup.server.forwarded import TrustedProxies
@@ -78,6 +80,11 @@ class Engine:
         self._swept = Bell(self._loop)
         self._empty = Bell(self._loop)
         self._random = random.Random()  # noqa: S311 - spreads closes in time; made after the fork
+        self._http: HttpServer | None = None
+        if isinstance(self._style, AsgiStyle) and isinstance(self._loop, TrioLoop):
+            self._http = HttpServer(self._style, self._pump)
+            self._pump.opening.http = self._http.take
+            self._hang_up_at = self._loop.timer(self._http.hang_up)
         accepting.adopt = self._pump.opening.adopt
 
     async def run(self, *, task_status: Any = None) -> None:
@@ -190,21 +197,26 @@ class Engine:
         *,
         spares: bool = False,
     ) -> None:
-        """Have every connection closed with ``code``, spread evenly with jitter over ``window``
+        """Have every WebSocket closed with ``code``, spread evenly with jitter over ``window``
         seconds.
 
         What finishes its handshake later is closed within what is left of the window. A later order
-        replaces an earlier one.
+        replaces an earlier one. HTTP requests go on; at the window's end applications that wait for
+        their clients to leave are told that they did.
 
         :param unmoved: why connections are closed that should have moved.
         :param spares: leave those alone that move when the application has done its work for them.
         """
         order = Leave(code, why, reason, time.monotonic() + window, unmoved, spares)
         self._pump.closing.close_all(order, self._random)
+        if self._http is not None:
+            self._hang_up_at(order.until)
 
     def keep_all(self) -> None:
         """Take an order to close everybody back, as far as it was not carried out."""
         self._pump.closing.keep_all()
+        if self._http is not None:
+            self._hang_up_at(math.inf)
 
     def abort_all(self, reason: ClosedReason) -> None:
         """Cut off what is left, and what still comes out of the accept queue; cancel the

@@ -8,18 +8,20 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import trio
 
 from wssup import application, identity, logs
-from wssup.application import Application
+from wssup.application import Application, Way
 from wssup.config.settings import Settings
 from wssup.errors import MessageError
 from wssup.messages import PROTOCOL, Drain, Hello
 from wssup.server.accepting import Accepting
+from wssup.server.asgi.websocket import AsgiStyle
 from wssup.server.engine import Engine
+from wssup.server.lifespan import running
 from wssup.server.loops.trio import told, within
 from wssup.server.obeying import FAREWELL, BaseWorker
 from wssup.start import WorkerStart
@@ -77,11 +79,14 @@ class _Worker(BaseWorker):
             with self._starting:
                 await self._joining.linked()
                 app = self._start.application or application.load(
-                    self._start.load.application, self._start.app_dir
+                    self._start.load.application,
+                    self._start.app_dir,
+                    Way.by(self._start.load.settings),
                 )
-                async with _lifespan(app):
+                state: dict[str, Any] = {}
+                async with running(app, state):
                     try:
-                        await self._serve(app, began)
+                        await self._serve(app, began, state)
                     except trio.Cancelled:
                         if self._nursery.cancel_scope.cancel_called:
                             # Not the lifespan but a task of ours: nobody is left to drain with.
@@ -95,8 +100,10 @@ class _Worker(BaseWorker):
         except Exception as error:  # noqa: BLE001 - the application's start-up or shutdown; told to the master
             self._failed(error)
 
-    async def _serve(self, app: Application, began: float) -> None:
+    async def _serve(self, app: Application, began: float, state: dict[str, Any]) -> None:
         engine = self._make_engine(app)
+        if isinstance(engine.style, AsgiStyle):
+            engine.style.lifespan_state = state
         await self._nursery.start(engine.run)
         await self._joining.complete()
         self._become_ready(began, engine)
@@ -145,12 +152,3 @@ class _Worker(BaseWorker):
 
     def _is_drained(self) -> None:
         self._drained.set()
-
-
-@asynccontextmanager
-async def _lifespan(app: Application) -> AsyncIterator[None]:
-    if app.lifespan is None:
-        yield
-        return
-    async with app.lifespan():
-        yield

@@ -14,6 +14,5 @@ def places(fd: int, peer: bytes) -> tuple[Place | None, Place | None]:
     :param peer: the client's packed address, empty on a unix socket.
     """
     local = sockets.local_address(fd)
-    return sockets.unpacked(peer) if peer else None, (local, None) if isinstance(
-        local, str
-    ) else local
+    server: Place = (local, None) if isinstance(local, str) else local
+    return sockets.unpacked(peer) if peer else None, server

@@ -62,6 +62,10 @@ class AsgiStyle(TaskStyle):
         self.root_path = root_path
         self.lifespan_state: dict[str, Any] = {}
 
+    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """Run something in a task that counts as the application's."""
+        self._spawn(function, *arguments)
+
     def suspend(self, connection: Connection) -> None:
         """Tell who waits for a message that the client is gone."""
         if connection.receiver is None:
