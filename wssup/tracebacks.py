@@ -56,4 +56,5 @@ def _is_ours(frame: TracebackType) -> bool:
         "trio",
         "trio_websocket",
         "contextlib",
+        "uvicorn",
     }

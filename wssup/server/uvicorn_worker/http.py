@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -42,7 +42,7 @@ class Http(HttpToolsProtocol):
         super().connection_made(transport)
         self._front.connections.add(self)
         data = self.found.data
-        self.found = self.found._replace(data=b"")
+        self.found = self.found._replace(data=b"", head=None)
         self.data_received(data)
         if self._front.leaves:
             self.shutdown()
@@ -111,8 +111,7 @@ class Upgraded(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The transport is still that of the connection's HTTP."""
-        assert isinstance(transport, asyncio.Transport)
-        found = transport.get_protocol()
+        found = cast("asyncio.Transport", transport).get_protocol()
         assert isinstance(found, Http)
         self._http = found
 
