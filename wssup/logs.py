@@ -15,9 +15,17 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any
 
-import structlog
+# Where rich is installed, structlog imports it for tracebacks that are not wanted here: that would
+# be a seventh of the start of each process, and 4 MiB of it.
+_missing = "rich" not in sys.modules
+if _missing:
+    sys.modules["rich"] = None  # type: ignore[assignment]  # "there is none" (importlib)
+import structlog  # noqa: E402
 
-from wssup import journal
+if _missing:
+    del sys.modules["rich"]
+
+from wssup import journal  # noqa: E402
 
 __all__ = ["Log", "bind", "configure", "configure_into", "get", "is_debug", "is_pretty", "show"]
 

@@ -30,6 +30,7 @@ from wssup.messages import (
     Leaving,
     Listen,
     Message,
+    Peers,
     Ready,
     Unlisten,
 )
@@ -112,6 +113,8 @@ class Worker:
                 stdout=log,
                 stderr=log,
             )
+        # It is ready when it knows the other nodes of the bus; here there are none.
+        self.tell(Peers([]))
 
     def hear(self) -> Message:
         """Its next message."""
