@@ -267,7 +267,7 @@ def test_a_worker_that_blocks_or_dies_costs_its_own(start: Start) -> None:
         for _ in range(10):
             assert asked(address, "/")["pid"] != first[blocked]
         instance.wait(
-            lambda s: instance.workers().get(blocked, first[blocked]) != first[blocked],
+            lambda _: instance.workers().get(blocked, first[blocked]) != first[blocked],
             "another worker",
         )
         assert client.rest() == b""
@@ -278,7 +278,7 @@ def test_a_worker_that_blocks_or_dies_costs_its_own(start: Start) -> None:
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(ConnectionClosed):
             ws.recv(20)
-    instance.wait(lambda s: pid not in instance.workers().values(), "another one")
+    instance.wait(lambda _: pid not in instance.workers().values(), "another one")
     instance.running()
     assert asked(address, "/")["motto"] == "hello"
     processes.until(lambda: counts(instance).open == 0, 20, "all to be closed")
