@@ -1,7 +1,7 @@
 """What settings of gunicorn mean here (gunicorn 23 or newer).
 
-A table with a row for each of gunicorn's settings: the setting of wssup that it becomes, or why there is
-none and what to do instead. Pure: gunicorn itself is asked elsewhere (gunicorn_file.py).
+A table with a row for each of gunicorn's settings: the setting of wssup that it becomes, or why
+there is none and what to do instead. Pure: gunicorn itself is asked elsewhere (gunicorn_file.py).
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ def _graceful_timeout(values: _Values) -> _Found:
 
 
 def _head(values: _Values) -> _Found:
-    """gunicorn bounds the request line and each field, wssup all of them together: one field of
-    the largest size fits.
+    """Of a request line and each field there, of all of them together here: one field of the
+    largest size fits.
     """
     line, field = values["limit_request_line"], values["limit_request_field_size"]
     if not line or not field:
@@ -140,7 +140,7 @@ def _head(values: _Values) -> _Found:
 
 
 def _proxies(values: _Values) -> _Found:
-    """gunicorn trusts whoever connects through a unix socket."""
+    """Whoever connects through a unix socket is trusted there, too."""
     proxies: list[str] = []
     for address in values["forwarded_allow_ips"]:
         proxies += ["0.0.0.0/0", "::/0"] if str(address) == "*" else [str(address)]
@@ -158,7 +158,9 @@ def _errorlog(values: _Values) -> _Found:
     raise _NoneError("the log goes to stderr", "redirect it; systemd's journal keeps it")
 
 
-def _same(key: str, name: str, least: int = 0, most: int = 1 << 60) -> Callable[[_Values], _Found]:
+def _same(
+    key: str, name: str, least: float = 0, most: int = 1 << 60
+) -> Callable[[_Values], _Found]:
     """A rule for a setting that only has another name, within the bounds that it has here."""
     return lambda values: {
         key: value
@@ -174,7 +176,7 @@ _RULES: Final[dict[str, Callable[[_Values], _Found]]] = {
     "errorlog": _errorlog,
     "forwarded_allow_ips": _proxies,
     "graceful_timeout": _graceful_timeout,
-    "keepalive": _same("limits.keep_alive", "keepalive"),
+    "keepalive": _same("limits.keep_alive_timeout", "keepalive", 0.01),
     "limit_request_field_size": _head,
     "limit_request_fields": _same("limits.headers", "limit_request_fields", 8, 10_000),
     "limit_request_line": _head,

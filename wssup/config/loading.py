@@ -12,18 +12,19 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from wssup.config.addresses import MAX_UNIX_PATH
 from wssup.config.bus import without_secrets
 from wssup.config.files import FILE_NAME, read_file
-from wssup.config.gunicorn import Left, translate
-from wssup.config.gunicorn_file import read as read_gunicorn
 from wssup.config.kinds import Given
 from wssup.config.places import default_runtime_dir, working_directory
 from wssup.config.settings import SETTINGS, Heartbeat, Limits, Settings, Topics, value_of
 from wssup.config.values import BadValueError, format_duration
 from wssup.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from wssup.config.gunicorn import Left
 
 __all__ = ["CONTROL_SOCKET", "DEFAULT", "Changes", "Loaded", "apply", "changes", "load"]
 
@@ -205,6 +206,10 @@ def _gunicorn_layer(
             named = str(_read(_GUNICORN_CONFIG, value, source, given))
     if not named:
         return inputs.gunicorn, ()
+    # Few have one, and every start would wait for it.
+    from wssup.config.gunicorn import translate  # noqa: PLC0415
+    from wssup.config.gunicorn_file import read as read_gunicorn  # noqa: PLC0415
+
     found = read_gunicorn(named, inputs.cwd)
     values, left = translate(found.values, found.names)
     shown = PurePosixPath(named).name

@@ -1,4 +1,4 @@
-"""The settings about what stands in front of an instance, or stood in its place: proxies, gunicorn."""
+"""The settings about what stands in front of an instance, or stood in its place."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Networks(Kind):
 
     def _description(self) -> str:
         return (
-            f"0 to {MAX_NAMES} texts: an address (`10.0.0.7`), a network (`10.0.0.0/8`, `fd00::/8`) "
-            f'or "{UNIX}"; in the environment separated by commas'
+            f"0 to {MAX_NAMES} texts: an address (`10.0.0.7`), a network (`10.0.0.0/8`, "
+            f'`fd00::/8`) or "{UNIX}"; in the environment separated by commas'
         )
 
     def _read(self, value: object, given: Given, /) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ class _File(Directory):
         return "file"
 
     def _read(self, value: object, given: Given, /) -> str:
-        return "" if value == "" else Directory._read(self, value, given)
+        return "" if value == "" else super(_File, self)._read(value, given)
 
 
 TrustedProxies = Annotated[

@@ -1,7 +1,7 @@
 """gunicorn is told of requests: it counts them (``max_requests``) and has hooks for them.
 
-A request is a WebSocket handshake, or a request of HTTP. The application is wrapped, each style in its
-own way; the engine knows nothing of it.
+A request is a WebSocket handshake, or a request of HTTP. The application is wrapped, each style in
+its own way; the engine knows nothing of it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def watched(application: Application, worker: TrioWorker) -> Application:
     handler: Any = application.handler
     if application.is_event_style:
         handler = _Hooks(handler, watch)
-    elif getattr(application, "is_asgi", False):
+    elif application.is_asgi:
         handler = _asgi(handler, watch)
     else:
         handler = _task(handler, watch)
@@ -128,8 +128,8 @@ class _Hooks:
             hook = getattr(application, name, None)
             if hook is not None:
                 setattr(self, name, hook)
-        self._request = getattr(application, "on_request", None)
-        self._disconnect = getattr(application, "on_disconnect", None)
+        self._request: Any = getattr(application, "on_request", None)
+        self._disconnect: Any = getattr(application, "on_disconnect", None)
         if _is_async(self._request):
             self.on_request: Any = self._request_async
         else:

@@ -7,8 +7,7 @@ import secrets
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import trio
 
@@ -18,7 +17,10 @@ from wssup.config.settings import Settings
 from wssup.scoreboard import ClosedReason, RowWriter
 from wssup.scoreboard.layout import BLOCK_CELLS, CELL
 from wssup.server.accepting import Accepting
+from wssup.server.asgi.websocket import AsgiStyle
 from wssup.server.engine import Engine
+from wssup.server.forwarded import TrustedProxies
+from wssup.server.lifespan import running
 from wssup.server.topics.api import set_hub
 from wssup.server.topics.hub import Hub
 
@@ -87,12 +89,17 @@ class Serving:
                 nursery.start_soon(self._take_signals, signals)
                 nursery.start_soon(self._beat)
                 await nursery.start(self._accepting.run)
-                async with lifespan(self._application):
+                state: dict[str, Any] = {}
+                async with running(self._application, state):
                     self.began = True
-                    await self._serve(nursery)
+                    await self._serve(nursery, state)
                 nursery.cancel_scope.cancel()
 
-    async def _serve(self, nursery: trio.Nursery) -> None:
+    def leave(self) -> None:
+        """Begin to end, in order; called on the loop."""
+        self._leaving.set()
+
+    async def _serve(self, nursery: trio.Nursery, state: dict[str, Any]) -> None:
         settings = self._settings
         hub = Hub(
             settings.topics,
@@ -110,7 +117,10 @@ class Serving:
             serial=self._worker.age,
             keep_headers=None if settings.keep_headers == "all" else settings.keep_headers,
             topics=hub,
+            trusted=TrustedProxies(settings.trusted_proxies, settings.proxy_headers),
         )
+        if isinstance(engine.style, AsgiStyle):
+            engine.style.lifespan_state = state
         await nursery.start(engine.run)
         for place, listener in enumerate(self._worker.sockets):
             self._accepting.add((0, str(place)), os.dup(listener.fileno()))
@@ -181,13 +191,3 @@ class Serving:
             self._log.warning("drain_deadline", left=engine.count)
         engine.abort_all(ClosedReason.DEADLINE)
         await engine.wait_empty()
-
-
-@asynccontextmanager
-async def lifespan(app: Application) -> AsyncIterator[None]:
-    """The application's start-up and shutdown."""
-    if app.lifespan is None:
-        yield
-        return
-    async with app.lifespan():
-        yield

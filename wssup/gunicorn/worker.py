@@ -16,7 +16,7 @@ from gunicorn.errors import AppImportError
 from gunicorn.workers.base import Worker
 
 from wssup import application, identity, logs
-from wssup.application import Application, own_traceback, summary
+from wssup.application import Application, Way, own_traceback, summary
 from wssup.config.gunicorn import WORKER_SETTINGS, translate
 from wssup.config.loading import load
 from wssup.config.settings import Settings
@@ -43,6 +43,7 @@ class TrioWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     settings: Settings
     application: Application
+    serving: Serving
 
     def init_process(self) -> None:
         """Prepare this process, which was just forked, and serve.
@@ -79,7 +80,7 @@ class TrioWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             if not self.cfg.reload:
                 raise AppImportError(text) from None
             # Somebody is writing it, and will save the file again.
-            self.log.error(text)
+            self.log.error(text)  # noqa: TRY400 - it has the application's own traceback
             self.application = Application("broken", _broken, None)
         self.wsgi = self.application.handler
 
@@ -87,12 +88,17 @@ class TrioWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         name = str(getattr(self.app, "app_uri", "") or "application")
         module, colon, _ = name.partition(":")
         name = name if colon else f"{name}:{_USUAL_ATTRIBUTE}"
+        settings = self.settings
+        way = Way(
+            settings.interface,
+            factory=settings.factory,
+            resumes=False,
+            root_path=settings.root_path,
+        )
         if self.app.callable is None and _PLAIN_NAME.fullmatch(name):
-            return application.load(name, self.cfg.chdir)
+            return application.load(name, self.cfg.chdir, way)
         # It was imported by the arbiter (preload_app), or is made by a call in its name.
-        handler, is_event_style = application.style_of(name, self.app.wsgi())
-        lifespan = getattr(sys.modules.get(module), "lifespan", None)
-        return Application(name, handler, lifespan, is_event_style)
+        return application.of(name, self.app.wsgi(), way, sys.modules.get(module))
 
     def init_signals(self) -> None:
         """As gunicorn does; but trio wakes itself up."""
@@ -113,18 +119,19 @@ class TrioWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def run(self) -> None:
         """Serve until told to end.
 
-        :raises SystemExit: the application's lifespan could not begin, which ends gunicorn; or failed
-            in the end.
+        :raises SystemExit: the application's lifespan could not begin, which ends gunicorn; or
+            failed in the end.
         """
         self.application = watched(self.application, self)
-        serving = Serving(self, self.application, self.settings)
+        self.serving = Serving(self, self.application, self.settings)
         try:
-            trio.run(serving.run)
-        except BaseException as error:
-            if isinstance(error, SystemExit | KeyboardInterrupt):
-                raise
-            self.log.error("%s\n%s", summary(error), own_traceback(error))
-            raise SystemExit(1 if serving.began else Arbiter.WORKER_BOOT_ERROR) from None
+            trio.run(self.serving.run)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is told and ends this
+            # Without the frames of trio and of wssup.
+            self.log.error("%s\n%s", summary(error), own_traceback(error))  # noqa: TRY400
+            raise SystemExit(1 if self.serving.began else Arbiter.WORKER_BOOT_ERROR) from None
 
     def quit(self) -> None:
         """Call the hook of a worker that is interrupted."""
@@ -137,6 +144,7 @@ class TrioWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         if self.nr >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
+            self.serving.leave()
 
     def _refuse(self, what: str, remedy: str) -> None:
         self.log.error("wssup.gunicorn.TrioWorker: %s → %s", what, remedy)

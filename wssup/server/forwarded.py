@@ -1,8 +1,9 @@
-"""Where a client is that comes through proxies: X-Forwarded-For and -Proto, or Forwarded (RFC 7239).
+"""Where a client is that comes through proxies: X-Forwarded-For and -Proto, or Forwarded
+(RFC 7239).
 
 Anybody can send these headers. So they count only if a trusted proxy is the one that connects, and
-only as far as trusted proxies wrote them: each adds what it sees at the right, so that the client is
-the right-most address that is no trusted proxy's. What stands left of it is the client's own story.
+only as far as trusted proxies wrote them: each adds what it sees at the right, so that the client
+is the right-most address that is no trusted proxy's. What stands left of it is its own story.
 Only one of the two kinds of headers is read, the one that the proxies write: of the other kind they
 may pass on what the client says.
 
@@ -186,7 +187,7 @@ def _hop(pairs: dict[str, str]) -> Hop:
 
 
 def _packed(text: str) -> bytes:
-    """An address, perhaps with a port, packed; empty for what is none (``unknown``, ``_hidden``)."""
+    """An address, perhaps with a port, packed; empty for what is none (``unknown``, ``_x``)."""
     host, port = text, ""
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")

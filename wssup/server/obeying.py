@@ -11,6 +11,7 @@ import faulthandler
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Final
 
@@ -35,6 +36,7 @@ from wssup.messages import (
     Unlisten,
 )
 from wssup.scoreboard import ClosedReason, HandoffRefusal
+from wssup.server import gunicorn_hooks
 from wssup.server.collecting import Collecting
 from wssup.server.engine import Engine
 from wssup.server.forwarded import TrustedProxies
@@ -123,6 +125,10 @@ class BaseWorker:
         raise NotImplementedError
 
     # Start.
+
+    def _hooks(self) -> AbstractContextManager[None]:
+        """What gunicorn's configuration has to do around a worker's life."""
+        return gunicorn_hooks.called(self._settings.gunicorn_config, self._start.fork.serial)
 
     def _listen_to_own(self) -> None:
         for address, descriptor in self._start.listeners.items():

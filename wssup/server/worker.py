@@ -76,7 +76,7 @@ class _Worker(BaseWorker):
     async def _live(self, began: float) -> None:
         """From start-up to the end of the last connection."""
         try:
-            with self._starting:
+            with self._hooks(), self._starting:
                 await self._joining.linked()
                 app = self._start.application or application.load(
                     self._start.load.application,

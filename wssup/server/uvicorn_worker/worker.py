@@ -78,11 +78,12 @@ class _Worker(BaseWorker):
     async def _live(self, began: float) -> None:
         """From start-up to the end of the last connection."""
         try:
-            self._starting = asyncio.create_task(self._start_up())
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._starting
-            if self._front is not None:
-                await self._serve(self._front, began)
+            with self._hooks():
+                self._starting = asyncio.create_task(self._start_up())
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._starting
+                if self._front is not None:
+                    await self._serve(self._front, began)
         except Exception as error:  # noqa: BLE001 - the application's start-up or shutdown; told to the master
             self._failed(error)
 
