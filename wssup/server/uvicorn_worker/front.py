@@ -21,7 +21,7 @@ from wssup.scoreboard import RowWriter
 from wssup.server.engine import Engine
 from wssup.server.forwarded import TrustedProxies
 from wssup.server.opening import HttpSocket
-from wssup.server.uvicorn_worker.http import Http, Upgraded
+from wssup.server.uvicorn_worker.http import Http, ProxiedHttp, Upgraded
 
 __all__ = ["Front"]
 
@@ -34,8 +34,7 @@ class Front:
 
     :ivar server_state: uvicorn's.
     :ivar connections: those that speak HTTP.
-    :ivar requests: answered since `flush`.
-    :ivar errors: of the application, since then.
+    :ivar trusted: proxies that are believed where a client comes from.
     :ivar leaves: whether connections are kept for no further request.
     """
 
@@ -58,12 +57,11 @@ class Front:
         self._server = _Server(self.config)
         self._engine: Engine | None = None
         self._serving: asyncio.Task[None] | None = None
-        self.trusted: TrustedProxies | None = None
-        if settings.trusted_proxies:
-            self.trusted = TrustedProxies(settings.trusted_proxies, settings.proxy_headers)
+        self.trusted = TrustedProxies(settings.trusted_proxies, settings.proxy_headers)
+        self._protocol = ProxiedHttp if settings.trusted_proxies else Http
         self.connections: set[Http] = set()
-        self.requests = 0
-        self.errors = 0
+        self._counted = 0
+        self._errors = 0
         self.leaves = False
         self._connecting: set[asyncio.Task[None]] = set()
         self._log = logs.get()
@@ -132,7 +130,7 @@ class Front:
         task.add_done_callback(self._connecting.discard)
 
     async def _connect(self, found: HttpSocket) -> None:
-        http = Http(self, found)
+        http = self._protocol(self, found)
         sock = socket.socket(fileno=found.fd)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: http, sock)
@@ -172,14 +170,16 @@ class Front:
 
     def flush(self, row: RowWriter) -> None:
         """Write the counters to the scoreboard."""
-        if self.requests or self.errors:
-            row.http_requests(self.requests, self.errors)
-            self.requests = self.errors = 0
+        answered = self.server_state.total_requests - self._counted
+        if answered or self._errors:
+            row.http_requests(answered, self._errors)
+            self._counted += answered
+            self._errors = 0
 
     def _tells(self, record: logging.LogRecord) -> bool:
         """What uvicorn says of applications that raise is counted, and said as elsewhere."""
         if record.levelno >= logging.ERROR:
-            self.errors += 1
+            self._errors += 1
             if record.exc_info and record.exc_info[1] is not None:
                 error = record.exc_info[1]
                 if not isinstance(error, asyncio.CancelledError):

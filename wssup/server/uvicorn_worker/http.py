@@ -18,7 +18,11 @@ from wssup.server.opening import HttpSocket
 if TYPE_CHECKING:
     from wssup.server.uvicorn_worker.front import Front
 
-__all__ = ["Http", "Upgraded"]
+__all__ = ["Http", "ProxiedHttp", "Upgraded"]
+
+
+#: Looked up for each request.
+_received = HttpToolsProtocol.data_received
 
 
 class Http(HttpToolsProtocol):
@@ -50,23 +54,7 @@ class Http(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """As uvicorn's."""
         self._data = data
-        super().data_received(data)
-
-    def on_headers_complete(self) -> None:
-        """As uvicorn's; of a proxy's client it says what the proxy says."""
-        trusted = self._front.trusted
-        if trusted is not None:
-            client = trusted.client(self.found.peer, self.headers)
-            if client is not None:
-                self.scope["client"] = sockets.unpacked(client.peer) if client.peer else None
-                if client.secure:
-                    self.scope["scheme"] = "https"
-        super().on_headers_complete()
-
-    def on_response_complete(self) -> None:
-        """As uvicorn's."""
-        self._front.requests += 1
-        super().on_response_complete()
+        _received(self, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As uvicorn's."""
@@ -101,6 +89,18 @@ class Http(HttpToolsProtocol):
         self.is_ours = False
         transport.abort()
         self._front.give_back(self, self.found._replace(fd=fd, data=head + rest))
+
+
+class ProxiedHttp(Http):
+    """The same where proxies are believed: a connection of theirs carries requests of many."""
+
+    def on_headers_complete(self) -> None:
+        """As uvicorn's; the client is whom the proxy says it is."""
+        client = self._front.trusted.client(self.found.peer, self.headers)
+        if client is not None:
+            self.scope["client"] = sockets.unpacked(client.peer) if client.peer else None
+            self.scope["scheme"] = "https" if client.secure else "http"
+        super().on_headers_complete()
 
 
 class Upgraded(asyncio.Protocol):
