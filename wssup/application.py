@@ -67,9 +67,9 @@ class Application:
     @property
     def is_resumable(self) -> bool:
         """Whether its connections can move to another worker."""
-        if self.is_asgi:
-            return self.resumes
-        return self.is_event_style or bool(getattr(self.handler, _RESUMABLE, False))
+        if self.is_event_style or (self.is_asgi and self.resumes):
+            return True
+        return bool(getattr(self.handler, _RESUMABLE, False))
 
 
 @dataclass(frozen=True, slots=True)
