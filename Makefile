@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
 
-.PHONY: help run test lint bench bench-handoff bench-topics bench-job conformance soak e2e format clean
+.PHONY: help run test lint bench bench-handoff bench-topics bench-asgi bench-job conformance soak e2e format clean
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 24
 
@@ -37,12 +37,16 @@ bench: $(STAMP) ## the engine, a reload and topics beside their peers; needs cc;
 	@$(BIN)/python -m benchmarks.engine
 	@$(BIN)/python -m benchmarks.handoff
 	@$(BIN)/python -m benchmarks.topics
+	@$(BIN)/python -m benchmarks.asgi
 
 bench-handoff: $(STAMP) ## a reload with 15 000 and 100 000 live connections; about six minutes
 	@$(BIN)/python -m benchmarks.handoff
 
 bench-topics: $(STAMP) ## one message to 10 000 subscribers, and 1000 topics; about ten minutes
 	@$(BIN)/python -m benchmarks.topics
+
+bench-asgi: $(STAMP) ## an ASGI application here and on its other servers; about ten minutes
+	@$(BIN)/python -m benchmarks.asgi
 
 bench-job: $(STAMP) ## the main job: a reload under load, a worker's death; about two minutes
 	@$(BIN)/python -m benchmarks.main_job
