@@ -109,6 +109,8 @@ class Served:
             for name, count in kinds.items()
             if count
         }
+        if counts.http_closed:
+            found["http"] = counts.http_closed
         assert found == reasons
         assert counts.active == 0
         assert self.engine.count == 0

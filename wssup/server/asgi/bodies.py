@@ -118,7 +118,7 @@ class Chunked:
             raise BadRequestError("a line between chunks ends without CR")
         line = bytes(buffer[: end - 1])
         del buffer[: end + 1]
-        self._trailers += len(line) if self._state is _TRAILERS else 0
+        self._trailers += len(line) + len(_CRLF) if self._state is _TRAILERS else 0
         return line
 
     def _begin(self, line: bytes) -> None:

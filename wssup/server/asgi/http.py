@@ -270,9 +270,9 @@ class _Exchange:
             )
 
     async def _send_body(self, start: responses.Start, body: bytes, *, more: bool) -> None:
-        parts: list[bytes] = []
-        if self._framing is None:
-            head, self._framing, self._keep = responses.begin(
+        head, framing, left = b"", self._framing, self._left
+        if framing is None:
+            head, framing, keep = responses.begin(
                 start,
                 method=self.head.method,
                 version=self.head.version,
@@ -280,14 +280,20 @@ class _Exchange:
                 keep=self._keep and self._server.pump.opening.accepting,
                 date=self._server.date(),
             )
-            self._left = start.length if start.length is not None else len(body)
-            parts = [head]
-        if self._framing is Framing.CHUNKED:
+            left = start.length if start.length is not None else len(body)
+        else:
+            keep = self._keep
+        if framing is Framing.LENGTH:
+            left -= len(body)
+            if left < 0 or (left and not more):
+                raise RuntimeError("the body of the response is not as long as its Content-Length")
+        self._framing, self._left, self._keep = framing, left, keep
+        parts = [head]
+        if framing is Framing.CHUNKED:
             parts += responses.chunk(body)
             if not more:
                 parts.append(responses.LAST_CHUNK)
-        elif self._framing is not Framing.NONE:
-            self._count(len(body), more=more)
+        elif framing is not Framing.NONE:
             parts.append(body)
         if not await self._stream.write(parts):
             self.is_gone = True
@@ -295,13 +301,6 @@ class _Exchange:
         elif not more:
             await self._complete(start.status)
         await trio.lowlevel.checkpoint()
-
-    def _count(self, size: int, *, more: bool) -> None:
-        """That the body is as long as its head says."""
-        if self._framing is Framing.LENGTH:
-            self._left -= size
-            if self._left < 0 or (self._left and not more):
-                raise RuntimeError("the body of the response is not as long as its Content-Length")
 
     async def _complete(self, status: int) -> None:
         """The response is written: give the connection back, although the application may have more
