@@ -27,6 +27,8 @@ __all__ = ["Front"]
 
 #: Seconds between two looks of uvicorn at its clock, for the Date of its answers.
 _TICK: Final = 1.0
+#: By the length of a packed address.
+_FAMILIES: Final = {0: socket.AF_UNIX, 6: socket.AF_INET, 18: socket.AF_INET6}
 
 
 class Front:
@@ -54,6 +56,7 @@ class Front:
         )
         self.config.load()
         self.config.lifespan_class = _Lifespan
+        self._loop = asyncio.get_running_loop()
         self._server = _Server(self.config)
         self._engine: Engine | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -125,15 +128,16 @@ class Front:
 
     def take(self, found: HttpSocket) -> None:
         """Serve HTTP on a connection, which is owned from now on."""
-        task = asyncio.create_task(self._connect(found))
+        task = self._loop.create_task(self._connect(found))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
     async def _connect(self, found: HttpSocket) -> None:
         http = self._protocol(self, found)
-        sock = socket.socket(fileno=found.fd)
+        # Told what it is, the object need not ask the kernel, which is three system calls.
+        sock = socket.socket(_FAMILIES[len(found.peer)], socket.SOCK_STREAM, 0, fileno=found.fd)
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: http, sock)
+            await self._loop.connect_accepted_socket(lambda: http, sock)
         except BaseException as error:
             # Its client is gone already, or the worker is.
             if http.is_ours:
