@@ -84,6 +84,14 @@ async def slow(background: BackgroundTasks):
     await asyncio.sleep(0.5)
     return {"slow": True}
 
+@app.get("/for-ever")
+async def for_ever():
+    async def parts():
+        while True:
+            yield "more"
+            await asyncio.sleep(0.01)
+    return StreamingResponse(parts())
+
 @app.get("/block")
 async def block():
     import time
@@ -155,7 +163,7 @@ def test_http_and_websockets_on_one_port(start: Start) -> None:
     processes.until(lambda: counts(instance).http_requests == 7, 20, "the requests")
     found = counts(instance)
     assert (found.accepted, found.http_closed, found.upgraded) == (8, 6, 2)
-    assert (found.http_errors, found.handler_errors) == (1, 0)
+    assert (found.http_errors, found.handler_errors) == (1, 1)
     instance.signal(signal.SIGTERM)
     assert instance.exited() == 0
     assert _journal(instance) == ["up", "left 1006", "left 1000", "down"]
@@ -283,3 +291,51 @@ def test_a_worker_that_blocks_or_dies_costs_its_own(start: Start) -> None:
     assert asked(address, "/")["motto"] == "hello"
     processes.until(lambda: counts(instance).open == 0, 20, "all to be closed")
     assert counts(instance).active == 0
+
+
+def test_what_does_not_end_is_cut_off(start: Start) -> None:
+    """At the end of drain_timeout requests and WebSockets that go on are cut off, and the worker
+    ends; without preload it has imported the application itself.
+    """
+    instance = start(
+        FASTAPI,
+        worker="uvicorn",
+        workers=1,
+        preload=False,
+        drain_window=0.2,
+        drain_timeout=1,
+        limits={"close_timeout": 60},
+    )
+    instance.running()
+    address = instance.address()
+    with Raw(address) as request_for_ever, Raw(address) as deaf:
+        request_for_ever.socket.sendall(b"GET /for-ever HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert request_for_ever.head().startswith(b"HTTP/1.1 200")
+        deaf.open("/ws")
+        instance.signal(signal.SIGTERM)
+        request_for_ever.rest()
+        deaf.rest()
+    assert instance.exited() == 0
+    (deadline,) = instance.events("drain_deadline")
+    assert deadline["left"] == 2
+    assert _journal(instance)[-1] == "down"
+
+
+def test_a_killed_master_leaves_nobody_behind(start: Start) -> None:
+    """When the master is killed its workers close their listeners, then tell their clients 1012,
+    answer the requests that they have, run the shutdown, and end.
+    """
+    instance = start(FASTAPI, worker="uvicorn", workers=1)
+    instance.running()
+    address = instance.address()
+    worker = instance.workers()[0]
+    with opened(address, "/ws") as ws, Raw(address) as slow:
+        slow.socket.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        processes.until(lambda: "slow begun" in _journal(instance), 20, "the request")
+        instance.signal(signal.SIGKILL)
+        with pytest.raises(ConnectionClosed):
+            ws.recv(20)
+        assert ws.close_code == 1012
+        assert slow.head().startswith(b"HTTP/1.1 200")
+    processes.until(lambda: not processes.alive(worker), 20, "the worker's end")
+    assert _journal(instance)[-1] == "down"

@@ -196,8 +196,16 @@ class RowWriter:
         commit(self._block, (HTTP_REQUESTS, 1), (HTTP_ERRORS, failed))
 
     def http_requests(self, answered: int, failed: int) -> None:
-        """HTTP requests that were answered since the last call, and how many failed."""
-        commit(self._block, (HTTP_REQUESTS, answered), (HTTP_ERRORS, failed))
+        """HTTP requests that were answered since the last call, by runs of the application of which
+        some failed.
+        """
+        commit(
+            self._block,
+            (HTTP_REQUESTS, answered),
+            (HTTP_ERRORS, failed),
+            (HANDLER_RUNS, answered),
+            (HANDLER_ERRORS, failed),
+        )
 
     def moved_in(self, pause_s: float) -> None:
         """A WebSocket came from another worker.

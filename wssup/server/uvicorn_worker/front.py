@@ -210,12 +210,12 @@ class _Server(Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, which would end the process if it fails."""
-        try:
+        """As uvicorn's, which would end the process if it fails; older ones leave it at a flag."""
+        with contextlib.suppress(SystemExit):
             await super().startup(sockets=sockets)
-        except SystemExit:
-            self.lifespan.check("startup")
-            raise ApplicationError("uvicorn did not start", "see the log") from None
+        self.lifespan.check("startup")
+        if not self.started:
+            raise ApplicationError("uvicorn did not start", "see the log")
         await self.on_tick(0)
         self.ready.set()
 
