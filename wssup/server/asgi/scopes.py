@@ -17,6 +17,9 @@ __all__ = ["Place", "http", "websocket"]
 _ASGI_HTTP: Final = {"version": "3.0", "spec_version": "2.3"}
 _ASGI_WEBSOCKET: Final = {"version": "3.0", "spec_version": "2.4"}
 
+#: All scopes share what nobody has a reason to change: there is one for each connection.
+_NOTHING: Final[dict[str, Any]] = {}
+
 #: Host and port; of a unix socket its path and ``None``.
 Place = tuple[str, int | None]
 
@@ -39,7 +42,7 @@ def http(
     """
     scope = _common(head, client, server, scheme, root_path)
     scope["type"] = "http"
-    scope["asgi"] = _ASGI_HTTP.copy()
+    scope["asgi"] = _ASGI_HTTP
     scope["http_version"] = head.version
     scope["method"] = head.method
     scope["extensions"] = {}
@@ -64,10 +67,10 @@ def websocket(
     """
     scope = _common(head, client, server, scheme, root_path)
     scope["type"] = "websocket"
-    scope["asgi"] = _ASGI_WEBSOCKET.copy()
+    scope["asgi"] = _ASGI_WEBSOCKET
     scope["http_version"] = head.version
     scope["subprotocols"] = head.tokens(b"sec-websocket-protocol")
-    scope["extensions"] = {"websocket.http.response": {}, "wssup": own}
+    scope["extensions"] = {"websocket.http.response": _NOTHING, "wssup": own}
     scope["state"] = state.copy()
     return scope
 
@@ -88,7 +91,7 @@ def _common(
         "raw_path": root_path.encode() + raw_path,
         "query_string": query,
         "root_path": root_path,
-        "headers": list(head.headers),
+        "headers": head.headers,
         "client": client,
         "server": server,
     }

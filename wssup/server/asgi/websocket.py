@@ -54,10 +54,8 @@ class AsgiStyle(TaskStyle):
         copy.
     """
 
-    cancels = False
-
     def __init__(self, app: Application, *, resumable: bool = False, root_path: str = "") -> None:
-        super().__init__(self._serve, resumable=resumable)
+        super().__init__(_no_handler, resumable=resumable)
         self.app = app
         self.root_path = root_path
         self.lifespan_state: dict[str, Any] = {}
@@ -75,21 +73,19 @@ class AsgiStyle(TaskStyle):
         for waiter in waiting:
             self.pump.loop.wake_error(waiter, ConnectionMoved(MOVED))
 
-    async def _serve(self, request: Request) -> None:
+    async def _run(self, request: Request, connection: Connection) -> None:
+        # One coroutine between the task and the application, as each costs memory.
         session = _Session(request)
-        scope = self._scope(request)
-        connection = request.connection
-        del request  # its parsed head goes with the handshake
         try:
+            # The request goes with its parsed head as soon as it is answered.
+            scope, request = self._scope(request), None  # type: ignore[assignment]
             await self.app(scope, session.receive, session.send)
-        except Exception as error:
-            if is_farewell(error) and (session.told or connection.closed is not None):
-                return
-            raise
-        if session.phase is _Phase.CONNECTING and connection.status in {State.PENDING, State.OPEN}:
-            raise RuntimeError("the application returned and has neither accepted nor closed")
-        if session.phase is _Phase.DENYING:
-            raise RuntimeError("the application returned before its denial response was complete")
+            session.check()
+        except BaseException as error:  # noqa: BLE001 - sorted by _raised(), cancellation goes on
+            if not (session.is_over and is_farewell(error)):
+                self._raised(connection, error)
+        finally:
+            self._over(connection)
 
     def _scope(self, request: Request) -> dict[str, Any]:
         connection = request.connection
@@ -110,6 +106,10 @@ class AsgiStyle(TaskStyle):
                 "unsubscribe": connection.unsubscribe,
             },
         )
+
+
+async def _no_handler(_: Request) -> None:
+    """What takes the place of a handler of requests."""
 
 
 class _Phase(IntEnum):
@@ -136,6 +136,22 @@ class _Session:
         self.phase = _Phase.CONNECTING
         self.told = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the client is gone, as far as the application can know."""
+        return self.told or self._connection.closed is not None
+
+    def check(self) -> None:
+        """The application has returned.
+
+        :raises RuntimeError: something is still due.
+        """
+        if self.phase is _Phase.DENYING:
+            raise RuntimeError("the application returned before its denial response was complete")
+        waits = self._connection.status in {State.PENDING, State.OPEN}
+        if self.phase is _Phase.CONNECTING and waits:
+            raise RuntimeError("the application returned and has neither accepted nor closed")
+
     async def receive(self) -> Message:
         """The next event: the request, a message, or the end; from then on always the end."""
         connection = self._connection
@@ -152,7 +168,12 @@ class _Session:
             await pump.schedule_point()
             return self._end()
         try:
-            message = await connection.get_message()
+            if connection.inbox or connection.closed is not None or connection.receiver is not None:
+                message = await connection.get_message()
+            else:
+                # The same without a coroutine more, of which there is one for each idle connection.
+                connection.receiver = pump.waiter()
+                message = await pump.rest(connection)
         except ConnectionClosed:
             return self._end()
         if type(message) is str:

@@ -16,8 +16,6 @@ class TaskStyle(BaseStyle):
     """A task per connection, from its request on."""
 
     moves_in_receive = True
-    #: A handler learns by cancellation that its connection moves.
-    cancels = True
 
     def __init__(
         self, handler: Callable[[Request], Awaitable[object]], *, resumable: bool = False
@@ -34,34 +32,42 @@ class TaskStyle(BaseStyle):
 
     async def _run(self, request: Request, connection: Connection) -> None:
         try:
-            if self.resumable and self.cancels:
+            if self.resumable:
                 with self.pump.loop.scope() as connection.scope:
                     await self._handle(request, connection)
             else:
                 await self._handle(request, connection)
         finally:
             connection.scope = None
-            self._unanswered(request, connection)
-            if self.pump.handoff.has(connection):
-                self.pump.handoff.suspended(connection)
-            else:
-                self.pump.handoff.resumed(connection)
-                self.pump.closing.close(connection, 1000, None)
-            self.busy -= 1
-            if not self.busy:
-                self.idle()
+            self._over(connection)
 
     async def _handle(self, request: Request, connection: Connection) -> None:
         try:
             await self._handler(request)
         except BaseException as error:  # noqa: BLE001 - sorted by fault_of(), cancellation goes on
-            fault, rest = fault_of(error, self.pump.loop.cancelled)
-            if fault is not None:
-                self._failed(connection, fault)
-            if rest is not None:
-                if not self.pump.handoff.has(connection):
-                    self.pump.closing.lose(connection)
-                raise rest from None
+            self._raised(connection, error)
+
+    def _raised(self, connection: Connection, error: BaseException) -> None:
+        """The handler has raised; raises what must go on."""
+        fault, rest = fault_of(error, self.pump.loop.cancelled)
+        if fault is not None:
+            self._failed(connection, fault)
+        if rest is not None:
+            if not self.pump.handoff.has(connection):
+                self.pump.closing.lose(connection)
+            raise rest from None
+
+    def _over(self, connection: Connection) -> None:
+        """The handler has ended."""
+        self._unanswered(connection)
+        if self.pump.handoff.has(connection):
+            self.pump.handoff.suspended(connection)
+        else:
+            self.pump.handoff.resumed(connection)
+            self.pump.closing.close(connection, 1000, None)
+        self.busy -= 1
+        if not self.busy:
+            self.idle()
 
     # What moves.
 
