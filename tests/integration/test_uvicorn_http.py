@@ -8,7 +8,9 @@ import contextlib
 import json
 import socket
 import struct
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -30,10 +32,18 @@ async def app(scope, receive, send):
         return await lifespan(receive, send)
     if scope["type"] == "websocket":
         return await websocket(scope, receive, send)
+    size = 0
+    if scope["path"] == "/body":
+        while (event := await receive())["type"] == "http.request":
+            size += len(event["body"])
+            if not event["more_body"]:
+                break
+        else:
+            return
     if scope["path"] == "/slow":
         await asyncio.sleep(0.3)
     body = b"x" * 3_000_000 if scope["path"] == "/large" else json.dumps({
-        "client": scope["client"], "scheme": scope["scheme"], "path": scope["path"],
+        "client": scope["client"], "scheme": scope["scheme"], "path": scope["path"], "read": size,
         "loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
     }).encode()
     await send({"type": "http.response.start", "status": 200,
@@ -174,6 +184,50 @@ def test_connections_change_hands(start: Start, tmp_path: Path, loop: str) -> No
     assert found.active == 0
     assert found.handler_errors == 0
     assert instance.workers()[0] == worker
+
+
+def test_clients_that_take_their_time(start: Start) -> None:
+    """A client is cut off that does not finish its first or a later request's head, that stops in
+    the middle of a body, or takes nothing of its answer; a body that is too large gets 413; a
+    connection without a request ends after keep_alive_timeout. Those that only pause are served.
+    """
+    limits = {
+        "handshake_timeout": 0.6,
+        "body_timeout": 0.6,
+        "send_timeout": 0.6,
+        "keep_alive_timeout": 0.6,
+        "body_bytes": 1000,
+    }
+    instance = start(APP, worker="uvicorn", workers=1, limits=limits)
+    instance.running()
+    address = instance.address()
+    post = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    with ExitStack() as stack:
+        first, later, body, deaf, kept, patient = (
+            stack.enter_context(Raw(address)) for _ in range(6)
+        )
+        first.socket.sendall(b"GET / HT")
+        _answer(later)
+        later.socket.sendall(b"GET / HT")
+        body.socket.sendall(post % 10 + b"12345")
+        deaf.socket.sendall(_GET % (b"/large", b""))
+        _answer(kept)
+        patient.socket.sendall(post % 10)
+        for digit in b"0123456789":
+            time.sleep(0.2)
+            patient.socket.sendall(bytes([digit]))
+        assert json.loads(_body(patient))["read"] == 10
+        for client in (first, later, body):
+            assert client.head().startswith(b"HTTP/1.1 408")
+            client.rest()
+        assert kept.rest() == b""
+        with Raw(address) as large:
+            large.socket.sendall(post % 1001 + bytes(1001))
+            assert large.head().startswith(b"HTTP/1.1 413")
+            large.rest()
+        assert got(address, "/body", "POST", bytes(1000))[0] == 200
+        processes.until(lambda: counts(instance).open == 0, 20, "all to be closed")
+    assert counts(instance).handler_errors == 0
 
 
 def test_clients_of_proxies_and_unix_sockets(start: Start, tmp_path: Path) -> None:

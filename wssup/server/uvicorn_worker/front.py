@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -38,6 +39,8 @@ class Front:
     :ivar connections: those that speak HTTP.
     :ivar trusted: proxies that are believed where a client comes from.
     :ivar leaves: whether connections are kept for no further request.
+    :ivar limits: of clients.
+    :ivar cuts_off: whether there is no time left for any.
     """
 
     def __init__(self, application: Application, settings: Settings) -> None:
@@ -65,7 +68,8 @@ class Front:
         self.connections: set[Http] = set()
         self._counted = 0
         self._errors = 0
-        self.leaves = False
+        self.leaves = self.cuts_off = False
+        self.limits = settings.limits
         self._connecting: set[asyncio.Task[None]] = set()
         self._log = logs.get()
         for name in ("uvicorn.error", "uvicorn.asgi"):
@@ -166,11 +170,17 @@ class Front:
 
     def abort(self) -> None:
         """Cut off every connection, and cancel what runs for them."""
-        self.leaves = True
+        self.leaves = self.cuts_off = True
         for http in list(self.connections):
             http.transport.abort()
         for task in list(self.server_state.tasks):
             task.cancel()
+
+    def look(self) -> None:
+        """From time to time: cut off who is waited for too long."""
+        now = time.monotonic()
+        for http in list(self.connections):
+            http.look(now)
 
     def flush(self, row: RowWriter) -> None:
         """Write the counters to the scoreboard."""

@@ -7,18 +7,32 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from enum import Enum
 from typing import TYPE_CHECKING, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from wssup.server import sockets
+from wssup.server import handshake, sockets
 from wssup.server.opening import HttpSocket
 
 if TYPE_CHECKING:
     from wssup.server.uvicorn_worker.front import Front
 
 __all__ = ["Http", "ProxiedHttp", "Upgraded"]
+
+
+class Due(Enum):
+    """What a client is waited for; the limit."""
+
+    HEAD = "handshake_timeout"
+    BODY = "body_timeout"
+    TAKING = "send_timeout"
+
+
+def _same(mark: object, other: object) -> bool:
+    """Whether nothing has come. (Bytes that are equal are not the same ones.)"""
+    return mark == other if type(mark) is int else mark is other
 
 
 #: Looked up for each request.
@@ -39,7 +53,13 @@ class Http(HttpToolsProtocol):
         self.found = found
         self._front = front
         self.is_ours = True
+        #: What was received last.
         self._data = b""
+        #: The body so far, and whose it is.
+        self._size = 0
+        self._sized: object = None
+        #: What its client is waited for, at which point, and since when.
+        self._due: tuple[Due, object, float] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's; then its first request, which no socket will tell of."""
@@ -48,7 +68,9 @@ class Http(HttpToolsProtocol):
         data = self.found.data
         self.found = self.found._replace(data=b"", head=None)
         self.data_received(data)
-        if self._front.leaves:
+        if self._front.cuts_off:
+            self.transport.abort()
+        elif self._front.leaves:
             self.shutdown()
 
     def data_received(self, data: bytes) -> None:
@@ -56,12 +78,68 @@ class Http(HttpToolsProtocol):
         self._data = data
         _received(self, data)
 
+    def on_body(self, body: bytes) -> None:
+        """As uvicorn's, up to ``limits.body_bytes``."""
+        cycle = self.cycle
+        if self._sized is not cycle:
+            self._sized, self._size = cycle, 0
+        self._size += len(body)
+        if self._size <= self._front.limits.body_bytes:
+            super().on_body(body)
+        elif not cycle.disconnected:
+            self._refuse(413, "the body is too large")
+
+    def _refuse(self, status: int, why: str) -> None:
+        """Say what is wrong with a request, if no answer to it was begun, and end."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            self.transport.write(handshake.text_response(status, why))
+        else:
+            if not cycle.response_started:
+                self.transport.write(handshake.text_response(status, why))
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """As uvicorn's."""
         super().connection_lost(exc)
         if self.is_ours:
             self.is_ours = False
             self._front.ended(self)
+
+    def look(self, now: float) -> None:
+        """From time to time: cut off a client that is waited for too long. (uvicorn itself waits
+        for ever, but between two requests.)
+        """
+        found = self._waits_for()
+        if found is None:
+            self._due = None
+            return
+        due, mark = found
+        was = self._due
+        if was is None or was[0] is not due or not _same(mark, was[1]):
+            self._due = (due, mark, now)
+        elif now - was[2] > getattr(self._front.limits, due.value):
+            if due is Due.TAKING:
+                self.transport.abort()
+            else:
+                self._refuse(408, "too slow")
+
+    def _waits_for(self) -> tuple[Due, object] | None:
+        """What is due from the client, and how far it has come."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent:
+            descriptor = self.transport.get_extra_info("socket").fileno()
+            return Due.TAKING, unsent + sockets.untaken(descriptor)
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            if self.timeout_keep_alive_task is None:
+                return Due.HEAD, cycle
+            self._data = b""  # it may be large
+        elif cycle.more_body and not (self.flow.read_paused or cycle.waiting_for_100_continue):
+            return Due.BODY, self._data
+        return None
 
     def hand_back(self, head: bytes) -> None:
         """Give the engine a connection whose next request asks for a WebSocket.

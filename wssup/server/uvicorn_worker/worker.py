@@ -131,6 +131,7 @@ class _Worker(BaseWorker):
         super()._beats(lag)
         if self._front is not None:
             self._front.flush(self._row)
+            self._front.look()
 
     def _hear(self) -> None:
         """The master's channel is readable."""
