@@ -9,6 +9,7 @@ from pathlib import Path
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.e2e.chat_page import free_port
 from tests.e2e.common import Start
 from tests.harness.nginx import errors, nginx
 
@@ -80,9 +81,10 @@ def test_where_clients_are(start: Start, tmp_path: Path) -> None:
     """The application is told the client's address, whatever that says of itself, with both kinds
     of headers; through a unix socket, and through TCP from several source addresses.
     """
+    tcp = f"127.0.0.1:{free_port()}"
     instance = start(
         APPLICATION,
-        bind=["127.0.0.1:0", f"unix:{tmp_path}/ws"],
+        bind=[tcp, f"unix:{tmp_path}/ws"],
         workers=1,
         trusted_proxies=["unix", "127.0.0.0/8"],
     )
@@ -94,7 +96,6 @@ def test_where_clients_are(start: Start, tmp_path: Path) -> None:
 
     with nginx(instance, "--connections", "500") as address:
         assert told(f"ws://{address}/") == "127.0.0.1 False"
-    tcp = instance.address()
     instance.reconfigure(proxy_headers="forwarded", bind=[tcp])
     assert instance.run("reload").returncode == 0
     with nginx(instance, "--connections", "60000", edit=_fewer) as address:
