@@ -713,7 +713,7 @@ def test_bare_command_version_and_help(capsys: pytest.CaptureFixture[str]) -> No
         assert "Exit status: 0" in out
         assert f"\n    wssup {command}" in out
         # All others are about an instance.
-        assert ("--runtime-dir DIR" in out) is (command != "systemd")
+        assert ("--runtime-dir DIR" in out) is (command not in {"systemd", "completion"})
         assert max(map(len, out.splitlines())) <= 80
 
 

@@ -390,6 +390,7 @@ def test_rows_show_every_setting(tmp_path: Path) -> None:
     assert live == {
         *("name", "runtime_dir", "max_workers", "backlog", "unix_mode"),
         *("log_level", "log_format"),
+        *("status", "status_bind", "status_mode", "publish_token_file"),
         *("topics.bus", "topics.bus_namespace", "topics.bus_history"),
     }
 
