@@ -4,6 +4,7 @@ worker must do besides.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -225,6 +226,39 @@ def test_a_reload_moves_its_websockets(start: Start) -> None:
     assert found.handler_errors == 0
     # Of the first generation each was told of the move, as of an end.
     assert _journal(instance).count("left 1012") == 20
+
+
+def test_kept_alive_clients_go_along(start: Start) -> None:
+    """While an old worker still waits for the new ones to settle, each answer closes a kept-alive
+    connection, so that its client goes to the new code; one that asks for nothing is closed when
+    the worker drains.
+    """
+    instance = start(FASTAPI, worker="uvicorn", workers=1, settle=0.5)
+    instance.running()
+    address = instance.address()
+    instance.edit('MARK = "original"', 'MARK = "new"')
+    with Raw(address) as busy, Raw(address) as idle:
+        for client in (busy, idle):
+            assert _kept(client) == ("original", True)
+        reload = instance.launch("reload")
+        old = instance.workers()[0]
+        processes.until(lambda: not _kept(busy)[1], 20, "an answer that closes")
+        assert processes.alive(old)
+        busy.rest()
+        assert idle.rest() == b""
+    assert reload.wait(60) == 0
+    assert asked(address, "/")["mark"] == "new"
+
+
+def _kept(client: Raw) -> tuple[str, bool]:
+    """Ask; who answered, and whether the connection is kept."""
+    client.socket.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    head = client.head().lower()
+    length = int(head.partition(b"content-length: ")[2].split()[0])
+    while len(client._buffer) < length:
+        assert client._more()
+    body, client._buffer = client._buffer[:length], client._buffer[length:]
+    return json.loads(body)["mark"], b"connection: close" not in head
 
 
 def test_without_asgi_resumable_clients_are_told_to_come_again(start: Start) -> None:

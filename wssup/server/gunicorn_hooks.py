@@ -81,7 +81,7 @@ def called(file: str, serial: int) -> Iterator[None]:
 def _try(file: str, what: str, function: Callable[[], object]) -> None:
     try:
         function()
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it is told
         raise ApplicationError(
             f"{PurePath(file).name}: {what} raised {summary(error)}",
             "see the traceback",

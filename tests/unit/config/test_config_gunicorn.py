@@ -32,7 +32,7 @@ limit_request_fields = 200
 limit_request_field_size = 16380
 backlog = 8192
 preload_app = True
-forwarded_allow_ips = "10.0.0.0/8,127.0.0.1"
+forwarded_allow_ips = "10.0.0.7,127.0.0.1"
 loglevel = "warning"
 accesslog = "-"
 errorlog = "-"
@@ -78,7 +78,7 @@ def test_a_typical_file(tmp_path: Path) -> None:
     assert settings.limits.header_bytes == 4094 + 16380
     assert settings.max_worker_connections == 10000
     assert (settings.backlog, settings.preload) == (8192, True)
-    assert settings.trusted_proxies == ("10.0.0.0/8", "127.0.0.1", "unix")
+    assert settings.trusted_proxies == ("10.0.0.7", "127.0.0.1", "unix")
     assert settings.log_level == "warning"
     assert found.sources["bind"] == "gunicorn.conf.py"
     left = {item.name: str(item) for item in found.left}
@@ -132,7 +132,7 @@ def test_no_file(tmp_path: Path) -> None:
 
 def test_values_are_checked_like_others(tmp_path: Path) -> None:
     """A value that no setting can have is an error of the file that gave it."""
-    with pytest.raises(ConfigError, match="from gunicorn.conf.py"):
+    with pytest.raises(ConfigError, match=r"from gunicorn\.conf\.py"):
         loaded(tmp_path, "workers = 4\ngraceful_timeout = 5\nbind='unix:relative.sock'\n")
 
 

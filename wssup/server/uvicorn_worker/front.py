@@ -38,7 +38,7 @@ class Front:
     :ivar server_state: uvicorn's.
     :ivar connections: those that speak HTTP.
     :ivar trusted: proxies that are believed where a client comes from.
-    :ivar leaves: whether connections are kept for no further request.
+    :ivar leaves: whether connections are kept for no further request: each answer closes its own.
     :ivar limits: of clients.
     :ivar cuts_off: whether there is no time left for any.
     """
@@ -163,7 +163,7 @@ class Front:
         self._engine.opening.from_http(found)
 
     def leave(self) -> None:
-        """Close connections that wait for a request, and the others behind their answer."""
+        """Close connections that wait for a request, now, and the others behind their answer."""
         self.leaves = True
         for http in list(self.connections):
             http.shutdown()

@@ -70,13 +70,13 @@ class Http(HttpToolsProtocol):
         self.data_received(data)
         if self._front.cuts_off:
             self.transport.abort()
-        elif self._front.leaves:
-            self.shutdown()
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's."""
         self._data = data
         _received(self, data)
+        if self._front.leaves and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """As uvicorn's, up to ``limits.body_bytes``."""

@@ -151,6 +151,12 @@ class _Worker(BaseWorker):
         loop.remove_reader(self._channel.fileno())
         self._is_orphaned()
 
+    def _switch(self, *, on: bool) -> None:
+        super()._switch(on=on)
+        if self._front is not None:
+            # Clients whose connections are kept go to where new ones go, too.
+            self._front.leaves = not on
+
     def _stop_starting(self) -> None:
         if self._starting is not None:
             self._starting.cancel()
