@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
 
-.PHONY: help run test lint bench bench-handoff bench-topics bench-asgi bench-job conformance soak e2e format clean
+.PHONY: help run test lint bench bench-handoff bench-topics bench-asgi bench-job bench-observing conformance soak e2e format clean
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 24
 
@@ -38,6 +38,7 @@ bench: $(STAMP) ## the engine, a reload and topics beside their peers; needs cc;
 	@$(BIN)/python -m benchmarks.handoff
 	@$(BIN)/python -m benchmarks.topics
 	@$(BIN)/python -m benchmarks.asgi
+	@$(BIN)/python -m benchmarks.observing
 
 bench-handoff: $(STAMP) ## a reload with 15 000 and 100 000 live connections; about six minutes
 	@$(BIN)/python -m benchmarks.handoff
@@ -47,6 +48,9 @@ bench-topics: $(STAMP) ## one message to 10 000 subscribers, and 1000 topics; ab
 
 bench-asgi: $(STAMP) ## an ASGI application here and on its other servers; about ten minutes
 	@$(BIN)/python -m benchmarks.asgi
+
+bench-observing: $(STAMP) ## status and metrics with 64 slots, echo while watched; two minutes
+	@$(BIN)/python -m benchmarks.observing
 
 bench-job: $(STAMP) ## the main job: a reload under load, a worker's death; about two minutes
 	@$(BIN)/python -m benchmarks.main_job
@@ -63,9 +67,16 @@ e2e: $(STAMP) ## a real systemd, the npm package ws, a browser, a Redis server; 
 	@for tool in npm chromium redis-server; do \
 	  command -v $$tool >/dev/null || { apt-get update -qq && apt-get install -y -qq $$tool; } \
 	    || echo "no $$tool: its tests are skipped"; done
+	@cd $(VENV) && { command -v prometheus || test -x e2e/prometheus/usr/bin/prometheus; } >/dev/null || \
+	  { { apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } \
+	    && mkdir -p e2e && dpkg -x prometheus_*.deb e2e/prometheus; rm -f prometheus_*.deb; \
+	    test -x e2e/prometheus/usr/bin/prometheus; } || echo "no prometheus: its test is skipped"
 	@npm install --silent --no-fund --no-audit --prefix $(VENV)/e2e ws@8 || echo "no ws: its test is skipped"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group e2e \
+	  || echo "no Playwright: its tests are skipped"
 	@$(BIN)/python -m pytest tests/e2e/systemd_service.py \
 	  tests/e2e/npm_ws.py tests/e2e/chromium.py tests/e2e/example_page.py tests/e2e/chat_page.py \
+	  tests/e2e/prometheus.py tests/e2e/dashboard*.py \
 	  tests/e2e/redis_*.py
 
 clean: ## remove what was set up

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 # Where rich is installed, structlog imports it for tracebacks that are not wanted here: that would
@@ -27,7 +27,17 @@ if _missing:
 
 from wssup import journal  # noqa: E402
 
-__all__ = ["Log", "bind", "configure", "configure_into", "get", "is_debug", "is_pretty", "show"]
+__all__ = [
+    "Log",
+    "bind",
+    "configure",
+    "configure_into",
+    "get",
+    "is_debug",
+    "is_pretty",
+    "listen",
+    "show",
+]
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -125,6 +135,39 @@ def bind(**noun: object) -> None:
     structlog.get_config()["processors"].insert(0, _Noun(noun))
 
 
+def listen(told: Callable[[str, Mapping[str, Any]], None]) -> None:
+    """Have every event from ``info`` on told, whether it is logged or not, with its level. Loggers
+    that were bound before do not know of it.
+    """
+    logged = min(n for n in _LEVELS.values() if get().is_enabled_for(n))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(min(logged, logging.INFO))
+    )
+    structlog.get_config()["processors"].insert(0, _Listener(told, logged))
+
+
+class _Listener:
+    """A processor that tells events, and drops those that are not to be logged."""
+
+    def __init__(self, told: Callable[[str, Mapping[str, Any]], None], logged: int) -> None:
+        self._told = told
+        self._logged = logged
+
+    def __call__(
+        self, _logger: object, method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        level = {"exception": "error", "warn": "warning", "critical": "error"}.get(method, method)
+        number = _LEVELS.get(level, logging.INFO)
+        # What libraries say is no event of ours.
+        if number >= logging.INFO and "logger" not in event:
+            # A line of the log never fails, whatever is in it.
+            with contextlib.suppress(Exception):
+                self._told(level, event)
+        if number < self._logged:
+            raise structlog.DropEvent
+        return event
+
+
 class _Lossy:
     """stderr, for those who must go on when nobody reads it any more or the disk is full."""
 
@@ -147,10 +190,8 @@ def show(text: str) -> None:
 def _without_nothing(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """A processor that drops an ``exception`` (a traceback as text) that there is none of."""
-    if event.get("exception", "") is None:
-        del event["exception"]
-    return event
+    """A processor that drops fields that have no value."""
+    return {key: value for key, value in event.items() if value is not None}
 
 
 def _event_first(
@@ -177,9 +218,8 @@ class _Noun:
     def __call__(
         self, _logger: object, _method: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        for key, value in self._noun.items():
-            event.setdefault(key, value)
-        return event
+        # Whose line it is comes first, as where the noun was bound to the logger.
+        return {**self._noun, **event}
 
 
 def get(**noun: object) -> Log:

@@ -10,10 +10,10 @@ master → zygote       :class:`Load`, :class:`Fork`
 zygote → master       :class:`Loaded`, :class:`LoadFailed`, :class:`Forked`, :class:`ForkFailed`
 master → worker       :class:`Accept`, :class:`Listen`, :class:`Unlisten`, :class:`Drain`,
                       :class:`HandOver`, :class:`TakeOver`, :class:`Recall`, :class:`Peers`,
-                      :class:`Publish`
+                      :class:`Publish`, :class:`Inspect`, :class:`CloseConnections`
 worker → master       :class:`Hello`, :class:`Ready`, :class:`Failed`, :class:`Leaving`,
                       :class:`Swept`, :class:`HandedOver`, :class:`TookOver`,
-                      :class:`PublishDone`
+                      :class:`PublishDone`, :class:`Inspected`, :class:`ConnectionsClosing`
 master → bridge       :class:`Bridge`, :class:`Peers`
 bridge → master       :class:`Hello`, :class:`Failed`
 ====================  ===================================================================
@@ -23,6 +23,7 @@ of them and gives each its end; what they say there (:mod:`wssup.topics.packets`
 
 Connections move between two workers in *sessions*: the master gives each one end of a stream pair,
 one says :class:`HandOver`'s part on it and the other :class:`TakeOver`'s; both report its end.
+What is asked about single connections is in :mod:`wssup.questions`.
 """
 
 from __future__ import annotations
@@ -32,11 +33,15 @@ from typing import Any, TypeAlias
 import msgspec
 
 from wssup.errors import MessageError
+from wssup.questions import CloseConnections, ConnectionsClosing, Inspect, Inspected
+from wssup.questions import Tagged as _Message
 
 __all__ = [
     "PROTOCOL",
     "Accept",
     "Bridge",
+    "CloseConnections",
+    "ConnectionsClosing",
     "Drain",
     "Failed",
     "Fork",
@@ -45,6 +50,8 @@ __all__ = [
     "HandOver",
     "HandedOver",
     "Hello",
+    "Inspect",
+    "Inspected",
     "Leaving",
     "Listen",
     "Load",
@@ -65,11 +72,7 @@ __all__ = [
 ]
 
 #: The version of this vocabulary. A process that meets another one says so and ends.
-PROTOCOL = 3
-
-
-class _Message(msgspec.Struct, frozen=True, tag_field="type"):
-    """What all messages share: the codec tells them apart by the field ``type``."""
+PROTOCOL = 4
 
 
 class Load(_Message, frozen=True, tag="load"):
@@ -340,6 +343,10 @@ Message: TypeAlias = (
     | Peers
     | Publish
     | PublishDone
+    | Inspect
+    | Inspected
+    | CloseConnections
+    | ConnectionsClosing
     | Bridge
 )
 

@@ -16,11 +16,11 @@ _SOURCES = Path(__file__).resolve().parents[1] / "native"
 BUILD = _SOURCES / "build"
 _PROGRAMS = {
     "load": ("load.c", "client.c"),
-    "floor": ("floor.c",),
+    "floor": ("floor.c", "server.c"),
     "reload": ("reload.c", "client.c"),
     "knock": ("knock.c", "client.c"),
     "topics": ("topics.c", "client.c"),
-    "topics_floor": ("topics_floor.c",),
+    "topics_floor": ("topics_floor.c", "server.c"),
     "http": ("http.c",),
 }
 FLOOR = BUILD / "floor"

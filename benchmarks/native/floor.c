@@ -6,37 +6,11 @@
  * the share of the possible that is left; and the load generator reaches at least the floor's.
  */
 #define _GNU_SOURCE
+#include "server.h"
+
 #include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <unistd.h>
-
-enum { BATCH = 512, MOST = 65536, BUFFER = 256 * 1024, PART = 32 * 1024 };
-
-/* By descriptor. A connection gets memory of its own when something first comes in pieces. */
-static struct {
-    uint8_t open;
-    uint32_t kept;
-    uint8_t *part;
-} peers[MOST];
-static int highest, poller;
-static uint8_t in[BUFFER];
-
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
 
 /* FIPS 180-4, for the one message of two blocks that a handshake needs. */
 static uint32_t left(uint32_t x, unsigned n)
@@ -107,31 +81,8 @@ static void accept_key(const uint8_t *key, char answer[28])
     answer[27] = '=';
 }
 
-static void shut(int fd)
-{
-    free(peers[fd].part);
-    memset(peers + fd, 0, sizeof peers[fd]);
-    close(fd);
-}
-
-static void take(int listener)
-{
-    int fd, one = 1;
-    while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
-        struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
-        if (fd >= MOST) {
-            close(fd);
-            continue;
-        }
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        if (epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event))
-            die("epoll_ctl");
-        highest = fd > highest ? fd : highest;
-    }
-}
-
-/* The upgrade, when its head is whole. Returns the bytes taken; 0 while it is not; -1 to close. */
-static ssize_t upgrade(int fd, const uint8_t *data, size_t length)
+/* The upgrade, when its head is whole. */
+static ssize_t upgrade(int fd, uint8_t *data, size_t length)
 {
     char answer[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                     "Sec-WebSocket-Accept: ____________________________\r\n\r\n";
@@ -144,12 +95,12 @@ static ssize_t upgrade(int fd, const uint8_t *data, size_t length)
     accept_key(key + 19, answer + sizeof answer - 1 - 32);
     if (send(fd, answer, sizeof answer - 1, MSG_NOSIGNAL) < 0)
         return -1;
-    peers[fd].open = 1;
+    is_open[fd] = 1;
     return end + 4 - data;
 }
 
 /* One frame, when it is whole: sent back from where it lies, its header moved up to its payload
- * over the mask. Returns the bytes taken; 0 while it is not whole; -1 to close. */
+ * over the mask. */
 static ssize_t frame(int fd, uint8_t *data, size_t length)
 {
     if (length < 6)
@@ -179,7 +130,7 @@ static ssize_t frame(int fd, uint8_t *data, size_t length)
     reply[1] &= 127;
     if (reply[0] == 0x81 && size > 1 && payload[0] == 'g' && payload[1] == 'o') {
         for (int other = 0; other <= highest; other++)
-            if (peers[other].open)
+            if (is_open[other])
                 send(other, reply, header + size, MSG_NOSIGNAL);
         return (ssize_t)whole;
     }
@@ -192,75 +143,8 @@ static ssize_t frame(int fd, uint8_t *data, size_t length)
     return (reply[0] & 15) == 8 ? -1 : (ssize_t)whole;
 }
 
-static void serve(int fd)
-{
-    size_t kept = peers[fd].kept, length, at = 0;
-    if (kept)
-        memcpy(in, peers[fd].part, kept);
-    ssize_t n = recv(fd, in + kept, sizeof in - kept, 0);
-    if (n <= 0) {
-        if (!n || errno != EAGAIN)
-            shut(fd);
-        return;
-    }
-    length = kept + (size_t)n;
-    while (at < length) {
-        ssize_t taken = peers[fd].open ? frame(fd, in + at, length - at)
-                                       : upgrade(fd, in + at, length - at);
-        if (taken < 0) {
-            shut(fd);
-            return;
-        }
-        if (!taken)
-            break;
-        at += (size_t)taken;
-    }
-    kept = length - at;
-    if (kept > PART) {
-        shut(fd);
-        return;
-    }
-    if (kept && !peers[fd].part && !(peers[fd].part = malloc(PART)))
-        die("malloc");
-    if (kept)
-        memcpy(peers[fd].part, in + at, kept);
-    peers[fd].kept = (uint32_t)kept;
-}
-
 int main(int argc, char **argv)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    struct epoll_event event = {.events = EPOLLIN}, events[BATCH];
-    struct rlimit files;
-    int one = 1, listener;
-    if (argc != 2) {
-        fputs("usage: floor PORT\n", stderr);
-        return 2;
-    }
-    /* Whoever started this wants it gone with it. */
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    getrlimit(RLIMIT_NOFILE, &files);
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
-    listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    address.sin_port = htons((uint16_t)atoi(argv[1]));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 4096))
-        die("listen");
-    poller = epoll_create1(EPOLL_CLOEXEC);
-    event.data.fd = listener;
-    if (poller < 0 || epoll_ctl(poller, EPOLL_CTL_ADD, listener, &event))
-        die("epoll");
-    for (;;) {
-        int n = epoll_wait(poller, events, BATCH, -1);
-        if (n < 0 && errno != EINTR)
-            die("epoll_wait");
-        for (int i = 0; i < n; i++) {
-            if (events[i].data.fd == listener)
-                take(listener);
-            else
-                serve(events[i].data.fd);
-        }
-    }
+    static const struct handler handler = {upgrade, frame, NULL};
+    return run(argc, argv, &handler);
 }

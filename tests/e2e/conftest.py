@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.harness.prometheus import program
 
 HERE = Path(__file__).parent
 
@@ -20,8 +23,16 @@ def _chromium() -> bool:
     return bool(shutil.which("chromium"))
 
 
+def _playwright() -> bool:
+    return _chromium() and importlib.util.find_spec("playwright") is not None
+
+
 def _redis() -> bool:
     return bool(shutil.which("redis-server"))
+
+
+def _prometheus() -> bool:
+    return program("prometheus") is not None
 
 
 #: By the beginning of the file's name.
@@ -30,7 +41,9 @@ NEEDS: dict[str, tuple[str, Callable[[], bool]]] = {
     "chromium": ("Chromium", _chromium),
     "example_page": ("Chromium", _chromium),
     "chat_page": ("Chromium", _chromium),
+    "dashboard": ("Chromium and Playwright", _playwright),
     "redis_": ("a Redis server", _redis),
+    "prometheus": ("Prometheus", _prometheus),
 }
 
 

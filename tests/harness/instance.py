@@ -43,6 +43,8 @@ QUICK = {
     "log_format": "json",
     "workers": 2,
     "bind": "127.0.0.1:0",
+    # An observer costs as much as everything else of a start together.
+    "status": False,
 }
 
 

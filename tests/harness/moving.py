@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import trio
+import trio.testing
 
 import wssup
 from tests.harness.served import Served, served
@@ -119,7 +120,9 @@ def await_alone(target: Served, *, failures: int = ANY) -> tuple[Session, socket
 
 
 async def move(source: Served, target: Served, *, quota: int = 0) -> int:
-    """Move all connections that can move now, end the session, and return how many they were."""
+    """Move all connections that can move, end the session, and return how many they were."""
+    # Who has an answer is ahead of the hook that gave it, which may still be on its way out.
+    await trio.testing.wait_all_tasks_blocked()
     session = begin(source, target, quota=quota)
     await session.swept()
     if not quota:

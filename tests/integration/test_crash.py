@@ -273,7 +273,7 @@ def test_a_killed_zygote_comes_back_with_the_same_code(start: Start) -> None:
     assert status["generation"] == _slot(status, 0)["workers"][0]["generation"] == 1
     assert instance.events("generation_mixed") == []
     [lost] = instance.events("zygote_lost")
-    assert lost["ended"] == "killed by SIGKILL"
+    assert lost["reason"] == "killed by SIGKILL"
 
 
 def test_a_zygote_that_finds_other_code_makes_the_generation_mixed(start: Start) -> None:

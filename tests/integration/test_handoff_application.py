@@ -321,7 +321,7 @@ def test_status_shows_it(start: Start) -> None:
     found: dict[str, Any] = instance.status()["handoff"]
     board = counts(instance)
     assert board.moved_in == sum(board.pauses) == 30
-    assert 0 < board.quantile(0.5) <= board.quantile(0.99) <= board.pause_max < 5
+    assert 0 < board.pause.quantile(0.5) <= board.pause.quantile(0.99) <= board.pause.max < 5
     assert (found["moved"], found["in_progress"]) == (30, 0)
     assert found["bytes"] == board.handoff_bytes > 30 * 50
     assert not any(found["refused_by_reason"].values())

@@ -70,7 +70,10 @@ def test_a_stopped_worker_is_stood_in_for_until_it_goes_on(start: Start) -> None
         assert back["connections"]["closed_by_reason"]["worker_died"] == 0
     assert instance.workers() == workers
     assert workers[0] in {e["pid"] for e in instance.events("worker_stalled")}
-    assert workers[0] in {e["pid"] for e in instance.events("worker_recovered")}
+    # On a busy machine another one may have stalled, too.
+    (recovered, *_) = [e for e in instance.events("worker_recovered") if e["pid"] == workers[0]]
+    assert recovered["seconds"] >= 0.4
+    assert ("stalled", 1) in {(e["because"], e["to"]) for e in instance.events("listeners_lent")}
 
 
 def test_a_handler_that_never_gives_way_costs_its_own_worker_alone(start: Start) -> None:

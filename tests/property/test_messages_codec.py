@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from wssup.errors import MessageError
 from wssup.messages import Message, decode, encode
+from wssup.questions import ConnectionSeen
 
 #: What settings are made of (msgspec.to_builtins).
 values: st.SearchStrategy[Any] = st.recursive(
@@ -32,6 +33,12 @@ _BY_TYPE = {
     tuple[int, int]: st.tuples(st.integers(-(2**63), 2**63), st.integers(-(2**63), 2**63)),
     dict[str, Any]: st.dictionaries(st.text(), values),
 }
+_BY_TYPE[list[ConnectionSeen]] = st.lists(
+    st.builds(
+        ConnectionSeen,
+        **{name: _BY_TYPE[hint] for name, hint in typing.get_type_hints(ConnectionSeen).items()},
+    )
+)
 
 
 def _of(kind: type) -> st.SearchStrategy[Message]:

@@ -37,6 +37,21 @@ def test_json_lines() -> None:
     assert odd["text"] == "a\nb\udcff"
 
 
+def test_fields() -> None:
+    """Whose line it is comes before what it says, wherever that was bound; a field without a value
+    is left out.
+    """
+    (bound, whole) = lines(
+        "logs.configure('info', 'json')\n"
+        "logs.get(slot=1).info('one', first=1, none=None, zero=0, empty='')\n"
+        "logs.bind(slot=2, gen=None)\n"
+        "logs.get().info('two', first=1, slot=3)\n"
+    )
+    assert list(bound)[3:] == ["slot", "first", "zero", "empty"]
+    assert list(whole)[3:] == ["slot", "first"]
+    assert whole["slot"] == 3
+
+
 def test_levels() -> None:
     """What is less important than the level is not logged, neither by us nor by the application;
     debug records of libraries never are: they tell of every frame.
@@ -172,3 +187,31 @@ def test_nobody_reads_any_more() -> None:
         """
     )
     assert said == "still here\n"
+
+
+def test_who_listens() -> None:
+    """Who listens is told of every event from ``info`` on with its level, also of those that the
+    log leaves out; of no line of a library; and nothing that it does wrong harms the log.
+    """
+    said = lines("""
+told = []
+logs.configure("error", "json")
+logs.listen(lambda level, event: told.append((level, dict(event))))
+log = logs.get(slot=1)
+log.debug("too_small")
+log.info("ready", seconds=2)
+log.error("lost", reason="x")
+logging.getLogger("library").error("words")
+try:
+    raise ValueError
+except ValueError:
+    log.exception("failed")
+assert [(level, event["event"]) for level, event in told] == [
+    ("info", "ready"), ("error", "lost"), ("error", "failed"),
+], told
+assert told[0][1] == {"slot": 1, "event": "ready", "seconds": 2}
+logs.configure("info", "json")
+logs.listen(lambda level, event: 1 / 0)
+logs.get().info("still")
+""")
+    assert [line["event"] for line in said] == ["lost", "words", "failed", "still"]

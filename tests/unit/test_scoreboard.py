@@ -125,6 +125,7 @@ def test_every_event_counts_in_its_own_place(board: Scoreboard) -> None:
         ("slow_client", 10),
         ("deadline", 11),
         ("worker_died", 12),
+        ("operator", 13),
     ]
     assert list(counts.refused_by_reason.items()) == [
         ("draining", 1),
@@ -167,6 +168,28 @@ def test_histograms_put_a_value_below_its_bound(board: Scoreboard) -> None:
     counts = board.snapshot().total
     assert counts.lifetimes == buckets(lifetimes, LIFETIME_BOUNDS_S)
     assert counts.round_trips == buckets([s * 1e6 for s in round_trips], ROUND_TRIP_BOUNDS_US)
+
+
+def test_histograms_have_exact_sums(board: Scoreboard) -> None:
+    """Sums are of the durations themselves, to the microsecond, not of their buckets; they outlive
+    the worker. A clock that went backwards takes nothing away.
+    """
+    row = board.allocate(1, 0, 1)
+    writer = board.writer(row)
+    for lifetime in (3.000_001, 86_400.0, -5.0):
+        writer.accepted()
+        writer.upgraded()
+        writer.closed(ClosedReason.CLIENT, lifetime)
+    writer.round_trip(0.001_5)
+    writer.round_trip(2.25)
+    writer.moved_in(0.000_7)
+    for counts in (board.snapshot().total, board.fold(row), board.snapshot().total):
+        assert counts.lifetime.sum == pytest.approx(86_403.000_001, abs=1e-9)
+        assert counts.round_trip.sum == pytest.approx(2.251_5, abs=1e-9)
+        assert counts.pause.sum == pytest.approx(0.000_7, abs=1e-9)
+        assert (counts.lifetime.count, counts.round_trip.count, counts.pause.count) == (3, 2, 1)
+    assert counts.lifetime.bounds[:2] == (1.0, 2.0)
+    assert counts.round_trip.bounds[0] == counts.pause.bounds[0] / 100 == 1e-6
 
 
 def buckets(values: list[float] | tuple[float, ...], bounds: tuple[int, ...]) -> tuple[int, ...]:
@@ -251,4 +274,4 @@ def test_layout_changes_only_with_its_version() -> None:
         )
     ]
     digest = hashlib.sha256(repr((sorted(names.items()), labels)).encode()).hexdigest()[:16]
-    assert {layout.LAYOUT_VERSION: digest} == {5: "f895540ce60cb28c"}
+    assert {layout.LAYOUT_VERSION: digest} == {6: "ee3857b86adf90ce"}

@@ -196,22 +196,26 @@ def test_pauses_lie_below_the_bound_of_their_bucket(board: Scoreboard) -> None:
 def test_quantiles_are_interpolated_within_a_bucket(board: Scoreboard) -> None:
     """Nine pauses between 0.1 and 0.141 ms and one between 0.8 and 1.131 ms: shares of them."""
     counts = paused(board, *[0.000_12] * 9, 0.001)
-    assert counts.quantile(0.0) == pytest.approx(0.000_100)
-    assert counts.quantile(0.45) == pytest.approx(0.000_120_5)
-    assert counts.quantile(0.9) == pytest.approx(0.000_141)
-    assert counts.quantile(0.95) == pytest.approx(0.000_965_5)
-    assert counts.quantile(1.0) == counts.pause_max == pytest.approx(0.001_131)
+    assert counts.pause.quantile(0.0) == pytest.approx(0.000_100)
+    assert counts.pause.quantile(0.45) == pytest.approx(0.000_120_5)
+    assert counts.pause.quantile(0.9) == pytest.approx(0.000_141)
+    assert counts.pause.quantile(0.95) == pytest.approx(0.000_965_5)
+    assert counts.pause.quantile(1.0) == counts.pause.max == pytest.approx(0.001_131)
 
 
 def test_quantiles_without_moves_are_zero(board: Scoreboard) -> None:
     """Nothing has moved: no pause, at any share."""
     counts = paused(board)
-    assert (counts.quantile(0.0), counts.quantile(0.99), counts.quantile(1.0)) == (0.0, 0.0, 0.0)
-    assert counts.pause_max == 0.0
+    assert (
+        counts.pause.quantile(0.0),
+        counts.pause.quantile(0.99),
+        counts.pause.quantile(1.0),
+    ) == (0.0, 0.0, 0.0)
+    assert counts.pause.max == 0.0
 
 
 def test_a_pause_above_all_bounds_is_shown_as_the_last_bound(board: Scoreboard) -> None:
     """A pause of a minute counts in the topmost bucket, whose answer is where it begins."""
     counts = paused(board, 0.001, 60.0)
     assert counts.pauses[-1] == 1
-    assert (counts.quantile(0.99), counts.pause_max) == (TOP, TOP)
+    assert (counts.pause.quantile(0.99), counts.pause.max) == (TOP, TOP)

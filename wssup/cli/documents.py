@@ -15,9 +15,10 @@ __all__ = [
     "Connections",
     "Handoff",
     "LastReload",
-    "Pause",
+    "Latency",
     "Slot",
     "Status",
+    "Times",
     "Topics",
     "Worker",
     "read",
@@ -35,6 +36,8 @@ class Worker(msgspec.Struct, frozen=True):
     open: int = 0
     active: int = 0
     accepted: int = 0
+    serial: int | None = None
+    send_queue_bytes: int = 0
     lag_ms: float | None = None
     age: float | None = None
     stalled: bool = False
@@ -52,19 +55,30 @@ class Slot(msgspec.Struct, frozen=True):
 
 
 class Connections(msgspec.Struct, frozen=True):
-    """The instance's connections: sockets, WebSockets, and all that ever came."""
+    """The instance's connections: sockets and WebSockets now, and what there ever was."""
 
     open: int = 0
     active: int = 0
     accepted: int = 0
+    closed: int = 0
+    refused: int = 0
+    handshake_failures: int = 0
+    messages_in: int = 0
+    messages_out: int = 0
 
 
-class Pause(msgspec.Struct, frozen=True):
-    """How long connections stood still while they moved; milliseconds."""
+class Times(msgspec.Struct, frozen=True):
+    """Quantiles of a span of time; milliseconds."""
 
     p50: float = 0.0
     p99: float = 0.0
     max: float = 0.0
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """How long answers to pings take, since the start."""
+
+    ping_ms: Times = Times()
 
 
 class Handoff(msgspec.Struct, frozen=True):
@@ -73,7 +87,8 @@ class Handoff(msgspec.Struct, frozen=True):
     moved: int = 0
     in_progress: int = 0
     refused_by_reason: dict[str, int] = {}
-    pause_ms: Pause = Pause()
+    #: How long connections stood still while they moved.
+    pause_ms: Times = Times()
 
 
 class Bus(msgspec.Struct, frozen=True):
@@ -133,6 +148,7 @@ class Status(msgspec.Struct, frozen=True):
     started_at: float | str | None = None
     bind: tuple[str, ...] = ()
     connections: Connections = Connections()
+    latency: Latency = Latency()
     handoff: Handoff = Handoff()
     topics: Topics = Topics()
     capacity: int | None = None

@@ -35,7 +35,7 @@ def _duration(_context: click.Context, _option: click.Parameter, value: str | No
         raise click.BadParameter(f"{value!r}: {error.problem}; {error.remedy}") from None
 
 
-@click.command("drain", help=_HELP, short_help="Shed connections over a time, then stop.")
+@click.command("drain", help=_HELP, short_help="Shed connections over a time and stop.")
 @click.option(
     "--over",
     metavar="TIME",

@@ -13,7 +13,7 @@ from wssup.cli.progress import Progress
 from wssup.config.values import format_duration
 from wssup.errors import CommandError
 
-__all__ = ["GRACE", "follow", "see_off"]
+__all__ = ["GRACE", "check_alive", "follow", "see_off"]
 
 GRACE: Final = 10.0
 """Seconds beyond its own deadline that an instance gets for ending: it reaps and cleans up."""
@@ -31,7 +31,7 @@ def follow(target: Target, command: str, *, interrupted: str, **arguments: objec
     try:
         with target.connect() as conversation, Progress() as progress:
             conversation.send(command, **arguments)
-            return conversation.result(progress, lambda: _check_alive(target))
+            return conversation.result(progress, lambda: check_alive(target))
     except KeyboardInterrupt:
         sys.stderr.write(f"wssup: {interrupted}\n")
         raise click.Abort from None
@@ -59,7 +59,7 @@ def see_off(
 
     def on_silence() -> None:
         if not heard:
-            _check_alive(target)
+            check_alive(target)
         if time.monotonic() > deadline:
             raise _still_runs(target, began)
 
@@ -82,7 +82,7 @@ def see_off(
         raise click.Abort from None
 
 
-def _check_alive(target: Target) -> None:
+def check_alive(target: Target) -> None:
     """Raise CommandError (``no_answer``, or ``ended``) unless the master answers."""
     try:
         target.ask("status")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
 
 import click
 
-from wssup.cli.exits import INTERRUPTED, OK, USAGE, exit_status
+from wssup.cli.exits import FAILED, INTERRUPTED, OK, USAGE, exit_status
 from wssup.cli.text import one_line, safe
 from wssup.errors import ApplicationError, UserError
 from wssup.version import __version__
@@ -22,8 +23,8 @@ from wssup.version import __version__
 __all__ = ["COMMANDS", "group", "main"]
 
 COMMANDS: Final = (
-    *("serve", "status", "reload", "scale", "rebalance", "drain", "stop", "publish", "config"),
-    *("systemd", "proxy-config"),
+    *("serve", "status", "events", "connections", "close", "reload", "scale", "rebalance"),
+    *("drain", "stop", "publish", "config", "systemd", "completion", "proxy-config"),
 )
 """The subcommands, in the order of the help."""
 
@@ -116,6 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. What is in the buffer goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     return status if isinstance(status, int) else OK
 
 

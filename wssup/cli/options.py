@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from wssup.cli import completing
 from wssup.cli.client import ANSWER_TIMEOUT, Target
 from wssup.config.loading import Loaded, load
 from wssup.config.settings import SETTINGS, Setting
+from wssup.errors import UserError
 
 __all__ = [
     "GroupedCommand",
@@ -38,6 +41,20 @@ class SettingOption(click.Option):
     def __init__(self, param_decls: Sequence[str], *, setting: Setting, **attributes: Any) -> None:
         self.setting = setting
         super().__init__(param_decls, **attributes)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What a shell may complete. Where the configuration has a mistake, that is for a command
+        to tell: there is nothing to complete then.
+        """
+
+        def runtime_dir() -> str:
+            given = {name: ctx.params[name] for name in _INSTANCE if ctx.params.get(name)}
+            try:
+                return load_instance(given, ctx.params.get("config_file")).settings.runtime_dir
+            except UserError:
+                return ""
+
+        return completing.values(self.setting, incomplete, runtime_dir=runtime_dir)
 
 
 class GroupedCommand(click.Command):
@@ -92,6 +109,7 @@ def config_option(function: F) -> F:
         "--config",
         "config_file",
         metavar="FILE",
+        shell_complete=lambda _context, _option, part: [CompletionItem(part, type="file")],
         help="The configuration file. [env: WSSUP_CONFIG; default: wssup.toml if there is one]",
     )(function)
 

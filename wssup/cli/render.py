@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from typing import Final, NamedTuple
+from typing import Final
 
-from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from wssup.cli.documents import Slot, Status, Worker
+from wssup.cli.tables import Column, table
 from wssup.cli.text import ago, count, milliseconds, one_line, safe
 from wssup.cli.topics import topics
 
-__all__ = ["console", "page"]
+__all__ = ["console", "head", "notes", "page", "state_of"]
 
 _STYLES: Final = {
     "running": "green",
@@ -36,32 +36,20 @@ _STYLES: Final = {
     "parked": "dim",
     "empty": "dim",
 }
-_GAP: Final = 2
 _UNLIMITED: Final = 500
 _NARROWEST: Final = 24
 """Cells that a slot and its count of connections need; what is narrower wraps by itself."""
 
 
-class _Column(NamedTuple):
-    """A column: its heading, whether it holds numbers, and when it goes if the terminal is narrow.
-
-    :ivar rank: the column with the highest rank goes first; 0 stays.
-    """
-
-    heading: str
-    number: bool
-    rank: int
-
-
 _COLUMNS: Final = (
-    _Column("slot", number=True, rank=0),
-    _Column("pid", number=True, rank=2),
-    _Column("gen", number=True, rank=3),
-    _Column("state", number=False, rank=1),
-    _Column("active", number=True, rank=0),
-    _Column("accepted", number=True, rank=4),
-    _Column("lag", number=True, rank=6),
-    _Column("age", number=True, rank=5),
+    Column("slot", number=True, rank=0),
+    Column("pid", number=True, rank=2),
+    Column("gen", number=True, rank=3),
+    Column("state", number=False, rank=1),
+    Column("active", number=True, rank=0),
+    Column("accepted", number=True, rank=4),
+    Column("lag", number=True, rank=6),
+    Column("age", number=True, rank=5),
 )
 
 
@@ -77,18 +65,27 @@ def page(status: Status, *, width: int, now: dt.datetime) -> RenderableType:
 
     :param width: cells in a line; columns are left out before a number is cut.
     """
-    parts: list[RenderableType] = [*_head(status, now), Text(""), _table(status, width)]
-    tail = [
+    parts: list[RenderableType] = [*head(status, now), Text(""), _table(status, width)]
+    tail = notes(status)
+    return Group(*parts, *([Text("")] if tail else []), *tail)
+
+
+def notes(status: Status) -> list[Text]:
+    """What went wrong, what is under way, and what there is besides connections."""
+    return [
         *_errors(status),
         *topics(status.topics),
         *_handoff(status),
         *_last_reload(status),
         *_draining(status),
     ]
-    return Group(*parts, *([Text("")] if tail else []), *tail)
 
 
-def _head(status: Status, now: dt.datetime) -> list[Text]:
+def head(status: Status, now: dt.datetime, *, capacity: bool = True) -> list[Text]:
+    """The instance in a few lines.
+
+    :param capacity: say how full it is, too.
+    """
     first = Text(one_line(status.name), style="bold")
     first.append("  ").append(_state(status.state))
     facts = [f"generation {status.generation}", f"up {ago(_uptime(status, now))}"]
@@ -100,7 +97,7 @@ def _head(status: Status, now: dt.datetime) -> list[Text]:
     addresses = Text("bind  " + "  ".join(one_line(address) for address in status.bind))
     connections = status.connections
     load = f"{count(connections.active)} active, {count(connections.open)} open"
-    if status.capacity:
+    if status.capacity and capacity:
         used = 100 * connections.open / status.capacity
         load += f", capacity {count(status.capacity)} ({used:.1f}% used)"
     lines = [first, addresses, Text("connections  " + load)]
@@ -131,60 +128,39 @@ def _state(state: str, detail: str = "") -> Text:
 
 
 def _table(status: Status, width: int) -> Table:
-    rows = [row for slot in status.slots for row in _rows(slot)]
-    kept = _fitting(
-        [
-            [column.heading, *(cell.plain for cell in cells)]
-            for column, cells in zip(_COLUMNS, zip(*rows, strict=True), strict=True)
-        ]
-        if rows
-        else [[column.heading] for column in _COLUMNS],
-        width,
-    )
-    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
-    for index in kept:
-        column = _COLUMNS[index]
-        # What is kept fits, so nothing is cut: a number without its last digits is another number.
-        table.add_column(column.heading, justify="right" if column.number else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(row[index] for index in kept))
-    return table
-
-
-def _fitting(columns: list[list[str]], width: int) -> list[int]:
-    """The columns that fit into `width` together, in order; those of rank 0 always do."""
-    kept = list(range(len(columns)))
-    needs = [max(map(cell_len, cells)) + _GAP for cells in columns]
-    for index in sorted(kept, key=lambda index: -_COLUMNS[index].rank):
-        if _COLUMNS[index].rank == 0 or sum(needs[index] for index in kept) - _GAP <= width:
-            break
-        kept.remove(index)
-    return kept
+    return table(_COLUMNS, [row for slot in status.slots for row in _rows(slot)], width)
 
 
 def _rows(slot: Slot) -> list[list[Text]]:
-    lent = "" if slot.lent_to is None else f"lent to {slot.lent_to}"
     if not slot.workers:
         dash = Text("-", style="dim")
-        state = _state(slot.state, lent)
-        return [[Text(str(slot.slot)), dash, dash, state, dash, dash, dash, dash]]
-    return [_row(slot, worker, lent, first=n == 0) for n, worker in enumerate(slot.workers)]
+        return [[Text(str(slot.slot)), dash, dash, state_of(slot), dash, dash, dash, dash]]
+    return [_row(slot, worker, first=n == 0) for n, worker in enumerate(slot.workers)]
 
 
-def _row(slot: Slot, worker: Worker, lent: str, *, first: bool) -> list[Text]:
+def state_of(slot: Slot, worker: Worker | None = None, *, first: bool = True) -> Text:
+    """What a worker does, or a slot that has none.
+
+    :param first: it is the slot's first worker: who borrows the slot's listeners is told with it.
+    """
+    lent = "" if slot.lent_to is None or not first else f"lent to {slot.lent_to}"
+    if worker is None:
+        return _state(slot.state, lent)
     if worker.stalled:
-        detail = "stalled"
-    elif worker.stale:
+        return _state(worker.state, "stalled")
+    if worker.stale:
         # Its last good row is shown: it was stopped or killed while it wrote.
-        detail = "stale"
-    else:
-        detail = lent if first else ""
+        return _state(worker.state, "stale")
+    return _state(worker.state, lent)
+
+
+def _row(slot: Slot, worker: Worker, *, first: bool) -> list[Text]:
     lag = "-" if worker.lag_ms is None else f"{worker.lag_ms:.1f}ms"
     return [
         Text(str(slot.slot) if first else ""),
         Text(str(worker.pid)),
         Text(str(worker.generation)),
-        _state(worker.state, detail),
+        state_of(slot, worker, first=first),
         Text(count(worker.active)),
         Text(count(worker.accepted)),
         Text(lag),
@@ -250,7 +226,7 @@ def _draining(status: Status) -> list[Text]:
     return [
         Text(
             f"draining  {len(workers)} {noun} of generation {generations}, "
-            f"{count(left)} connections left",
+            f"{count(left)} {'connection' if left == 1 else 'connections'} left",
             style="yellow",
         )
     ]

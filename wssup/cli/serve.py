@@ -51,6 +51,6 @@ def command(config_file: str | None, **given: Any) -> int:
         file = PurePath(loaded.settings.gunicorn_config).name
         click.echo(f"wssup: {one_line(f'{file}: {left}')}", err=True)
     # The master is what only this command needs.
-    from wssup.supervisor.master import serve  # noqa: PLC0415
+    from wssup.supervisor.serving import serve  # noqa: PLC0415
 
     return serve(loaded)

@@ -5,7 +5,7 @@ Pure functions.
 
 from __future__ import annotations
 
-__all__ = ["ago", "count", "milliseconds", "one_line", "safe"]
+__all__ = ["ago", "count", "milliseconds", "one_line", "safe", "size"]
 
 
 def safe(text: str) -> str:
@@ -44,6 +44,16 @@ def count(number: int) -> str:
 def milliseconds(value: float) -> str:
     """A short span in whole milliseconds, or in tenths below ten: ``12 ms``, ``0.3 ms``."""
     return f"{value:.1f} ms" if value < 9.95 else f"{value:.0f} ms"
+
+
+def size(number: int) -> str:
+    """Bytes in the largest unit that leaves a whole figure: ``512``, ``12 KiB``, ``3.4 MiB``."""
+    value = float(number)
+    for unit in ("", " KiB", " MiB", " GiB"):
+        if value < 1024 or unit == " GiB":
+            return f"{value:.1f}{unit}" if unit and value < 9.95 else f"{value:.0f}{unit}"
+        value /= 1024
+    raise AssertionError
 
 
 def ago(seconds: float | None) -> str:

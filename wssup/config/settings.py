@@ -15,6 +15,7 @@ import msgspec
 from wssup.config.forms import APP, HEADERS, NAME, ROOT_PATH
 from wssup.config.kinds import Binds, Choice, Directory, Flag, Kind, Number, Permissions
 from wssup.config.limits import Heartbeat, Limits
+from wssup.config.observing import Observing
 from wssup.config.proxies import GunicornConfig, ProxyHeaders, TrustedProxies
 from wssup.config.quantities import Duration, Share, Size
 from wssup.config.spec import Spec
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(Observing, frozen=True, kw_only=True):
     """Every setting of an instance, validated. Durations are seconds, sizes are bytes.
 
     ``runtime_dir`` and ``app_dir`` are absolute, not resolved. ``app`` is empty if none was named.
@@ -405,7 +406,9 @@ class Setting:
 def _rows(struct: type[msgspec.Struct], prefix: str = "") -> list[Setting]:
     hints = typing.get_type_hints(struct, include_extras=True)
     rows: list[Setting] = []
-    for field in msgspec.structs.fields(struct):
+    # Those of a part that stands in a file of its own come after the struct's own.
+    own = struct.__annotations__
+    for field in sorted(msgspec.structs.fields(struct), key=lambda field: field.name not in own):
         hint = hints[field.name]
         if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
             rows += _rows(hint, f"{field.name}.")

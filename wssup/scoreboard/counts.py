@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from wssup.scoreboard.histogram import Histogram
 from wssup.scoreboard.layout import (
     ACCEPTED,
     BYTES_IN,
@@ -23,8 +24,10 @@ from wssup.scoreboard.layout import (
     HTTP_CLOSED,
     HTTP_ERRORS,
     HTTP_REQUESTS,
+    LIFETIME_BOUNDS_S,
     LIFETIME_BUCKETS,
     LIFETIMES,
+    LIFETIMES_SUM,
     MESSAGES_IN,
     MESSAGES_OUT,
     MOVED_IN,
@@ -33,12 +36,15 @@ from wssup.scoreboard.layout import (
     PAUSE_BOUNDS_US,
     PAUSE_BUCKETS,
     PAUSES,
+    PAUSES_SUM,
     PING_TIMEOUTS,
     PINGS_SENT,
     PUBLISHED,
     REFUSED,
+    ROUND_TRIP_BOUNDS_US,
     ROUND_TRIP_BUCKETS,
     ROUND_TRIPS,
+    ROUND_TRIPS_SUM,
     UPGRADED,
     ClosedReason,
     HandoffRefusal,
@@ -48,6 +54,9 @@ from wssup.scoreboard.layout import (
     WorkerState,
 )
 
+_LIFETIME_BOUNDS = tuple(float(bound) for bound in LIFETIME_BOUNDS_S)
+_ROUND_TRIP_BOUNDS = tuple(bound / 1e6 for bound in ROUND_TRIP_BOUNDS_US)
+_PAUSE_BOUNDS = tuple(bound / 1e6 for bound in PAUSE_BOUNDS_US)
 _CLOSED = slice(CLOSED, CLOSED + len(ClosedReason))
 _REFUSED = slice(REFUSED, REFUSED + len(RefusedReason))
 _HANDSHAKE_FAILED = slice(HANDSHAKE_FAILED, HANDSHAKE_FAILED + len(HandshakeFailure))
@@ -300,38 +309,23 @@ class Counts:
         """:attr:`moved_in` by pause: a bucket for each of PAUSE_BOUNDS_US and one above."""
         return self._part(PAUSES, PAUSE_BUCKETS)
 
-    def quantile(self, share: float) -> float:
-        """The pause that a share of the moves did not exceed.
-
-        Interpolated within its bucket. Above the last bound the answer is that bound, as in
-        Prometheus's ``histogram_quantile``.
-
-        :param share: 0 to 1, as in 0.99.
-        :returns: seconds; 0 if nothing has moved.
-        """
-        rank = share * sum(self.pauses)
-        for index, count in enumerate(self.pauses):
-            if count and rank <= count:
-                low, high = _pause_range_us(index)
-                return (low + (high - low) * rank / count) / 1e6
-            rank -= count
-        return self.pause_max
+    @property
+    def lifetime(self) -> Histogram:
+        """:attr:`lifetimes` in seconds, with their sum."""
+        return Histogram(_LIFETIME_BOUNDS, self.lifetimes, self._seconds(LIFETIMES_SUM))
 
     @property
-    def pause_max(self) -> float:
-        """No pause was longer, in seconds: the bound of the highest bucket in use, 0 if none is.
+    def round_trip(self) -> Histogram:
+        """:attr:`round_trips` in seconds, with their sum."""
+        return Histogram(_ROUND_TRIP_BOUNDS, self.round_trips, self._seconds(ROUND_TRIPS_SUM))
 
-        A pause above the last bound is shown as that bound.
-        """
-        used = (index for index, count in enumerate(self.pauses) if count)
-        highest = max(used, default=None)
-        return 0.0 if highest is None else _pause_range_us(highest)[1] / 1e6
+    @property
+    def pause(self) -> Histogram:
+        """:attr:`pauses` in seconds, with their sum."""
+        return Histogram(_PAUSE_BOUNDS, self.pauses, self._seconds(PAUSES_SUM))
 
-
-def _pause_range_us(index: int) -> tuple[int, int]:
-    """The bounds of a bucket of pauses; the topmost has none above and is taken as a point."""
-    bounds = (0, *PAUSE_BOUNDS_US, PAUSE_BOUNDS_US[-1])
-    return bounds[index], bounds[index + 1]
+    def _seconds(self, cell: int) -> float:
+        return self.cells[cell - COUNTERS] / 1e6
 
 
 def altogether(parts: Iterable[Counts]) -> Counts:

@@ -4,9 +4,9 @@
 
     header          16 cells   written by the master
     bridge          16 cells   written by the bridge, a cell at a time
-    retired totals 192 cells   a worker block, written by the master
+    retired totals 200 cells   a worker block, written by the master
     row 0            8 cells   identity: written by the master
-                   192 cells   worker block: written by the worker
+                   200 cells   worker block: written by the worker
     row 1 …
 
 Every part is a multiple of 64 bytes, the cache line of x86-64 and of nearly every arm64, so that no
@@ -22,7 +22,7 @@ from bisect import bisect_right
 from enum import IntEnum
 from typing import Final
 
-LAYOUT_VERSION: Final = 5
+LAYOUT_VERSION: Final = 6
 MAGIC: Final = int.from_bytes(b"wssup-sb", "little")
 
 CELL: Final = 8  # bytes
@@ -57,6 +57,7 @@ class ClosedReason(Label):
     SLOW_CLIENT = 9  # its send queue was full for too long
     DEADLINE = 10  # still open when the drain's deadline came
     WORKER_DIED = 11  # its worker ended without closing it; counted by the master
+    OPERATOR = 12  # somebody used wssup close
 
 
 class RefusedReason(Label):
@@ -271,7 +272,10 @@ BUS_MISSED: Final = BUS_LOST + 1  # dropped elsewhere: their sender said so
 TOPIC_DROPPED: Final = BUS_MISSED + 1  # not delivered: a subscriber's queue was full
 RECOVERED: Final = TOPIC_DROPPED + 1  # subscriptions that got all they had missed
 NOT_RECOVERED: Final = RECOVERED + 1
-HTTP_REQUESTS: Final = NOT_RECOVERED + 1
+LIFETIMES_SUM: Final = NOT_RECOVERED + 1  # µs, of all that LIFETIMES counts
+ROUND_TRIPS_SUM: Final = LIFETIMES_SUM + 1  # µs
+PAUSES_SUM: Final = ROUND_TRIPS_SUM + 1  # µs
+HTTP_REQUESTS: Final = PAUSES_SUM + 1
 HTTP_ERRORS: Final = HTTP_REQUESTS + 1  # answered with a status of 500 or more
 COUNTERS_END: Final = HTTP_ERRORS + 1
 BLOCK_CELLS: Final = -(-COUNTERS_END // LINE) * LINE

@@ -39,6 +39,7 @@ from wssup.scoreboard.layout import (
     LAG_MAX,
     LIFETIME_BUCKETS,
     LIFETIMES,
+    LIFETIMES_SUM,
     MASK,
     MESSAGES_IN,
     MESSAGES_OUT,
@@ -46,6 +47,7 @@ from wssup.scoreboard.layout import (
     MOVED_OUT,
     NOT_RECOVERED,
     PAUSES,
+    PAUSES_SUM,
     PING_TIMEOUTS,
     PINGS_SENT,
     PUBLISHED,
@@ -53,6 +55,7 @@ from wssup.scoreboard.layout import (
     REFUSED,
     ROUND_TRIP_BUCKETS,
     ROUND_TRIPS,
+    ROUND_TRIPS_SUM,
     SEND_QUEUE_BYTES,
     SEQUENCE,
     SUBSCRIPTIONS,
@@ -99,6 +102,11 @@ def checksum(block: list[int]) -> int:
     """The weighted sum of a block's gauges and counters, modulo 2**64."""
     total: int = sum(map(mul, block, WEIGHTS))
     return total & MASK
+
+
+def _microseconds(seconds: float) -> int:
+    """What a sum of durations grows by; a clock that went backwards adds nothing."""
+    return max(0, int(seconds * 1e6))
 
 
 def commit(block: Cells, *changes: tuple[int, int]) -> None:
@@ -176,7 +184,13 @@ class RowWriter:
         """
         lifetime = LIFETIMES + bucket(lifetime_s, LIFETIME_BUCKETS)
         cell = CLOSES + close_cell(code, by_client=by_client)
-        commit(self._block, (CLOSED + reason, 1), (lifetime, 1), (cell, 1))
+        commit(
+            self._block,
+            (CLOSED + reason, 1),
+            (lifetime, 1),
+            (cell, 1),
+            (LIFETIMES_SUM, _microseconds(lifetime_s)),
+        )
 
     def refused(self, reason: RefusedReason) -> None:
         """An accepted socket was turned away before its handshake."""
@@ -215,7 +229,12 @@ class RowWriter:
 
         :param pause_s: how long nobody served it, in seconds.
         """
-        commit(self._block, (MOVED_IN, 1), (PAUSES + pause_bucket(pause_s), 1))
+        commit(
+            self._block,
+            (MOVED_IN, 1),
+            (PAUSES + pause_bucket(pause_s), 1),
+            (PAUSES_SUM, _microseconds(pause_s)),
+        )
 
     def moved_out(self, size: int) -> None:
         """A WebSocket went to another worker, and lives on there.
@@ -311,7 +330,9 @@ class RowWriter:
 
     def round_trip(self, seconds: float) -> None:
         """A ping was answered after ``seconds``."""
-        commit(self._block, (ROUND_TRIPS + bucket(seconds * 1e6, ROUND_TRIP_BUCKETS), 1))
+        taken = _microseconds(seconds)
+        trip = ROUND_TRIPS + bucket(taken, ROUND_TRIP_BUCKETS)
+        commit(self._block, (trip, 1), (ROUND_TRIPS_SUM, taken))
 
     def heartbeat(self, now_ns: int, lag_ns: int) -> None:
         """The event loop runs.

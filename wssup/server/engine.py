@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
+from wssup import logs
 from wssup.application import Application
 from wssup.config.settings import Heartbeat, Limits
 from wssup.config.topics import Topics
-from wssup.messages import HandOver, Message, TakeOver
+from wssup.messages import CloseConnections, HandOver, Inspect, Message, TakeOver
 from wssup.scoreboard import ClosedReason, HandoffRefusal, RowWriter
+from wssup.server import inspecting
 from wssup.server.asgi.http import HttpServer
 from wssup.server.asgi.websocket import AsgiStyle
 from wssup.server.closing import Leave
@@ -184,6 +186,22 @@ class Engine:
 
     def _moved(self) -> None:
         self._swept.ring()
+
+    def ask(self, question: Inspect | CloseConnections, post: Callable[[Message], None]) -> None:
+        """Answer a question about single connections, when others have had their turns.
+
+        :param post: tells the master.
+        """
+        self._loop.spawn(self.answer, question, post)
+
+    async def answer(
+        self, question: Inspect | CloseConnections, post: Callable[[Message], None]
+    ) -> None:
+        """See `ask`."""
+        try:
+            post(await inspecting.answer(self._pump, question))
+        except Exception as error:  # noqa: BLE001 - the boundary: who asks gets no answer, and all others live on
+            logs.get().error("question_failed", exc_info=error)
 
     # The end.
 

@@ -22,10 +22,12 @@ from wssup.config.settings import Settings
 from wssup.errors import ApplicationError
 from wssup.messages import (
     Accept,
+    CloseConnections,
     Drain,
     Failed,
     HandedOver,
     HandOver,
+    Inspect,
     Leaving,
     Listen,
     Message,
@@ -214,6 +216,9 @@ class BaseWorker:
                 self._drain(order)
             case HandOver() | TakeOver() | Recall() as order:
                 self._move(order, received.descriptors)
+            case Inspect() | CloseConnections() as question:
+                if self._engine is not None:
+                    self._engine.ask(question, self._post)
             case other:
                 self._log.error("unexpected_message", kind=type(other).__name__)
 
@@ -284,7 +289,9 @@ class BaseWorker:
         deadline = now + order.timeout
         # The last clients need time to answer, too.
         window = min(order.window, _SPREAD_SHARE * order.timeout)
-        self._log.info("draining", open=engine.count, window=order.window, timeout=order.timeout)
+        # Of one that has no connection, what follows says enough.
+        tell = self._log.info if engine.count else self._log.debug
+        tell("draining", open=engine.count, window=order.window, timeout=order.timeout)
         last = deadline - order.timeout * (1 - _SPREAD_SHARE) - window
         unmoved = HandoffRefusal[order.unmoved.upper()] if order.unmoved else None
         close = partial(engine.close_all, order.code, order.reason, reason, window, unmoved)

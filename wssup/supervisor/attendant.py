@@ -212,7 +212,7 @@ class Attendant:
             worker.named.set()
 
     async def _await_exit(self, worker: Worker, pid: int) -> None:
-        ended = await self._processes.wait(pid)
+        ended = worker.ended = await self._processes.wait(pid)
         # Its last words may still be in the channel: why it failed.
         while True:
             try:

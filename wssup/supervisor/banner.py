@@ -57,6 +57,7 @@ def started(master: Master) -> str:
             f"{master.capacity()} connections = {count} workers × ({limit} − {reserve} files)",
         ),
         ("look", f"{program} status{tail}"),
+        *([("browse", f"http://{master.observing.bind}/")] if master.observing.bind else []),
         ("deploy", f"{program} reload{tail}        (new code, nobody disconnected)"),
         ("resize", f"{program} scale {count + 1}{tail}"),
         ("stop", f"Ctrl-C, or {program} stop{tail}"),

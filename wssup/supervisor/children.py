@@ -13,12 +13,18 @@ from wssup.channel import Channel
 from wssup.messages import Message
 from wssup.scoreboard import WorkerState
 from wssup.supervisor.backoff import Backoff
+from wssup.supervisor.process import Exit
 from wssup.supervisor.slots import BY_SUCCESSOR, SERVED, State
 
 if TYPE_CHECKING:
     from wssup.supervisor.generation import Generation
 
-__all__ = ["Role", "Slot", "Worker"]
+__all__ = ["CAUSES", "Role", "Slot", "Worker"]
+
+#: Why workers end that were not told to: before they were ready, killed by the master because their
+#: loop did not turn or they did not read its messages, as they said themselves, by a signal, or by
+#: an exit.
+CAUSES = ("not_ready", "hung", "failed", "signal", "exit")
 
 
 class Role(StrEnum):
@@ -43,7 +49,9 @@ class Worker:
     :ivar named: its pid is known, or that it has none.
     :ivar leaving: it was told to end, or said that it will.
     :ivar stalled: its loop has not turned for ``stall_after``.
+    :ivar stalled_ns: when it turned last, before it stalled; as ``ready_ns``.
     :ivar failure: why it will end, when that is known before it does.
+    :ivar ended: how its process ended, once it has.
     :ivar resumable: its application's connections can move to another worker.
     :ivar records: the lowest and the highest version of their records that it knows.
     """
@@ -60,9 +68,11 @@ class Worker:
     ready_ns: int = 0
     leaving: bool = False
     stalled: bool = False
+    stalled_ns: int = 0
     aborted: bool = False
     failure: str = ""
     traceback: str = ""
+    ended: Exit | None = None
     resumable: bool = False
     records: tuple[int, int] = (0, 0)
     asked_for: bool = False
@@ -82,6 +92,17 @@ class Worker:
     def able(self) -> bool:
         """Whether it serves its connections, and will for as long as it is wanted."""
         return self.ready and not self.leaving and not self.gone.is_set()
+
+    @property
+    def cause(self) -> str:
+        """Why it ended, if it was not told to: one of :data:`CAUSES`."""
+        if not self.ready:
+            return "not_ready"
+        if self.aborted:
+            return "hung"
+        if self.failure:
+            return "failed"
+        return "signal" if self.ended is not None and self.ended.signal is not None else "exit"
 
     def __str__(self) -> str:
         return f"slot={self.slot} gen={self.generation.number} pid={self.pid}"

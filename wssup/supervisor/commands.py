@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import binascii
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from wssup import logs
 from wssup.config.values import BadValueError, parse_duration
 from wssup.errors import CommandError
+from wssup.questions import MOST_CONNECTIONS, ORDERS
+from wssup.supervisor.lifecycle import RECENT
 from wssup.supervisor.status import document
 
 if TYPE_CHECKING:
     from wssup.supervisor.master import Master
 
-__all__ = ["COMMANDS", "Reply"]
+__all__ = ["CHANGING", "COMMANDS", "Reply"]
 
 #: Seconds between two reports of what is left.
 _REPORT_EVERY = 0.5
+#: Clients that may follow events at a time: each holds one of the places of the control socket.
+_MOST_FOLLOWERS = 8
+#: RFC 6455 section 7.4.1: what a client is told for which no other code fits.
+_POLICY_VIOLATION = 1008
+#: Bytes of a reason in a close frame (section 5.5).
+_LONGEST_REASON = 123
 
 Arguments = dict[str, Any]
 Result = dict[str, Any]
@@ -27,8 +37,13 @@ Result = dict[str, Any]
 class Reply:
     """The way back to a client, before the result."""
 
-    def __init__(self, say: Callable[[Mapping[str, object]], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        say: Callable[[Mapping[str, object]], Awaitable[None]],
+        gone: Callable[[], Awaitable[None]],
+    ) -> None:
         self._say = say
+        self._gone = gone
 
     async def event(self, name: str, **fields: object) -> None:
         """Send an event."""
@@ -38,10 +53,14 @@ class Reply:
         """Send an event as it was told by somebody else."""
         await self._say(event)
 
+    async def gone(self) -> None:
+        """Wait until the client has closed its side: it wants nothing more."""
+        await self._gone()
+
 
 async def _status(master: Master, _reply: Reply, arguments: Arguments) -> Result:
     _none_left(arguments)
-    return document(master)
+    return document(master, time.monotonic_ns())
 
 
 async def _config(master: Master, _reply: Reply, arguments: Arguments) -> Result:
@@ -105,6 +124,51 @@ async def _rebalance(master: Master, reply: Reply, arguments: Arguments) -> Resu
     }
 
 
+async def _events(master: Master, reply: Reply, arguments: Arguments) -> Result:
+    past = _take(arguments, "past", int, default=0)
+    follow = _take(arguments, "follow", bool, default=True)
+    _none_left(arguments)
+    lifecycle = master.lifecycle
+    if not 0 <= past <= RECENT:
+        raise CommandError("bad_argument", f"past = {past}: it must be 0 to {RECENT}")
+    if lifecycle.followers >= _MOST_FOLLOWERS:
+        raise CommandError(
+            "busy",
+            f"{_MOST_FOLLOWERS} clients follow the events already",
+            "the status socket's /events takes more",
+        )
+    with lifecycle.follow() as events:
+        for event in list(lifecycle.recent)[len(lifecycle.recent) - past :]:
+            await reply.forward(event)
+        if not follow:
+            return {"outcome": "told"}
+        left = await _forward_all(reply, events)
+    if left or master.fleet.stopping:
+        return {"outcome": "ended"}
+    raise CommandError("ended", "too many events were not read")
+
+
+async def _forward_all(reply: Reply, events: trio.MemoryReceiveChannel[Result]) -> bool:
+    """Tell a client all events there will be; whether it went away meanwhile."""
+    left = False
+    async with trio.open_nursery() as nursery:
+
+        async def leave_with_client() -> None:
+            nonlocal left
+            await reply.gone()
+            left = True
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(leave_with_client)
+        try:
+            async for event in events:
+                await reply.forward(event)
+        except (trio.BrokenResourceError, trio.TooSlowError):
+            left = True
+        nursery.cancel_scope.cancel()
+    return left
+
+
 async def _publish(master: Master, _reply: Reply, arguments: Arguments) -> Result:
     topic = _take(arguments, "topic", str)
     text = "base64" not in arguments
@@ -115,6 +179,45 @@ async def _publish(master: Master, _reply: Reply, arguments: Arguments) -> Resul
     except ValueError as error:
         raise CommandError("bad_argument", f"the message cannot be read: {error}") from None
     return {"subscribers": await master.fleet.publishing.publish(topic, data, text=text)}
+
+
+async def _connections(master: Master, _reply: Reply, arguments: Arguments) -> Result:
+    order = _take(arguments, "order", str, default="oldest")
+    limit = _take(arguments, "limit", int, default=20)
+    slot = _take(arguments, "slot", int) if "slot" in arguments else None
+    _none_left(arguments)
+    if order not in ORDERS:
+        raise CommandError(
+            "bad_argument", f"there is no order {order!r}", f"known: {', '.join(ORDERS)}"
+        )
+    if not 1 <= limit <= MOST_CONNECTIONS:
+        raise CommandError("bad_argument", f"limit = {limit}: it must be 1 to {MOST_CONNECTIONS}")
+    if slot is not None and slot not in master.fleet.slots:
+        raise CommandError("bad_argument", f"there is no slot {slot}", "see wssup status")
+    return await master.fleet.inspecting.connections(order, limit, slot)
+
+
+async def _close(master: Master, _reply: Reply, arguments: Arguments) -> Result:
+    ids = _take(arguments, "ids", list)
+    code = _take(arguments, "code", int, default=_POLICY_VIOLATION)
+    reason = _take(arguments, "reason", str, default="closed by the operator")
+    _none_left(arguments)
+    if not all(type(number) is int and 0 <= number < 1 << 53 for number in ids):
+        raise CommandError("bad_argument", "ids holds what is no id", "see wssup connections")
+    if not 1 <= len(ids) <= MOST_CONNECTIONS:
+        raise CommandError("bad_argument", f"{len(ids)} ids: it must be 1 to {MOST_CONNECTIONS}")
+    if not 1000 <= code <= 4999 or len(reason.encode()) > _LONGEST_REASON:
+        raise CommandError(
+            "bad_argument",
+            f"no close frame holds code {code} and a reason of {len(reason.encode())} bytes",
+            f"use 1000 or 3000 to 4999, and {_LONGEST_REASON} bytes at most",
+        )
+    found = await master.fleet.inspecting.close(ids, code, reason)
+    for one in found["closing"]:
+        logs.get(slot=one["slot"], gen=one["generation"], pid=one["pid"]).info(
+            "connection_closed", connection=one["id"], code=code
+        )
+    return found
 
 
 async def _drain(master: Master, reply: Reply, arguments: Arguments) -> Result:
@@ -164,6 +267,9 @@ def _none_left(arguments: Arguments) -> None:
 
 Command = Callable[["Master", Reply, Arguments], Awaitable[Result]]
 
+#: Those that change what the instance does: who gave them is logged.
+CHANGING = frozenset({"reload", "scale", "rebalance", "drain", "stop", "close"})
+
 #: Every command by its name.
 COMMANDS: dict[str, Command] = {
     "status": _status,
@@ -174,4 +280,7 @@ COMMANDS: dict[str, Command] = {
     "drain": _drain,
     "stop": _stop,
     "publish": _publish,
+    "connections": _connections,
+    "close": _close,
+    "events": _events,
 }

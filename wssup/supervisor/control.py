@@ -7,6 +7,7 @@ What commands do is in commands.py.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import grp
 import os
@@ -21,7 +22,7 @@ import trio
 
 from wssup import logs
 from wssup.errors import CommandError, InstanceError
-from wssup.supervisor.commands import COMMANDS, Reply
+from wssup.supervisor.commands import CHANGING, COMMANDS, Reply
 
 if TYPE_CHECKING:
     from wssup.supervisor.master import Master
@@ -111,11 +112,20 @@ class Control:
             with trio.fail_after(PATIENCE):
                 await stream.send_all(msgspec.json.encode({"v": VERSION, **line}) + b"\n")
 
+        async def gone() -> None:
+            # What a client says after its request is not looked at.
+            with contextlib.suppress(trio.BrokenResourceError):
+                while await stream.receive_some(LONGEST_LINE):
+                    pass
+
         try:
             allowed(stream.socket)
             request = parse(await self._read_line(stream))
             name = request.pop("command")
-            result = await COMMANDS[name](self._master, Reply(say), request)
+            if name in CHANGING:
+                pid, user, _ = _peer(stream.socket)
+                self._log.info("command", name=name, uid=user, client_pid=pid)
+            result = await COMMANDS[name](self._master, Reply(say, gone), request)
         except CommandError as error:
             await say(
                 {"error": {"code": error.code, "message": error.message, "remedy": error.remedy}}
@@ -171,8 +181,7 @@ def allowed(client: trio.socket.SocketType) -> None:
 
     :raises CommandError: ``forbidden``.
     """
-    credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, user, group = struct.unpack("3i", credentials)
+    _, user, group = _peer(client)
     if user in (0, os.geteuid()) or group == os.getegid():
         return
     if os.getegid() in _groups(client):
@@ -182,6 +191,14 @@ def allowed(client: trio.socket.SocketType) -> None:
         f"user id {user} may not command this instance",
         f"run it as root, as {_user()}, or as a member of group {_group()}",
     )
+
+
+def _peer(client: trio.socket.SocketType) -> tuple[int, int, int]:
+    """The process, user and group at the other end, as of its connect(2)."""
+    form = "3i"
+    credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(form))
+    pid, user, group = struct.unpack(form, credentials)
+    return pid, user, group
 
 
 def _groups(client: trio.socket.SocketType) -> list[int]:

@@ -118,8 +118,10 @@ class Ending:
         while fleet.workers:
             await fleet.wait_changed()
         await self._master.bridging.end(min(_END_GRACE, self._grace))
+        await self._master.observing.end()
         for generation in {fleet.serving, fleet.next} - {None}:
             assert generation is not None
             await generation.end(min(_END_GRACE, self._grace))
+        self._master.lifecycle.end()
         await self._master.control.settle(_FAREWELL)
         self.finished.set()

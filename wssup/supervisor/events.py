@@ -22,14 +22,22 @@ class Events:
 
     def tell(self, event: str, **fields: object) -> None:
         """Send to all followers; one that does not read loses its place."""
+        self.forward({"event": event, **fields})
+
+    def forward(self, event: dict[str, Any]) -> None:
+        """Send an event as it is."""
         for follower in list(self._followers):
             try:
-                follower.send_nowait({"event": event, **fields})
+                follower.send_nowait(event)
             except trio.WouldBlock:
                 self._followers.discard(follower)
                 follower.close()
             except trio.BrokenResourceError:
                 self._followers.discard(follower)
+
+    def __len__(self) -> int:
+        """How many follow."""
+        return len(self._followers)
 
     def end(self) -> None:
         """No more events follow for those who follow now."""

@@ -21,9 +21,10 @@ from wssup.scoreboard import Counts, Scoreboard, WorkerState
 from wssup.supervisor.actions import Actions
 from wssup.supervisor.attendant import Attendant
 from wssup.supervisor.backoff import Backoff
-from wssup.supervisor.children import Role, Slot, Worker
+from wssup.supervisor.children import CAUSES, Role, Slot, Worker
 from wssup.supervisor.generation import Generation
 from wssup.supervisor.handoffs import Handoffs
+from wssup.supervisor.inspecting import Inspecting
 from wssup.supervisor.listeners import Listeners
 from wssup.supervisor.mesh import Mesh, Node
 from wssup.supervisor.process import Processes
@@ -56,7 +57,7 @@ class Fleet:
     :ivar on_successor: told ``(slot, "ready" | "lost" | "stalled", reason, traceback)`` during a
         rollout; the traceback is the application's, or empty.
     :ivar on_fresh: told when a slot has a new current worker that accepts, outside of a rollout.
-    :ivar restarts: workers that ended without being told.
+    :ivar restarts_by_reason: workers that ended without being told.
     :ivar mesh: the bus of topics: all workers that were asked for, and the bridge.
     :param node: the instance's name among all there are.
     """
@@ -78,7 +79,7 @@ class Fleet:
         self.on_successor: Callable[[int, str, str, str], None] | None = None
         self.on_fresh: Callable[[], None] | None = None
         self.stopping = False
-        self.restarts = 0
+        self.restarts_by_reason = dict.fromkeys(CAUSES, 0)
         self.scoreboard = scoreboard
         self.node = node
         self._processes = processes
@@ -98,6 +99,11 @@ class Fleet:
         self.handoffs = Handoffs(nursery, scoreboard, post=self.attendant.post)
         self.mesh = Mesh(nursery)
         self.publishing = Publishing(self.workers, post=self.attendant.post)
+        self.inspecting = Inspecting(
+            self.workers,
+            post=self.attendant.post,
+            moves=lambda: any(self.handoffs.under_way()),
+        )
         self._actions = Actions(self, nursery)
         self.next_serial = self._actions.next_serial
         self.sharing = Sharing(
@@ -169,6 +175,11 @@ class Fleet:
     def count(self) -> int:
         """How many slots are in service."""
         return sum(s.in_service for s in self.slots.values())
+
+    @property
+    def restarts(self) -> int:
+        """Workers that ended without being told."""
+        return sum(self.restarts_by_reason.values())
 
     @property
     def current(self) -> Iterator[Worker]:
@@ -267,7 +278,8 @@ class Fleet:
             case Leaving(reason=why):
                 self._leaving(worker, why)
             case other:
-                if not (self.handoffs.hear(worker, other) or self.publishing.hear(worker, other)):
+                heard = (self.handoffs.hear, self.publishing.hear, self.inspecting.hear)
+                if not any(hear(worker, other) for hear in heard):
                     kind = type(other).__name__
                     logs.get(**worker.noun).error("unexpected_message", kind=kind)
 
@@ -309,8 +321,9 @@ class Fleet:
 
     def _gone(self, worker: Worker, reason: str) -> None:
         self.mesh.leave(worker.serial)
+        self.inspecting.gone(worker)
         expected = worker.leaving or self.stopping
-        self.restarts += not expected
+        self.restarts_by_reason[worker.cause] += not expected
         # What it counted may be certain only in a moment; its slot does not wait for that.
         self.handoffs.close(
             worker, lambda final: self._log_end(worker, final, "" if expected else reason)
@@ -334,7 +347,8 @@ class Fleet:
             if not slot.retired:
                 self.event(slot, Event.RETIRED_GONE)
             return
-        slot.error = reason
+        # At a stop everybody ends: that is no reason why a slot does not serve.
+        slot.error = "" if self.stopping else reason
         if worker.role is Role.SUCCESSOR:
             # Its failure is the reload's, and does not spend the slot's budget.
             slot.successor = None

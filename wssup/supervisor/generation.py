@@ -187,7 +187,7 @@ class Generation:
                     self._unavailable()
                     ended = await self._processes.wait(self.pid)
                     if not self.ending:
-                        self._log.warning("zygote_lost", pid=self.pid, ended=str(ended))
+                        self._log.warning("zygote_lost", pid=self.pid, reason=str(ended))
                     self.pid = None
                     # Who was not born by now will not be; who was says so itself.
                     for serial in self._asked:

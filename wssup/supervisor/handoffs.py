@@ -235,14 +235,20 @@ class Handoffs:
         session.moved, session.error = moved, error
         session.over.set()
         swept = session.swept
+        busy, kept = (swept.busy, swept.kept) if swept is not None else (None, None)
         log = logs.get(**session.sender.noun)
-        log.info(
+        # One who had nothing to give has nothing to tell.
+        tell = log.info if moved or busy or kept or error else log.debug
+        if error and not session.recalled:
+            tell = log.warning
+        tell(
             "handed_over",
             session=session.number,
-            to=session.receiver.pid,
+            to_slot=session.receiver.slot,
+            to_pid=session.receiver.pid,
             moved=moved,
-            busy=swept.busy if swept is not None else None,
-            kept=swept.kept if swept is not None else None,
+            busy=busy,
+            kept=kept,
             error=error or None,
         )
         self._forget(session)

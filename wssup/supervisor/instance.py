@@ -40,6 +40,7 @@ class Instance:
         self.name = name
         self.path = Path(runtime_dir) / name
         self.control = self.path / "control.sock"
+        self.status = self.path / "status.sock"
         #: Whether a dead instance of this name was found: its workers may still be letting go of
         #: its addresses.
         self.succeeded_a_dead_one = False

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
-import setproctitle
 import trio
 
 from wssup import logs
@@ -19,29 +19,30 @@ from wssup.config.loading import Loaded
 from wssup.config.settings import Settings
 from wssup.errors import ApplicationError, CommandError, ListenError
 from wssup.scoreboard import InstanceState, Scoreboard
-from wssup.supervisor import inheriting, limits
+from wssup.supervisor import limits
 from wssup.supervisor.address import Address
 from wssup.supervisor.banner import started
-from wssup.supervisor.bridging import Bridging, check
+from wssup.supervisor.bridging import Bridging
 from wssup.supervisor.control import Control
 from wssup.supervisor.ending import CLOSING, Ending
 from wssup.supervisor.events import Events
 from wssup.supervisor.fleet import Fleet
 from wssup.supervisor.instance import Instance
+from wssup.supervisor.lifecycle import Lifecycle
 from wssup.supervisor.listeners import Listeners
 from wssup.supervisor.manager import Manager
-from wssup.supervisor.process import Processes, become_subreaper
+from wssup.supervisor.observing import Observing
+from wssup.supervisor.process import Processes
 from wssup.supervisor.rebalancing import Rebalance, Rebalancing
 from wssup.supervisor.recycling import Recycling
-from wssup.supervisor.reload import Reload, Result
+from wssup.supervisor.reload import OUTCOMES, Reload, Result
 from wssup.supervisor.reporting import Reporting
 from wssup.supervisor.slots import State
 from wssup.supervisor.watch import Watch
+from wssup.version import __version__
 
-__all__ = ["Master", "serve"]
+__all__ = ["Master"]
 
-#: Rows per slot: a current worker, its successor, and two generations that still drain.
-_ROWS_PER_SLOT = 4
 #: Seconds that the workers of a dead predecessor get to let go of its addresses.
 _PREDECESSOR_GRACE = 3.0
 
@@ -55,49 +56,15 @@ _SIGNALS = (
 )
 
 
-def serve(loaded: Loaded) -> int:
-    """Run an instance until it is stopped.
-
-    :returns: the exit status: 0 after a stop, 1 if the application cannot be started.
-    :raises UserError: if the instance cannot be set up; nothing has been started then.
-    """
-    settings = loaded.settings
-    logs.configure(settings.log_level, settings.log_format)
-    manager = Manager.of(os.environ)
-    setproctitle.setproctitle(f"wssup: master {settings.name}")
-    check(settings)
-    with Instance(settings.runtime_dir, settings.name) as instance:
-        nofile = limits.raise_nofile()
-        become_subreaper()
-        scoreboard = Scoreboard.create(
-            settings.name,
-            settings.runtime_dir,
-            _ROWS_PER_SLOT * settings.max_workers,
-            settings.max_workers,
-        )
-        try:
-            instance.record_segment(scoreboard.name)
-            listeners = Listeners(
-                backlog=settings.backlog, mode=int(settings.unix_mode, 8), store=manager.store
-            )
-            try:
-                inheriting.take(listeners, manager, settings.bind)
-                master = Master(loaded, instance, scoreboard, listeners, nofile, manager=manager)
-                return trio.run(master.run)
-            finally:
-                listeners.close_all()
-        finally:
-            scoreboard.close()
-            scoreboard.unlink()
-
-
 class Master:
     """One running instance.
 
     :ivar loaded: the configuration in force.
     :ivar node: the instance's name among all there are, from its start to its end.
     :ivar last_reload: how the last reload ended.
-    :ivar reloading: the reload under way, if any.
+    :ivar reloading: the reload under way, if any; ``reloads`` how many have ended, by outcome.
+    :ivar lifecycle: what has happened in the life of the instance.
+    :param shown: the status sockets.
     """
 
     fleet: Fleet
@@ -107,6 +74,7 @@ class Master:
     ending: Ending
     recycling: Recycling
     bridging: Bridging
+    observing: Observing
     _rebalancing: Rebalancing
 
     def __init__(
@@ -118,6 +86,8 @@ class Master:
         nofile: limits.Nofile,
         *,
         manager: Manager,
+        lifecycle: Lifecycle,
+        shown: Sequence[socket.socket],
     ) -> None:
         self.loaded = loaded
         self.instance = instance
@@ -129,6 +99,9 @@ class Master:
         self.node = secrets.token_hex(4)
         self.reloading: Reload | None = None
         self.last_reload: Result | None = None
+        self.reloads = dict.fromkeys(OUTCOMES, 0)
+        self.lifecycle = lifecycle
+        self._shown = shown
         self._processes = Processes()
         self._reload_scope = trio.CancelScope()
         self._generations = 0
@@ -172,6 +145,7 @@ class Master:
                     next_serial=self.fleet.next_serial,
                     node=self.node,
                 )
+                self.observing = Observing(self, self._shown, processes=self._processes)
                 self.watch = Watch(self.fleet, self.scoreboard)
                 self.ending = Ending(self)
                 self.recycling = Recycling(self)
@@ -180,6 +154,7 @@ class Master:
                 self.fleet.on_fresh = self._rebalancing.wish
                 nursery.start_soon(self._rebalancing.run)
                 nursery.start_soon(self.bridging.run)
+                nursery.start_soon(self.observing.run)
                 nursery.start_soon(self._take_signals, signals)
                 self.control = Control(self)
                 await nursery.start(self.control.run)
@@ -295,6 +270,7 @@ class Master:
         generation = fleet.generation(self._generations, settings)
         self._log.info(
             "starting",
+            version=__version__,
             app=settings.app,
             app_dir=settings.app_dir,
             workers=count,
@@ -348,6 +324,7 @@ class Master:
         try:
             with self._reload_scope:
                 self.last_reload = await reload.run()
+                self.reloads[self.last_reload.outcome] += 1
         finally:
             self.reloading = None
         if self._reload_scope.cancelled_caught:

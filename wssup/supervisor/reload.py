@@ -22,7 +22,10 @@ from wssup.supervisor.rolling import Roll
 if TYPE_CHECKING:
     from wssup.supervisor.master import Master
 
-__all__ = ["Reload", "Result"]
+__all__ = ["OUTCOMES", "Reload", "Result"]
+
+#: How a reload can end (:class:`Result`).
+OUTCOMES = ("done", "rolled_back", "refused")
 
 #: Generations that may live at a time; beyond it the oldest is not waited for any longer.
 _MOST_GENERATIONS = 3
@@ -232,7 +235,7 @@ class Reload:
         now = self._master.scoreboard.snapshot().total
         counts = Counts(tuple(a - b for a, b in zip(now.cells, before.cells, strict=True)))
         closed = counts.closed_by_reason
-        pause = round(counts.quantile(0.99) * 1000, 1) if counts.moved_in else None
+        pause = round(counts.pause.quantile(0.99) * 1000, 1) if counts.moved_in else None
         return {
             "moved": counts.moved_in,
             # Those that could not resume are closed as errors of the application.

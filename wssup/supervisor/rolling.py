@@ -219,8 +219,8 @@ class Roll:
     def _explain(self, obstacles: Mapping[str, int]) -> None:
         """Say once which connections cannot move: they are closed later, and it is known now."""
         for reason, count in obstacles.items():
-            logs.get(gen=self._generation.number).info(
-                "handoff_impossible", reason=reason, connections=count
-            )
+            log = logs.get(gen=self._generation.number)
+            tell = log.info if count else log.debug
+            tell("handoff_impossible", reason=reason, connections=count)
             if count:
                 self._audience.notice(f"{count} connections cannot move: {reason}; they are closed")

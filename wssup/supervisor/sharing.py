@@ -14,7 +14,7 @@ from wssup.supervisor.address import Address
 from wssup.supervisor.children import Slot, Worker
 from wssup.supervisor.lending import lend
 from wssup.supervisor.listeners import Listeners
-from wssup.supervisor.slots import State
+from wssup.supervisor.slots import SERVED, State
 from wssup.supervisor.steering import weights
 
 __all__ = ["Sharing"]
@@ -23,6 +23,7 @@ __all__ = ["Sharing"]
 #: grace period (CVE-2026-52910); whoever is steered to an unserved slot meanwhile meets its
 #: borrower.
 _STEER_EVERY = 1.0
+_AS_IT_SHOULD_BE = frozenset({State.STARTING, State.EMPTY, State.PARKED})
 
 Post = Callable[..., None]
 
@@ -115,9 +116,10 @@ class Sharing:
         if borrower is not None and texts:
             self._post(borrower, Listen(slot.index, texts), descriptors)
         if borrower is not None:
-            # A slot that only starts has no story to tell.
-            tell = self._log.debug if slot.state is State.STARTING else self._log.info
-            tell("listeners_lent", slot=slot.index, to=borrower.slot, because=slot.state.value)
+            # Only a slot that should have a worker and has none has a story to tell.
+            tell = self._log.debug if slot.state in _AS_IT_SHOULD_BE else self._log.info
+            why = "stalled" if slot.state in SERVED else slot.state.value
+            tell("listeners_lent", slot=slot.index, to=borrower.slot, because=why)
         else:
             self._log.debug("listeners_returned", slot=slot.index)
         slot.borrower = borrower

@@ -102,7 +102,7 @@ class Watch:
             look = Look((now - turned) / 1e9, limits.stall_after, limits.hang_after)
             looks[view.serial] = look
             if not worker.leaving and (look.age > look.stall_after) is not worker.stalled:
-                self._mark(worker, look.age)
+                self._mark(worker, turned, now)
         victim, suspect = hung(looks), self._suspect
         self._suspect = victim
         # Twice in a row: where all had stalled, the last to recover is not to be taken for the only
@@ -114,10 +114,15 @@ class Watch:
             logs.get(**worker.noun).error("worker_hung", seconds=round(age, 1))
             fleet.kill(worker)
 
-    def _mark(self, worker: Worker, age: float) -> None:
+    def _mark(self, worker: Worker, turned: int, now: int) -> None:
+        """A worker has stalled, or turns again.
+
+        :param turned: when it last turned, as ``now`` in ns of CLOCK_MONOTONIC.
+        """
         log = logs.get(**worker.noun)
         if worker.stalled:
-            log.info("worker_recovered")
+            log.info("worker_recovered", seconds=round((turned - worker.stalled_ns) / 1e9, 1))
         else:
-            log.warning("worker_stalled", seconds=round(age, 1))
+            worker.stalled_ns = turned
+            log.warning("worker_stalled", seconds=round((now - turned) / 1e9, 1))
         self._fleet.stall(worker, stalled=not worker.stalled)

@@ -74,7 +74,7 @@ def test_a_program_that_is_not_on_the_path(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_text(tmp_path: Path) -> None:
     """It says what is served, where to connect (a port that the kernel chose, too), the capacity
-    and what it is made of, and the next commands with their options.
+    and what it is made of, where the dashboard is, and the next commands with their options.
     """
     loaded = load(
         cli={"app": "shop:app", "name": "shop"}, environ={}, cwd=str(tmp_path), config_file=None
@@ -91,11 +91,13 @@ def test_the_text(tmp_path: Path) -> None:
         listeners=SimpleNamespace(addresses={t: address(t) for t in binds}),
         nofile=SimpleNamespace(soft=20_000),
         fleet=SimpleNamespace(count=3),
+        observing=SimpleNamespace(bind="127.0.0.1:9000"),
         capacity=lambda: 59_808,
     )
     text = started(master)  # type: ignore[arg-type]
     assert "wssup serves shop:app\n" in text
     assert "ws://127.0.0.1:4711/   ws://[::1]:8000/   unix:/run/shop.sock\n" in text
     assert "59808 connections = 3 workers × (20000 − 64 files)" in text
+    assert "http://127.0.0.1:9000/\n" in text
     for line in ("status", "reload", "scale 4", "stop"):
         assert f"wssup {line} --name shop" in text

@@ -251,11 +251,15 @@ def shown(made: Made, **changes: Any) -> dict[str, Any]:
         "capacity": lambda: 39_872,
         "reloading": None,
         "last_reload": None,
-        "bridging": SimpleNamespace(wanted=False),
+        "reloads": {"done": 0, "rolled_back": 0, "refused": 0},
+        "observing": SimpleNamespace(pid=None, restarts=0, path="", bind=""),
+        "bridging": SimpleNamespace(wanted=False, pid=None),
         "recycling": SimpleNamespace(counts={"age": 0, "rss": 0, "connections": 2}),
     }
     master = SimpleNamespace(**(parts | changes))
-    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document(master)))  # type: ignore[arg-type]
+    found: dict[str, Any] = msgspec.json.decode(
+        msgspec.json.encode(document(master, time.monotonic_ns()))
+    )  # type: ignore[arg-type]
     return found
 
 

@@ -69,7 +69,9 @@ class TrioLoop:
 
     def spawn(self, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """See :class:`Loop`."""
-        assert self._spawned is not None
+        if self._spawned is None:
+            self._begin.append((function, *arguments))
+            return
         if self._cancelled:
             # The nursery may be closed already.
             assert self._system is not None

@@ -160,7 +160,11 @@ class BaseStyle:
             return
         fields = {"hook": hook} if hook else {}
         self._log.error(
-            "handler_failed", error=summary(error), **fields, exception=own_traceback(error)
+            "handler_failed",
+            connection=connection.id,
+            error=summary(error),
+            **fields,
+            exception=own_traceback(error),
         )
         if connection.status is State.PENDING:
             answer = handshake.text_response(500, "internal error")
