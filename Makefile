@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
 
-.PHONY: help run test lint bench bench-handoff bench-topics bench-asgi bench-job bench-observing conformance soak e2e format clean
+.PHONY: help run test lint bench bench-handoff bench-topics bench-asgi bench-job bench-observing conformance soak e2e e2e-room format clean
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 24
 
@@ -63,8 +63,8 @@ soak: $(STAMP) ## 50 reloads without a pause, and ten deaths of each process in 
 	  tests/integration/test_handoff.py tests/integration/test_handoff_failures.py \
 	  tests/integration/test_topics.py tests/integration/test_topics_floods.py
 
-e2e: $(STAMP) ## a real systemd, the npm package ws, a browser, a Redis server; installs what it can
-	@for tool in npm chromium redis-server; do \
+e2e: $(STAMP) ## a real systemd, the npm package ws, a browser, a Redis server, nginx; installs what it can
+	@for tool in npm chromium redis-server nginx tcpdump; do \
 	  command -v $$tool >/dev/null || { apt-get update -qq && apt-get install -y -qq $$tool; } \
 	    || echo "no $$tool: its tests are skipped"; done
 	@cd $(VENV) && { command -v prometheus || test -x e2e/prometheus/usr/bin/prometheus; } >/dev/null || \
@@ -77,7 +77,10 @@ e2e: $(STAMP) ## a real systemd, the npm package ws, a browser, a Redis server; 
 	@$(BIN)/python -m pytest tests/e2e/systemd_service.py \
 	  tests/e2e/npm_ws.py tests/e2e/chromium.py tests/e2e/example_page.py tests/e2e/chat_page.py \
 	  tests/e2e/prometheus.py tests/e2e/dashboard*.py \
-	  tests/e2e/redis_*.py
+	  tests/e2e/redis_*.py tests/e2e/nginx_front.py tests/e2e/nginx_room.py
+
+e2e-room: $(STAMP) ## 20 reloads with 9000 people behind nginx (make e2e has four); some minutes
+	@WSSUP_ROOM_RELOADS=20 $(BIN)/python -m pytest -s tests/e2e/nginx_room.py -k deploys
 
 clean: ## remove what was set up
 	rm -rf build *.egg-info wssup/server/_wire*.so

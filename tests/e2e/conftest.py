@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.harness.nginx import NGINX, PATH
 
 from tests.harness.prometheus import program
 
@@ -27,6 +30,15 @@ def _playwright() -> bool:
     return _chromium() and importlib.util.find_spec("playwright") is not None
 
 
+def _nginx() -> bool:
+    return NGINX is not None
+
+
+def _nginx_and_tcpdump() -> bool:
+    # Only root may listen to what others send (packet(7)).
+    return _nginx() and bool(shutil.which("tcpdump", path=PATH)) and os.geteuid() == 0
+
+
 def _redis() -> bool:
     return bool(shutil.which("redis-server"))
 
@@ -43,6 +55,8 @@ NEEDS: dict[str, tuple[str, Callable[[], bool]]] = {
     "chat_page": ("Chromium", _chromium),
     "dashboard": ("Chromium and Playwright", _playwright),
     "redis_": ("a Redis server", _redis),
+    "nginx_front": ("nginx", _nginx),
+    "nginx_room": ("nginx, tcpdump or root's rights", _nginx_and_tcpdump),
     "prometheus": ("Prometheus", _prometheus),
 }
 

@@ -32,7 +32,7 @@ from tests.e2e.chat_page import browser, shows
 from tests.e2e.common import Start
 from tests.harness import processes
 from tests.harness.instance import Instance
-from tests.harness.nginx import errors, nginx
+from tests.harness.nginx import PATH, errors, nginx
 
 PEOPLE = int(os.environ.get("WSSUP_PEOPLE", "9000"))
 RELOADS = int(os.environ.get("WSSUP_ROOM_RELOADS", "4"))
@@ -93,7 +93,18 @@ class Capture:
         what = f"src port {port} and dst host 127.0.0.1 and tcp[tcpflags] & (tcp-fin|tcp-rst) != 0"
         with self._out.open("wb") as out, self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                ["tcpdump", "-i", "lo", "-n", "-l", "-B", "65536", what], stdout=out, stderr=log
+                [
+                    shutil.which("tcpdump", path=PATH) or "",
+                    "-i",
+                    "lo",
+                    "-n",
+                    "-l",
+                    "-B",
+                    "65536",
+                    what,
+                ],
+                stdout=out,
+                stderr=log,
             )
         processes.until(lambda: "listening on" in self._log.read_text(), 20, "tcpdump")
 
@@ -214,6 +225,7 @@ def scene(start: Start, home: Path, count: int) -> Iterator[tuple[Instance, str,
             people.end()
 
 
+@pytest.mark.timeout(1800)
 def test_deploys_behind_nginx(start: Start, tmp_path: Path) -> None:
     """People in rooms talk and hear numbered messages through reloads, one of them to code that
     fails when somebody comes in, and the death of a worker. Those whom that worker served are

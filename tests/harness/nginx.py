@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,6 +13,10 @@ from pathlib import Path
 
 from tests.harness import processes
 from tests.harness.instance import Instance
+
+#: Where programs are, also those of administrators.
+PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+NGINX = shutil.which("nginx", path=PATH)
 
 
 @contextmanager
@@ -32,7 +38,8 @@ def nginx(
     # Its process is not the machine's nginx.
     text = re.sub(r"^pid .*;$", f"pid {home}/nginx.pid;", printed.stdout, flags=re.MULTILINE)
     file.write_text(edit(text))
-    command = ["nginx", "-e", str(log), "-p", str(home), "-c", str(file)]
+    assert NGINX is not None
+    command = [NGINX, "-e", str(log), "-p", str(home), "-c", str(file)]
     checked = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
     assert "warn" not in checked.stderr, checked.stderr

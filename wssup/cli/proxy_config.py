@@ -27,7 +27,7 @@ clients; its read timeout with the heartbeat; its forwarding headers with
 trusted_proxies; its source addresses with the ports that these have.
 
 \b
-  wssup proxy-config nginx --bind unix:/run/wssup/shop.sock > /etc/nginx/nginx.conf
+  wssup proxy-config nginx --bind unix:/run/wssup/shop.sock > nginx.conf
   wssup proxy-config nginx --config /etc/wssup/shop.toml --connections 50000
 
 Exit status: 0 printed, 2 a mistake in the command or the configuration.
