@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.harness.nginx import NGINX, PATH
-
 from tests.harness.prometheus import program
 
 HERE = Path(__file__).parent

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from wssup import application
 from wssup.application import Application, digest, load, own_traceback, summary
 from wssup.errors import ApplicationError
 from wssup.tracebacks import LONGEST_TRACEBACK

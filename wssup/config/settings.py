@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from wssup.config.forms import APP, HEADERS, NAME, ROOT_PATH
+from wssup.config.forms import APP, HEADERS, NAME
 from wssup.config.kinds import Binds, Choice, Directory, Flag, Kind, Number, Permissions
 from wssup.config.limits import Heartbeat, Limits
 from wssup.config.observing import Observing
@@ -20,6 +20,7 @@ from wssup.config.proxies import GunicornConfig, ProxyHeaders, TrustedProxies
 from wssup.config.quantities import Duration, Share, Size
 from wssup.config.spec import Spec
 from wssup.config.topics import Topics
+from wssup.config.ways import AsgiResumable, Factory, Interface, RootPath, WorkerClass
 
 __all__ = [
     "SETTINGS",
@@ -76,41 +77,10 @@ class Settings(Observing, frozen=True, kw_only=True):
             default_text="the current directory",
         ),
     ]
-    interface: Annotated[
-        Literal["auto", "task", "event", "asgi"],
-        Spec(
-            Choice(("auto", "task", "event", "asgi")),
-            "Application",
-            "What the application is: a handler of requests, an object with hooks, or an ASGI 3 "
-            "application; auto: what it looks like.",
-        ),
-    ] = "auto"
-    factory: Annotated[
-        bool,
-        Spec(
-            Flag(),
-            "Application",
-            "Whether app names a function without parameters that returns the application.",
-        ),
-    ] = False
-    asgi_resumable: Annotated[
-        bool,
-        Spec(
-            Flag(),
-            "Application",
-            "Whether the WebSockets of an ASGI application move to new workers: its handler ends "
-            "with websocket.disconnect (1012) and begins there with websocket.connect again.",
-        ),
-    ] = False
-    root_path: Annotated[
-        str,
-        Spec(
-            ROOT_PATH,
-            "Application",
-            "The part of the path that a proxy cuts off, for ASGI applications.",
-            default_text="none",
-        ),
-    ] = ""
+    interface: Interface = "auto"
+    factory: Factory = False
+    asgi_resumable: AsgiResumable = False
+    root_path: RootPath = ""
     preload: Annotated[
         bool,
         Spec(
@@ -120,15 +90,7 @@ class Settings(Observing, frozen=True, kw_only=True):
             "each worker.",
         ),
     ] = True
-    worker: Annotated[
-        Literal["trio", "uvicorn"],
-        Spec(
-            Choice(("trio", "uvicorn")),
-            "Application",
-            "The event loop that workers run. uvicorn: asyncio, with uvloop if that is installed, for "
-            "ASGI applications that need it; uvicorn serves their HTTP and lifespan.",
-        ),
-    ] = "trio"
+    worker: WorkerClass = "trio"
 
     keep_headers: Annotated[
         tuple[str, ...] | Literal["all"],
@@ -141,7 +103,6 @@ class Settings(Observing, frozen=True, kw_only=True):
     ] = "all"
 
     gunicorn_config: GunicornConfig = ""
-
     bind: Annotated[
         tuple[str, ...],
         Spec(Binds(), "Addresses", "The addresses to listen on."),
