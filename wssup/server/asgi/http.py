@@ -262,7 +262,6 @@ class _Exchange:
         elif self._start is None:
             _expect(kind, "http.response.start")
             self._start = responses.start(message["status"], message.get("headers") or ())
-            await trio.lowlevel.checkpoint()
         else:
             _expect(kind, "http.response.body")
             await self._send_body(
@@ -298,9 +297,10 @@ class _Exchange:
         if not await self._stream.write(parts):
             self.is_gone = True
             self._scope.cancel()
-        elif not more:
+        if more or self.is_gone:
+            await trio.lowlevel.checkpoint()  # others have their turn
+        else:
             await self._complete(start.status)
-        await trio.lowlevel.checkpoint()
 
     async def _complete(self, status: int) -> None:
         """The response is written: give the connection back, although the application may have more
