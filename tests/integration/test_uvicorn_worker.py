@@ -354,6 +354,24 @@ def test_what_does_not_end_is_cut_off(start: Start) -> None:
     assert _journal(instance)[-1] == "down"
 
 
+def test_single_connections_are_listed_and_closed(start: Start) -> None:
+    """The commands about single connections answer as they do for trio workers."""
+    instance = start(FASTAPI, worker="uvicorn", workers=1)
+    instance.running()
+    with opened(instance.address(), "/ws") as ws:
+        ws.send("join room")
+        assert ws.recv(20) == "joined"
+        answer = instance.ask("connections", order="oldest", limit=10)["result"]
+        (listed,) = answer["connections"]
+        assert (listed["path"], listed["state"], listed["topics"]) == ("/ws", "open", 1)
+        closed = instance.run("close", str(listed["id"]), "--code", "4000")
+        assert closed.returncode == 0, closed.stderr
+        with pytest.raises(ConnectionClosed):
+            ws.recv(20)
+        assert ws.close_code == 4000
+    assert instance.run("publish", "room", "hello").returncode == 0
+
+
 def test_a_killed_master_leaves_nobody_behind(start: Start) -> None:
     """When the master is killed its workers close their listeners, then tell their clients 1012,
     answer the requests that they have, run the shutdown, and end.
