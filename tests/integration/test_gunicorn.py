@@ -157,6 +157,16 @@ async def test_requests_are_counted(gunicorn: Start) -> None:
     (second,) = served.ready(1)
     assert await ask(url, "who") == f"{second} original"
     assert "Autorestarting worker" in served.logged()
+    os.kill(second, signal.SIGSTOP)
+    waiting = [await trio.open_tcp_stream(*_host_port(url)) for _ in range(5)]
+    for stream in waiting:
+        await stream.send_all(_handshake("/"))
+    os.kill(second, signal.SIGTERM)
+    os.kill(second, signal.SIGCONT)
+    for stream in waiting:
+        async with stream:
+            with trio.fail_after(20):
+                assert (await stream.receive_some(4096)).startswith(b"HTTP/1.1 101")
 
 
 async def test_a_worker_that_hangs(gunicorn: Start, tmp_path: Path) -> None:
