@@ -158,7 +158,7 @@ async def test_requests_are_counted(gunicorn: Start) -> None:
     assert await ask(url, "who") == f"{second} original"
     assert "Autorestarting worker" in served.logged()
     os.kill(second, signal.SIGSTOP)
-    waiting = [await trio.open_tcp_stream(*_host_port(url)) for _ in range(5)]
+    waiting = [await trio.open_tcp_stream(*_host_port(url)) for _ in range(60)]
     for stream in waiting:
         await stream.send_all(_handshake("/"))
     os.kill(second, signal.SIGTERM)
