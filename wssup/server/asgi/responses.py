@@ -9,8 +9,10 @@ import re
 from collections.abc import Iterable
 from enum import IntEnum
 from http import HTTPStatus
-from time import struct_time
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from time import struct_time
 
 __all__ = ["CONTINUE", "LAST_CHUNK", "Framing", "Start", "begin", "chunk", "date", "start"]
 
