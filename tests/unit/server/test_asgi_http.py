@@ -302,6 +302,7 @@ async def test_smuggled_requests(tmp_path: Path, *, again: bool) -> None:
         assert called == ["/fine"] * len(SMUGGLING) * again
         counts = await server.until(lambda c: not c.open)
         assert counts.accepted == len(SMUGGLING)
+        assert counts.http_errors == counts.handler_errors == 0
 
 
 async def test_smuggled_chunks(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ Message = MutableMapping[str, Any]
 #: What of a body that nobody wants is read, so that the connection can go on, and for how long.
 _UNWANTED: Final = 64 << 10
 _UNWANTED_SECONDS: Final = 1.0
+_INTERNAL_ERROR: Final = 500
 #: What a client may send behind a request before its response is there.
 _AHEAD: Final = 64 << 10
 
@@ -131,6 +132,7 @@ class _Exchange:
         self._left = 0
         self._keep = self._client_keeps()
         self._done = False
+        self._refused = False
         self.is_gone = False
         self._hung_up = False
         self._reading = trio.Lock()
@@ -306,7 +308,8 @@ class _Exchange:
         """The response is written: give the connection back, although the application may have more
         to do.
         """
-        self._server.pump.row.http_request(status)
+        # What is refused is no error of the application: any client can ask for what there is not.
+        self._server.pump.row.http_request(0 if self._refused else status)
         self._done = True
         self._scope.cancel()
         if self._keep and not self._body.is_complete:
@@ -350,6 +353,7 @@ class _Exchange:
             return
         body = f"{text}\n".encode("ascii", "replace")
         self._keep = False
+        self._refused = status != _INTERNAL_ERROR
         start = responses.start(status, [(b"Content-Type", b"text/plain")])
         self._start = start
         await self._send_body(start, body, more=False)
@@ -367,7 +371,7 @@ class _Exchange:
         if returned and not self._hung_up:
             self._server.blame("it returned before its response was complete", self.head)
         if self._framing is None:
-            await self._refuse(500, "internal error")
+            await self._refuse(_INTERNAL_ERROR, "internal error")
 
     def abort(self) -> None:
         """Close the connection if it is still here: its response is not complete and never will
