@@ -270,6 +270,11 @@ async def splits(scope: Message, receive: Receive, send: Send) -> None:
     await reply(send, b"abc", headers=[(b"x", b"a\r\nSet-Cookie: b")])
 
 
+async def text(scope: Message, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": "text"})
+
+
 async def twice(scope: Message, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -294,6 +299,7 @@ async def test_applications_that_fail(tmp_path: Path) -> None:
         "short": short,
         "long": long,
         "splits": splits,
+        "text": text,
         "twice": twice,
         "turn": out_of_turn,
         "informs": informs,

@@ -271,6 +271,8 @@ class _Exchange:
             )
 
     async def _send_body(self, start: responses.Start, body: bytes, *, more: bool) -> None:
+        if not isinstance(body, bytes | bytearray | memoryview):
+            raise TypeError("the body of a response must be bytes")
         head, framing, left = b"", self._framing, self._left
         if framing is None:
             head, framing, keep = responses.begin(
