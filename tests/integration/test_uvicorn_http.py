@@ -222,7 +222,15 @@ def test_clients_that_take_their_time(start: Start) -> None:
             client.rest()
         assert kept.rest() == b""
         with Raw(address) as large:
-            large.socket.sendall(post % 1001 + bytes(1001))
+            large.socket.sendall(post % 100_000 + bytes(100_000))
+            assert large.head().startswith(b"HTTP/1.1 413")
+            large.rest()
+        with Raw(address) as large:
+            chunks = b"200\r\n" + bytes(512) + b"\r\n"
+            large.socket.sendall(
+                b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+                + 20 * chunks
+            )
             assert large.head().startswith(b"HTTP/1.1 413")
             large.rest()
         assert got(address, "/body", "POST", bytes(1000))[0] == 200

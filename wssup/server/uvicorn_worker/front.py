@@ -162,6 +162,12 @@ class Front:
         self.connections.discard(http)
         self._engine.opening.from_http(found)
 
+    def linger(self, http: Http, found: HttpSocket) -> None:
+        """Nothing more is said on a connection."""
+        assert self._engine is not None
+        self.connections.discard(http)
+        self._engine.opening.leave_http(found)
+
     def leave(self) -> None:
         """Close connections that wait for a request, now, and the others behind their answer."""
         self.leaves = True
@@ -192,16 +198,14 @@ class Front:
 
     def _tells(self, record: logging.LogRecord) -> bool:
         """What uvicorn says of applications that raise is counted, and said as elsewhere."""
-        if record.levelno >= logging.ERROR:
-            self._errors += 1
-            if record.exc_info and record.exc_info[1] is not None:
-                error = record.exc_info[1]
-                if not isinstance(error, asyncio.CancelledError):
-                    self._log.error(
-                        "handler_failed", error=summary(error), exception=own_traceback(error)
-                    )
-                return False
-        return True
+        error = record.exc_info[1] if record.exc_info else None
+        if record.levelno < logging.ERROR or isinstance(error, asyncio.CancelledError):
+            return error is None
+        self._errors += 1
+        if error is None:
+            return True
+        self._log.error("handler_failed", error=summary(error), exception=own_traceback(error))
+        return False
 
 
 class _Server(Server):

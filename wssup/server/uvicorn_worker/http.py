@@ -5,6 +5,7 @@ and gets it back when a later one asks for a WebSocket.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from enum import Enum
@@ -86,20 +87,35 @@ class Http(HttpToolsProtocol):
         self._size += len(body)
         if self._size <= self._front.limits.body_bytes:
             super().on_body(body)
-        elif not cycle.disconnected:
+        elif self.is_ours and not self.transport.is_closing():
             self._refuse(413, "the body is too large")
 
     def _refuse(self, status: int, why: str) -> None:
         """Say what is wrong with a request, if no answer to it was begun, and end."""
         cycle = self.cycle
-        if cycle is None or cycle.response_complete:
+        if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(handshake.text_response(status, why))
-        else:
-            if not cycle.response_started:
-                self.transport.write(handshake.text_response(status, why))
-            cycle.disconnected = True
-            cycle.message_event.set()
-        self.transport.close()
+        left = self._leave_uvicorn()
+        if left is not None:
+            # Closed with unread bytes in it, it would be reset before the client sees our words.
+            self._front.linger(self, left)
+
+    def _leave_uvicorn(self) -> HttpSocket | None:
+        """Take the socket out of its transport, for which the client is gone then; ``None`` if it
+        cannot be had, and is closed.
+        """
+        transport = self.transport
+        if transport.get_write_buffer_size():
+            transport.close()
+            return None
+        try:
+            fd = os.dup(transport.get_extra_info("socket").fileno())
+        except OSError:  # out of descriptors
+            transport.abort()
+            return None
+        self.is_ours = False
+        transport.abort()
+        return self.found._replace(fd=fd)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As uvicorn's."""
@@ -130,8 +146,11 @@ class Http(HttpToolsProtocol):
         """What is due from the client, and how far it has come."""
         unsent = self.transport.get_write_buffer_size()
         if unsent:
-            descriptor = self.transport.get_extra_info("socket").fileno()
-            return Due.TAKING, unsent + sockets.untaken(descriptor)
+            with contextlib.suppress(OSError):
+                unsent += sockets.untaken(self.transport.get_extra_info("socket").fileno())
+            return Due.TAKING, unsent
+        if self.transport.is_closing():
+            return None
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             if self.timeout_keep_alive_task is None:
@@ -151,22 +170,13 @@ class Http(HttpToolsProtocol):
         if isinstance(told, httptools.HttpParserUpgrade):
             # uvicorn forgets what came behind the head.
             rest = self._data[told.args[0] :]
-        transport = self.transport
         if self.cycle is not None and not self.cycle.response_complete:
             # Asked for before its last answer was there: no client does that in earnest.
             self.cycle.keep_alive = False
             return
-        if transport.get_write_buffer_size():
-            transport.close()
-            return
-        try:
-            fd = os.dup(transport.get_extra_info("socket").fileno())
-        except OSError:  # out of descriptors
-            transport.abort()
-            return
-        self.is_ours = False
-        transport.abort()
-        self._front.give_back(self, self.found._replace(fd=fd, data=head + rest))
+        left = self._leave_uvicorn()
+        if left is not None:
+            self._front.give_back(self, left._replace(data=head + rest))
 
 
 class ProxiedHttp(Http):
@@ -191,13 +201,12 @@ class Upgraded(asyncio.Protocol):
         """The transport is still that of the connection's HTTP."""
         found = cast("asyncio.Transport", transport).get_protocol()
         assert isinstance(found, Http)
-        self._http = found
+        self._http = self._kept = found
 
     def data_received(self, data: bytes) -> None:
         """The head; what comes later is the engine's, or nobody's."""
         http, self._http = self._http, None
         if http is not None:
-            self._kept = http
             http.hand_back(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
