@@ -7,6 +7,7 @@ that process: it prints one JSON document.
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -42,7 +43,8 @@ def read(path: str, cwd: str) -> GunicornFile:
     :raises UserError: it is not there, fails, or sets what gunicorn does not take; or gunicorn is
         missing.
     """
-    command = [sys.executable, "-m", "wssup.config.gunicorn_file", path]
+    # -P: what lies in that directory is the file's to import, and not ours.
+    command = [sys.executable, "-P", "-m", "wssup.config.gunicorn_file", path]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter
             command, cwd=cwd, capture_output=True, timeout=_PATIENCE, check=False
@@ -74,6 +76,7 @@ def _main(path: str) -> dict[str, Any]:
         from gunicorn.config import Config  # noqa: PLC0415 - optional, and only of this process
     except ImportError:
         return _error("gunicorn is not installed here, and only it understands its files", _INSTALL)
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - a path goes on sys.path as text
     try:
         module = runpy.run_path(path, run_name="__config__")
     except FileNotFoundError as error:

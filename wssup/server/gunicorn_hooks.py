@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,10 +50,11 @@ class _Worker:
 
 
 @contextmanager
-def called(file: str, serial: int) -> Iterator[None]:
+def called(file: str, serial: int, app_dir: str) -> Iterator[None]:
     """Call the hooks in a file around a worker's life; none if no file is named.
 
     :param serial: the worker's number in its instance.
+    :param app_dir: where the file may import from, as the application does.
     :raises ApplicationError: the file fails, or one of them.
     """
     if not file:
@@ -61,6 +63,8 @@ def called(file: str, serial: int) -> Iterator[None]:
     # Few have one, and every worker would wait for it.
     import runpy  # noqa: PLC0415
 
+    if app_dir not in sys.path:
+        sys.path.insert(0, app_dir)
     found: dict[str, Any] = {}
     _try(file, "it", lambda: found.update(runpy.run_path(file, run_name="__config__")))
     server, worker = _Server(), _Worker(serial)

@@ -130,7 +130,10 @@ class BaseWorker:
 
     def _hooks(self) -> AbstractContextManager[None]:
         """What gunicorn's configuration has to do around a worker's life."""
-        return gunicorn_hooks.called(self._settings.gunicorn_config, self._start.fork.serial)
+        start = self._start
+        return gunicorn_hooks.called(
+            self._settings.gunicorn_config, start.fork.serial, start.app_dir
+        )
 
     def _listen_to_own(self) -> None:
         for address, descriptor in self._start.listeners.items():

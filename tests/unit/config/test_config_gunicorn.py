@@ -124,6 +124,14 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, text: str, said: str) -> Non
     assert "\n" not in found.value.message
 
 
+def test_it_imports_its_neighbours(tmp_path: Path) -> None:
+    """A file can import what lies beside it, and that is nobody else's."""
+    (tmp_path / "shop_numbers.py").write_text("WORKERS = 7\n")
+    (tmp_path / "json.py").write_text("raise LookupError\n")
+    path = written(tmp_path, "from shop_numbers import WORKERS\nworkers = WORKERS\n")
+    assert read(path, str(tmp_path)).values["workers"] == 7
+
+
 def test_no_file(tmp_path: Path) -> None:
     """So is a file that is not there."""
     with pytest.raises(UserError, match="no such file"):
