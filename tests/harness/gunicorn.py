@@ -64,6 +64,21 @@ class Events:
 events = Events()
 
 
+class AsyncEvents:
+    async def on_request(self, request):
+        if request.path == "/forbidden":
+            await request.reject(403)
+
+    async def on_receive(self, ws, data):
+        await ws.send_message(str(os.getpid()) if data == "who" else data)
+
+    async def on_disconnect(self, ws, code):
+        note(f"gone{code}")
+
+
+async_events = AsyncEvents()
+
+
 def make(mark="made"):
     global MARK
     MARK = mark

@@ -226,20 +226,22 @@ async def test_the_arbiter_dies(gunicorn: Start) -> None:
         again.bind((host, port))
 
 
-async def test_objects_with_hooks(gunicorn: Start, tmp_path: Path) -> None:
-    """An event-style application is served, counted and told of, too."""
-    served = gunicorn(
-        "--max-requests", "3", config=HOOKS + "max_requests = 3\n", app="application:events"
-    )
+@pytest.mark.parametrize("app", ["events", "async_events"])
+async def test_objects_with_hooks(gunicorn: Start, tmp_path: Path, app: str) -> None:
+    """An event-style application is served, counted and told of, too: its hooks are called besides
+    gunicorn's, whether they are async or not, and who is turned away is told of as well.
+    """
+    served = gunicorn(config=HOOKS + "max_requests = 4\n", app=f"application:{app}")
     url = served.url()
     served.ready()
-    first = await ask(url, "hello")
-    assert first == "hello"
+    assert (await _head(url, "/forbidden")).startswith(b"HTTP/1.1 403")
+    assert await ask(url, "hello") == "hello"
     hooks = tmp_path / "hooks"
-    await aside(
-        processes.until, lambda: "post_request /" in hooks.read_text(), 10, "the hook at its end"
-    )
+    for line in ("post_request /forbidden\n", "post_request /\n"):
+        await aside(processes.until, lambda line=line: line in hooks.read_text(), 10, line)
     assert "pre_request GET / " in hooks.read_text()
+    assert "pre_request GET /forbidden " in hooks.read_text()
+    assert bool(served.notes("gone1000")) is (app == "async_events")
     pids = {await ask(url, "who") for _ in range(8)}
     assert len(pids) >= 2
 
