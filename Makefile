@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
 
-.PHONY: help run test lint bench bench-handoff bench-topics bench-job bench-observing conformance soak e2e format clean
+.PHONY: help run test lint bench bench-handoff bench-topics bench-asgi bench-job bench-observing conformance soak e2e e2e-room format clean
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 24
 
@@ -38,6 +38,7 @@ bench: $(STAMP) ## the engine, a reload and topics beside their peers; needs cc;
 	@$(BIN)/python -m benchmarks.engine
 	@$(BIN)/python -m benchmarks.handoff
 	@$(BIN)/python -m benchmarks.topics
+	@$(BIN)/python -m benchmarks.asgi
 	@$(BIN)/python -m benchmarks.observing
 
 bench-handoff: $(STAMP) ## a reload with 15 000 and 100 000 live connections; about six minutes
@@ -45,6 +46,9 @@ bench-handoff: $(STAMP) ## a reload with 15 000 and 100 000 live connections; ab
 
 bench-topics: $(STAMP) ## one message to 10 000 subscribers, and 1000 topics; about ten minutes
 	@$(BIN)/python -m benchmarks.topics
+
+bench-asgi: $(STAMP) ## an ASGI application here and on its other servers; about ten minutes
+	@$(BIN)/python -m benchmarks.asgi
 
 bench-observing: $(STAMP) ## status and metrics with 64 slots, echo while watched; two minutes
 	@$(BIN)/python -m benchmarks.observing
@@ -60,8 +64,8 @@ soak: $(STAMP) ## 50 reloads without a pause, and ten deaths of each process in 
 	  tests/integration/test_handoff.py tests/integration/test_handoff_failures.py \
 	  tests/integration/test_topics.py tests/integration/test_topics_floods.py
 
-e2e: $(STAMP) ## a real systemd, the npm package ws, a browser, a Redis server, shells; installs what it can
-	@for tool in npm chromium redis-server zsh fish; do \
+e2e: $(STAMP) ## a real systemd, the npm package ws, a browser, Redis, nginx, shells; installs what it can
+	@for tool in npm chromium redis-server zsh fish nginx tcpdump; do \
 	  command -v $$tool >/dev/null || { apt-get update -qq && apt-get install -y -qq $$tool; } \
 	    || echo "no $$tool: its tests are skipped"; done
 	@cd $(VENV) && { command -v prometheus || test -x e2e/prometheus/usr/bin/prometheus; } >/dev/null || \
@@ -74,7 +78,10 @@ e2e: $(STAMP) ## a real systemd, the npm package ws, a browser, a Redis server, 
 	@$(BIN)/python -m pytest tests/e2e/systemd_service.py \
 	  tests/e2e/npm_ws.py tests/e2e/shells.py tests/e2e/chromium.py tests/e2e/example_page.py tests/e2e/chat_page.py \
 	  tests/e2e/prometheus.py tests/e2e/dashboard*.py \
-	  tests/e2e/redis_*.py
+	  tests/e2e/redis_*.py tests/e2e/nginx_front.py tests/e2e/nginx_room.py
+
+e2e-room: $(STAMP) ## 20 reloads with 9000 people behind nginx (make e2e has four); some minutes
+	@WSSUP_ROOM_RELOADS=20 $(BIN)/python -m pytest -s tests/e2e/nginx_room.py -k deploys
 
 clean: ## remove what was set up
 	rm -rf build *.egg-info wssup/server/_wire*.so

@@ -1,6 +1,4 @@
-"""The application: found by its name, imported, looked over; and its errors told without wssup's
-frames.
-"""
+"""The application: found by its name, imported, looked over."""
 
 from __future__ import annotations
 
@@ -10,21 +8,28 @@ import importlib
 import inspect
 import os
 import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from types import TracebackType
+from types import ModuleType
 from typing import Any, TypeVar
 
 from wssup.errors import ApplicationError
+from wssup.interfaces import Interface, Said, style_of
+from wssup.tracebacks import import_failed, own_traceback, summary
 
-__all__ = ["Application", "digest", "load", "own_traceback", "resumable", "style_of", "summary"]
-
-#: A traceback travels in one message; what is longer is cut in the middle.
-LONGEST_TRACEBACK = 32 * 1024
-#: Characters of an exception's own text that are shown.
-LONGEST_SUMMARY = 1000
+__all__ = [
+    "Application",
+    "Way",
+    "check_worker",
+    "digest",
+    "load",
+    "of",
+    "own_traceback",
+    "resumable",
+    "style_of",
+    "summary",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +37,76 @@ class Application:
     """What a worker serves.
 
     :ivar name: ``module:attribute``.
-    :ivar handler: called with a request for each WebSocket handshake; or, of an event-style
-        application, the object that has the hooks.
-    :ivar is_event_style: which of the two it is.
+    :ivar handler: called with a request for each WebSocket handshake; of an event-style
+        application, the object that has the hooks; or an ASGI 3 application.
     :ivar lifespan: the async context manager named ``lifespan`` beside the handler; entered before
-        a worker is ready, left after its last connection.
+        a worker is ready, left after its last connection. Of an ASGI application ``None``: it has a
+        scope for that.
+    :ivar interface: which of the three it is.
+    :ivar resumes: of an ASGI application: whether its connections can move.
+    :ivar root_path: of an ASGI application: the part of the path that a proxy has cut off.
     """
 
     name: str
     handler: Any
     lifespan: Callable[[], AbstractAsyncContextManager[object]] | None
-    is_event_style: bool = False
+    interface: Interface = "task"
+    resumes: bool = False
+    root_path: str = ""
+
+    @property
+    def is_event_style(self) -> bool:
+        """Whether it is an object with hooks."""
+        return self.interface == "event"
+
+    @property
+    def is_asgi(self) -> bool:
+        """Whether it is an ASGI 3 application."""
+        return self.interface == "asgi"
 
     @property
     def is_resumable(self) -> bool:
         """Whether its connections can move to another worker."""
-        return self.is_event_style or bool(getattr(self.handler, _RESUMABLE, False))
+        if self.is_event_style or (self.is_asgi and self.resumes):
+            return True
+        return bool(getattr(self.handler, _RESUMABLE, False))
 
 
-def load(name: str, app_dir: str) -> Application:
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How an application is to be taken.
+
+    :ivar interface: what it is; ``auto``: what it looks like.
+    :ivar factory: the name is that of a function without parameters that returns the application.
+    :ivar resumes: see `Application`; so for ``root_path``.
+    """
+
+    interface: Said = "auto"
+    factory: bool = False
+    resumes: bool = False
+    root_path: str = ""
+
+    @classmethod
+    def by(cls, settings: Mapping[str, Any]) -> Way:
+        """As the settings say, which are those of the configuration, as a dict."""
+        return cls(
+            settings.get("interface", "auto"),
+            settings.get("factory", False),
+            settings.get("asgi_resumable", False),
+            settings.get("root_path", ""),
+        )
+
+
+_AS_IT_LOOKS = Way()
+
+
+def load(name: str, app_dir: str, way: Way = _AS_IT_LOOKS) -> Application:
     """Import the application called ``name``, with ``app_dir`` first on ``sys.path``.
 
     :param name: ``module:attribute``; both may have dots.
     :param app_dir: a directory, already free of symbolic links.
     :raises ApplicationError: if there is no such module or attribute, importing raises, or it is no
-        handler.
+        application.
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
@@ -77,9 +127,9 @@ def load(name: str, app_dir: str) -> Application:
                 f"installed packages)",
                 "check the spelling, or name the directory that holds it with --app-dir",
             ) from None
-        raise _import_failed(name, error) from error
+        raise import_failed(name, error) from error
     except (Exception, SystemExit) as error:
-        raise _import_failed(name, error) from error
+        raise import_failed(name, error) from error
     handler: Any = module
     found = f"{module_name}:"
     for part in attribute.split("."):
@@ -97,15 +147,70 @@ def load(name: str, app_dir: str) -> Application:
                 else "define it there, or name another one",
             ) from None
         found += f"{part}."
-    handler, is_event_style = style_of(name, handler)
-    lifespan = getattr(module, "lifespan", None)
+    return of(name, handler, way, module)
+
+
+def of(
+    name: str, found: Any, way: Way = _AS_IT_LOOKS, module: ModuleType | None = None
+) -> Application:
+    """The application that ``found`` is.
+
+    :param name: what errors call it.
+    :param module: where a ``lifespan`` may stand beside it.
+    :raises ApplicationError: it is none.
+    """
+    if way.factory:
+        found = _made(name, found)
+    handler, interface = style_of(name, found, way.interface)
+    lifespan = None if interface == "asgi" else getattr(module, "lifespan", None)
     if lifespan is not None and not callable(lifespan):
         raise ApplicationError(
-            f"{module_name}:lifespan is {type(lifespan).__name__}, not an async context manager "
-            f"function",
+            f"{getattr(module, '__name__', '')}:lifespan is {type(lifespan).__name__}, not an "
+            f"async context manager function",
             "write it with contextlib.asynccontextmanager, or give it another name",
         )
-    return Application(name, handler, lifespan, is_event_style)
+    return Application(name, handler, lifespan, interface, way.resumes, way.root_path)
+
+
+def _made(name: str, factory: Any) -> Any:
+    """What a factory returns."""
+    if not callable(factory):
+        raise ApplicationError(
+            f"{name} is {type(factory).__name__}, not a factory", "leave --factory out"
+        )
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        raise ApplicationError(
+            f"{name} cannot be called without arguments ({error})",
+            "a factory has no parameters; if this is the application itself, leave --factory out",
+        ) from None
+    except ValueError:
+        pass  # written in C: it has no signature to look at
+    try:
+        found = factory()
+    except (Exception, SystemExit) as error:
+        raise import_failed(f"{name}()", error) from error
+    if inspect.iscoroutine(found):
+        found.close()
+        raise ApplicationError(
+            f"{name} is an async function, and a factory runs before there is an event loop",
+            "make it a plain function; what is async belongs in the lifespan",
+        )
+    return found
+
+
+def check_worker(application: Application, worker: str) -> None:
+    """That a class of workers can run an application.
+
+    :raises ApplicationError: it cannot.
+    """
+    if worker == "uvicorn" and not application.is_asgi:
+        raise ApplicationError(
+            f"{application.name} is no ASGI application, and workers of class uvicorn run nothing "
+            f"else",
+            "leave --worker out: handlers of requests and objects with hooks run on trio",
+        )
 
 
 #: The mark of a handler that can be called again for a connection that it has had before.
@@ -133,121 +238,6 @@ def resumable(handler: _Handler) -> _Handler:
     except AttributeError:
         raise TypeError(f"{handler!r} cannot be marked: wrap it in a function") from None
     return handler
-
-
-#: The hooks of an event-style application, and what each is called with.
-_HOOKS = {
-    "on_request": ("request",),
-    "on_connect": ("ws",),
-    "on_receive": ("ws", "data"),
-    "on_disconnect": ("ws", "code"),
-    "on_suspend": ("ws",),
-    "on_resume": ("ws",),
-}
-
-
-def style_of(name: str, found: Any) -> tuple[Any, bool]:
-    """The handler or the object with hooks, and whether it is the latter.
-
-    :raises ApplicationError: it is neither.
-    """
-    hooks = [hook for hook in _HOOKS if hasattr(found, hook)]
-    if not hooks:
-        _check_handler(name, found)
-        return found, False
-    if inspect.isclass(found):
-        try:
-            found = found()
-        except TypeError as error:
-            raise ApplicationError(
-                f"{name} is a class that cannot be made without arguments ({error})",
-                "name an object of it",
-            ) from None
-        except Exception as error:
-            raise _import_failed(name, error) from error
-    for hook in hooks:
-        function = getattr(found, hook)
-        arguments = _HOOKS[hook]
-        should_be = f"it should be: def {hook}({', '.join(['self', *arguments])}), or async def"
-        if not callable(function):
-            raise ApplicationError(f"{name}.{hook} is {type(function).__name__}", should_be)
-        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-            raise ApplicationError(f"{name}.{hook} is a generator", should_be)
-        try:
-            inspect.signature(function).bind(*arguments)
-        except TypeError as error:
-            raise ApplicationError(
-                f"{name}.{hook} cannot be called with {', '.join(arguments)} ({error})", should_be
-            ) from None
-        except ValueError:
-            continue  # written in C: it has no signature to look at
-    return found, True
-
-
-def _check_handler(name: str, handler: object) -> None:
-    if not callable(handler):
-        raise ApplicationError(
-            f"{name} is {type(handler).__name__}, not a handler",
-            "it should be: async def app(request), or an object with on_receive(ws, data)",
-        )
-    function = handler if inspect.isroutine(handler) else type(handler).__call__
-    if inspect.isclass(handler) or (
-        inspect.isfunction(function) and not inspect.iscoroutinefunction(inspect.unwrap(function))
-    ):
-        raise ApplicationError(
-            f"{name} is not an async function", "it should be: async def app(request)"
-        )
-    try:
-        inspect.signature(handler).bind(object())
-    except TypeError as error:
-        raise ApplicationError(
-            f"{name} cannot be called with one argument, the request ({error})",
-            "it should be: async def app(request)",
-        ) from None
-    except ValueError:
-        return  # a handler written in C has no signature to look at
-
-
-def _import_failed(name: str, error: BaseException) -> ApplicationError:
-    if isinstance(error, SystemExit):
-        what = f"importing {name} ended the process: sys.exit({error.code!r})"
-    else:
-        what = f"importing {name} failed: {summary(error)}"
-    first = what[:LONGEST_SUMMARY].splitlines()[0]
-    return ApplicationError(first, "see the traceback", own_traceback(error))
-
-
-def own_traceback(error: BaseException) -> str:
-    """The traceback of ``error`` from the application's first frame on, at most 32 KiB."""
-    kept = error.__traceback__
-    while kept is not None and _is_ours(kept):
-        kept = kept.tb_next
-    text = "".join(traceback.format_exception(type(error), error, kept))
-    if len(text) > LONGEST_TRACEBACK:
-        half = LONGEST_TRACEBACK // 2
-        text = f"{text[:half]}\n  … {len(text) - 2 * half} characters left out …\n{text[-half:]}"
-    return text
-
-
-def summary(error: BaseException) -> str:
-    """The error in one line; what nurseries have wrapped once or more is unwrapped."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    text = f"{type(error).__name__}: {error}"
-    return text if len(text) <= LONGEST_SUMMARY else text[:LONGEST_SUMMARY] + "…"
-
-
-def _is_ours(frame: TracebackType) -> bool:
-    module = str(frame.tb_frame.f_globals.get("__name__", ""))
-    if module.startswith("wssup.examples"):
-        return False
-    return module.partition(".")[0] in {
-        "wssup",
-        "importlib",
-        "trio",
-        "trio_websocket",
-        "contextlib",
-    }
 
 
 def digest() -> str:

@@ -27,7 +27,17 @@ if _missing:
 
 from wssup import journal  # noqa: E402
 
-__all__ = ["Log", "bind", "configure", "get", "is_debug", "is_pretty", "listen", "show"]
+__all__ = [
+    "Log",
+    "bind",
+    "configure",
+    "configure_into",
+    "get",
+    "is_debug",
+    "is_pretty",
+    "listen",
+    "show",
+]
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -97,6 +107,21 @@ def configure(level: str, form: str) -> None:
     # Says every frame at debug and every client's fault above it; the engine counts and logs those
     # itself.
     logging.getLogger("trio-websocket").setLevel(logging.CRITICAL)
+
+
+def configure_into(logger: logging.Logger) -> None:
+    """Give events to a logger of :mod:`logging`, which belongs to the program that we run in."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            _without_nothing,
+            structlog.processors.format_exc_info,
+            _as_line,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logger.getEffectiveLevel()),
+        logger_factory=lambda *_: logger,
+        cache_logger_on_first_use=False,
+    )
 
 
 def is_debug() -> bool:
@@ -175,6 +200,13 @@ def _event_first(
     """A processor that orders a line for those who read it without a tool."""
     first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
     return {**first, **event}
+
+
+def _as_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    """A processor that makes text of an event: ``draining open=3``, and a traceback below it."""
+    name, traceback = event.pop("event"), event.pop("exception", "")
+    fields = "".join(f" {key}={value}" for key, value in event.items())
+    return f"{name}{fields}\n{traceback}" if traceback else f"{name}{fields}"
 
 
 class _Noun:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.engine.figures import Figures
@@ -66,15 +66,20 @@ BARS = (
 
 
 def bars(figures: Figures) -> list[str]:
+    """The table of the engine's bars."""
+    return judged(figures, BARS)
+
+
+def judged(figures: Figures, wanted: Sequence[Bar]) -> list[str]:
     """A table: each bar, what was measured, and whether it is met."""
     lines = ["### Bars", "", "| bar | bound | measured | |", "| --- | ---: | ---: | --- |"]
-    for bar in BARS:
+    for bar in wanted:
         value = bar.value(figures)
         bound = f"{'≤' if bar.most else '≥'} {number(bar.bound, ',.4g')}"
         if value is None:
             lines.append(f"| {bar.text} | {bound} | {MISSING} | not measured |")
         else:
             verdict = "met" if bar.met(value) else "**not met**"
-            found = number(value, ",.0f" if bar.most else ".2f")
+            found = number(value, ",.0f" if bar.most and not bar.over else ".2f")
             lines.append(f"| {bar.text} | {bound} | {found} | {verdict} |")
     return [*lines, ""]

@@ -21,6 +21,7 @@ _PROGRAMS = {
     "knock": ("knock.c", "client.c"),
     "topics": ("topics.c", "client.c"),
     "topics_floor": ("topics_floor.c", "server.c"),
+    "http": ("http.c",),
 }
 FLOOR = BUILD / "floor"
 #: Seconds that a load may take beyond what it was told to measure: opening its connections.

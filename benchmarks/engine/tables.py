@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.engine.figures import Figures
-from benchmarks.engine.servers import SERVERS
+from benchmarks.engine.servers import SERVERS, Server
 
 MISSING = "–"
 
@@ -95,14 +95,16 @@ _PAUSES = (
 )
 
 
-def table(figures: Figures, what: str, columns: Sequence[Column]) -> list[str]:
+def table(
+    figures: Figures, what: str, columns: Sequence[Column], servers: Sequence[Server] = SERVERS
+) -> list[str]:
     """One table: a row per server that has figures."""
     measured = figures.measured(what)
     rows = [["server", *(column.title for column in columns)]]
     rows.append(["---"] + ["---:"] * len(columns))
     rows += [
         [server.title, *(column.cell(figures, what, server.name) for column in columns)]
-        for server in SERVERS
+        for server in servers
         if server.name in measured
     ]
     return ["| " + " | ".join(row) + " |" for row in rows]

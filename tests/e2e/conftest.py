@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.nginx import NGINX, PATH
 from tests.harness.prometheus import program
 
 HERE = Path(__file__).parent
@@ -25,6 +27,15 @@ def _chromium() -> bool:
 
 def _playwright() -> bool:
     return _chromium() and importlib.util.find_spec("playwright") is not None
+
+
+def _nginx() -> bool:
+    return NGINX is not None
+
+
+def _nginx_and_tcpdump() -> bool:
+    # Only root may listen to what others send (packet(7)).
+    return _nginx() and bool(shutil.which("tcpdump", path=PATH)) and os.geteuid() == 0
 
 
 def _redis() -> bool:
@@ -48,6 +59,8 @@ NEEDS: dict[str, tuple[str, Callable[[], bool]]] = {
     "dashboard": ("Chromium or Playwright", _playwright),
     "redis_": ("a Redis server", _redis),
     "shells": ("zsh or fish", _shells),
+    "nginx_front": ("nginx", _nginx),
+    "nginx_room": ("nginx, tcpdump or root's rights", _nginx_and_tcpdump),
     "prometheus": ("Prometheus", _prometheus),
 }
 

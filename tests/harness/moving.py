@@ -234,9 +234,29 @@ async def task(request: Request) -> None:
             await ws.send_message(numbered(ws.state["n"], data))
 
 
+@wssup.resumable
+async def asgi(scope: Any, receive: Any, send: Any) -> None:
+    """The same as an ASGI application."""
+    assert (await receive()) == {"type": "websocket.connect"}
+    await send({"type": "websocket.accept"})
+    extension = scope["extensions"]["wssup"]
+    state = extension["state"]
+    if not extension["resumed"]:
+        state["n"] = 0
+    while (event := await receive())["type"] == "websocket.receive":
+        state["n"] += 1
+        data = event["text"] if "text" in event else event["bytes"]
+        await send({"type": "websocket.send", _kind(data): numbered(state["n"], data)})
+    assert event["type"] == "websocket.disconnect"
+
+
+def _kind(data: str | bytes) -> str:
+    return "text" if isinstance(data, str) else "bytes"
+
+
 #: What makes an application of each style.
-STYLES: list[Callable[[], object]] = [Plain, Async, lambda: task]
-STYLE_NAMES = ["plain", "async", "task"]
+STYLES: list[Callable[[], object]] = [Plain, Async, lambda: task, lambda: asgi]
+STYLE_NAMES = ["plain", "async", "task", "asgi"]
 
 
 def numbered(n: int, data: str | bytes) -> str | bytes:

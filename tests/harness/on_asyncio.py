@@ -98,8 +98,8 @@ async def serving(
     board.unlink()
     row = board.allocate(1, 0, 1)
     writer = board.writer(row)
-    handler, is_event_style = style_of("test:app", application)
-    style = EventStyle(handler) if is_event_style else TaskStyle(handler)
+    handler, interface = style_of("test:app", application)
+    style = EventStyle(handler) if interface == "event" else TaskStyle(handler)
     loop = SlyLoop()
     pump = Pump(
         style,

@@ -1,4 +1,4 @@
-"""What the continuity oracle talks to: an application in three styles that numbers its answers from
+"""What the continuity oracle talks to: an application in four styles that numbers its answers from
 ``ws.state``.
 """
 
@@ -103,4 +103,38 @@ async def app(request):
 """
 ).replace("import trio\n", "import trio\nimport trio_websocket\n")
 
-STYLES: Final = {"event": EVENT, "async": ASYNC, "task": TASK}
+#: A Starlette application, in whose eyes a connection that moves is closed and opened.
+ASGI: Final = (
+    _COMMON
+    + """
+
+async def talk(websocket):
+    extension = websocket.scope["extensions"]["wssup"]
+    ws = extension["connection"]
+    await websocket.accept()
+    if not extension["resumed"]:
+        extension["state"]["answers"] = 0
+    note("resume" if extension["resumed"] else "connect", ws)
+    while True:
+        event = await websocket.receive()
+        if event["type"] == "websocket.disconnect":
+            note("suspend" if event["code"] == 1012 else "disconnect", ws)
+            await websocket.close()
+            return
+        answer = numbered(ws, event["text"] if "text" in event else event["bytes"])
+        await trio.lowlevel.checkpoint()
+        if isinstance(answer, str):
+            await websocket.send_text(answer)
+        else:
+            await websocket.send_bytes(answer)
+
+
+app = wssup.resumable(Starlette(routes=[WebSocketRoute("/{rest:path}", talk)]))
+"""
+).replace(
+    "import wssup\n",
+    "import wssup\nfrom starlette.applications import Starlette\n"
+    "from starlette.routing import WebSocketRoute\n",
+)
+
+STYLES: Final = {"event": EVENT, "async": ASYNC, "task": TASK, "asgi": ASGI}

@@ -109,6 +109,8 @@ class Served:
             for name, count in kinds.items()
             if count
         }
+        if counts.http_closed:
+            found["http"] = counts.http_closed
         assert found == reasons
         assert counts.active == 0
         assert self.engine.count == 0
@@ -135,9 +137,8 @@ async def served(
     listener.setblocking(False)
     address = listener.getsockname()
     accepting = Accepting(limit=1000, accepted=writer.accepted, gauge=writer.accepting)
-    found, is_event_style = application.style_of("test:app", handler)
     engine = Engine(
-        application.Application("test:app", found, None, is_event_style),
+        application.of("test:app", handler),
         limits=Limits(**limits),  # type: ignore[arg-type]
         heartbeat=heartbeat or Heartbeat(),
         row=writer,

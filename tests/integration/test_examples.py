@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,8 @@ import trio
 from trio_websocket import open_websocket_url
 
 from tests.harness import processes
-from tests.harness.clients import ask
+from tests.harness.clients import aside, ask
+from tests.harness.instance import Instance
 
 ANYWHERE = ["--bind", "127.0.0.1:0", "--workers", "2"]
 
@@ -137,3 +138,29 @@ async def test_room(tmp_path: Path) -> None:
                     assert await person.get_message() == f"{other}: hello"
                 assert me != other
             assert await one.get_message() == f"{other} has left (1000)"
+
+
+async def test_rooms_of_starlette(start: Callable[..., Instance]) -> None:
+    """The page counts who is in the rooms, and the rooms hear each other, through a reload."""
+    served = start(app="wssup.examples.starlette_rooms:app", asgi_resumable=True)
+    served.running()
+    address = served.address()
+
+    def counted() -> dict[str, int]:
+        with urllib.request.urlopen(f"http://{address}/rooms", timeout=10) as answer:
+            found: dict[str, int] = json.load(answer)
+        return found
+
+    async with (
+        open_websocket_url(f"ws://{address}/rooms/lobby") as ada,
+        open_websocket_url(f"ws://{address}/rooms/lobby") as ben,
+    ):
+        await aside(processes.until, lambda: counted()["lobby"] == 2, 20, "both to be in")
+        await ada.send_message("hello")
+        with trio.fail_after(20):
+            assert str(await ben.get_message()).endswith(" (1): hello")
+        assert (await aside(served.run, "reload")).returncode == 0
+        await ada.send_message("again")
+        with trio.fail_after(20):
+            assert str(await ben.get_message()).endswith(" (2): again")
+        assert (await aside(counted))["lobby"] == 2

@@ -243,11 +243,13 @@ def _equal(found: Record, expected: Record) -> None:
 @given(any_record, versions)
 def test_what_is_encoded_is_decoded(record: Record, version: int) -> None:
     """Every record arrives as it was sent, text as text and bytes as bytes; before version 2
-    without its topics.
+    without its topics, before 3 without what proxies say.
     """
     arrived = decode(encode(record, version), version)
     if version < records.TOPICS:
         record = msgspec.structs.replace(record, topics=[], position={})
+    if version < records.PROXIES:
+        record = msgspec.structs.replace(record, secure=False)
     _equal(arrived, record)
 
 
@@ -363,9 +365,9 @@ def test_what_cannot_be_recorded(version: int) -> None:
 @pytest.mark.parametrize("version", [VERSIONS[0] - 1, VERSIONS[1] + 1, -1, 1 << 40])
 def test_a_version_that_nobody_knows(version: int) -> None:
     """It is an error that says which are known, both ways."""
-    with pytest.raises(RecordError, match=f"version {version} is not known here, only 1 to 2"):
+    with pytest.raises(RecordError, match=f"version {version} is not known here, only 1 to 3"):
         encode(_EMPTY, version)
-    with pytest.raises(RecordError, match=f"version {version} is not known here, only 1 to 2"):
+    with pytest.raises(RecordError, match=f"version {version} is not known here, only 1 to 3"):
         decode(encode(_EMPTY, 1), version)
 
 
@@ -404,6 +406,15 @@ def test_the_bytes_of_version_2() -> None:
     assert decode(encode(record, 1), 1) == older
 
 
+def test_the_bytes_of_version_3() -> None:
+    """They end with whether the client uses TLS; version 2 leaves it out."""
+    record = msgspec.structs.replace(_EMPTY, secure=True)
+    data = encode(_EMPTY, 2)
+    assert data[:1] + encode(record, 3)[1:] == data + b"\xc3"
+    assert decode(encode(record, 3), 3) == record
+    assert decode(encode(record, 2), 2) == _EMPTY
+
+
 @pytest.mark.parametrize("topic", ["", "a\0b", "a" * 256])
 def test_a_topic_that_is_none(topic: str) -> None:
     """A record with a topic of a name that no topic can have is an error."""
@@ -416,7 +427,7 @@ class _Half2(Half, array_like=True, frozen=True, forbid_unknown_fields=True):
     extension: bytes = b"later"
 
 
-class _Record3(Record, array_like=True, frozen=True, forbid_unknown_fields=True):
+class _Record4(Record, array_like=True, frozen=True, forbid_unknown_fields=True):
     weight: int = 1
 
 
@@ -426,18 +437,18 @@ def test_a_later_version_beside_the_first(record: Record, weight: int) -> None:
     """A row with one more field is all that a later version needs: it reads what it writes, an
     older reader gets the older arrays, and what an older writer wrote has defaults.
     """
-    third = records.row(15, 9, _Record3)
-    second = records.row(14, 9, _Record3)
+    third = records.row(16, 9, _Record4)
+    second = records.row(15, 9, _Record4)
     values = [getattr(record, name) for name in record.__struct_fields__]
-    later = _Record3(*[*values, weight])
+    later = _Record4(*[*values, weight])
     assert third.decode(third.encode(later)) == later
-    assert second.decode(encode(record, 2)) == _Record3(*values)
+    assert second.decode(encode(record, 3)) == _Record4(*values)
     half = [getattr(_HALF, name) for name in Half.__struct_fields__]
     for written, read in ((record.unfinished, record.unfinished), (_Half2(*half), _HALF)):
         whole = msgspec.structs.replace(later, unfinished=written)
-        assert second.encode(whole) == encode(msgspec.structs.replace(record, unfinished=read), 2)
+        assert second.encode(whole) == encode(msgspec.structs.replace(record, unfinished=read), 3)
     # Neither is taken for the other.
-    with pytest.raises(ValueError, match="no array of 15"):
-        third.decode(encode(record, 2))
-    with pytest.raises(RecordError, match="no array of 14"):
-        decode(third.encode(later), 2)
+    with pytest.raises(ValueError, match="no array of 16"):
+        third.decode(encode(record, 3))
+    with pytest.raises(RecordError, match="no array of 15"):
+        decode(third.encode(later), 3)

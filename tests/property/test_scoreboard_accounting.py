@@ -166,6 +166,18 @@ class Accounting(RuleBasedStateMachine):
         if worker and self.do(worker, kill, "failed", lambda w: w.handshake_failed(reason)):
             worker.opening -= 1
 
+    @rule(data=st.data(), kill=kills, status=st.sampled_from((200, 404, 500, 503)))
+    def answer(self, data: st.DataObject, kill: int, status: int) -> None:
+        worker = self.pick(data, lambda w: w.opening > 0)
+        if worker:
+            self.do(worker, kill, "answered", lambda w: w.http_request(status))
+
+    @rule(data=st.data(), kill=kills)
+    def hang_up(self, data: st.DataObject, kill: int) -> None:
+        worker = self.pick(data, lambda w: w.opening > 0)
+        if worker and self.do(worker, kill, "hung_up", lambda w: w.http_closed()):
+            worker.opening -= 1
+
     # A move is made by its acknowledgement. Both ends count it later, in any order, or die first.
 
     # Which ends die before they count what was just acknowledged.

@@ -25,8 +25,8 @@ def test_what_is_event_style(found: object) -> None:
     """A class or an object with any of the hooks is an event-style application; of a class one
     object is made.
     """
-    handler, is_event_style = style_of("m:app", found)
-    assert is_event_style
+    handler, interface = style_of("m:app", found)
+    assert interface == "event"
     assert isinstance(handler, found) if isinstance(found, type) else handler is found
 
 

@@ -215,3 +215,31 @@ logs.listen(lambda level, event: 1 / 0)
 logs.get().info("still")
 """)
     assert [line["event"] for line in said] == ["lost", "words", "failed", "still"]
+
+
+def test_events_go_to_a_logger() -> None:
+    """Inside another program an event is a line of that program's log: its name, its fields, and a
+    traceback below; less important ones than that logger takes are not made.
+    """
+    told = python(
+        _HEAD
+        + """
+log = logging.getLogger("gunicorn.error")
+log.addHandler(logging.StreamHandler(sys.stdout))
+log.setLevel(logging.INFO)
+log.propagate = False
+logs.configure_into(log)
+logs.get().info("draining", open=3, exception=None)
+logs.get().debug("closed")
+try:
+    1 / 0
+except ZeroDivisionError as error:
+    logs.get(slot=1).error("failed 100%", exc_info=error)
+"""
+    ).splitlines()
+    assert told[:3] == [
+        "draining open=3",
+        "failed 100% slot=1",
+        "Traceback (most recent call last):",
+    ]
+    assert told[-1] == "ZeroDivisionError: division by zero"

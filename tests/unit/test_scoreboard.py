@@ -274,4 +274,4 @@ def test_layout_changes_only_with_its_version() -> None:
         )
     ]
     digest = hashlib.sha256(repr((sorted(names.items()), labels)).encode()).hexdigest()[:16]
-    assert {layout.LAYOUT_VERSION: digest} == {5: "800fb06036e75071"}
+    assert {layout.LAYOUT_VERSION: digest} == {6: "ee3857b86adf90ce"}

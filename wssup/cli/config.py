@@ -11,7 +11,7 @@ from rich.text import Text
 
 from wssup.cli.documents import read
 from wssup.cli.exits import OK
-from wssup.cli.options import instance_options, load_instance, target_of
+from wssup.cli.options import instance_options, load_instance, setting_options, target_of
 from wssup.cli.render import console
 from wssup.cli.text import one_line
 from wssup.config.settings import SETTINGS
@@ -24,11 +24,13 @@ Show every setting, and where it came from.
 
 While an instance runs these are its own, the effective ones. Otherwise they are
 those that `serve` would use from here: --given shows those even while one runs,
-and so checks a file before a reload. The output is a valid wssup.toml.
+and so checks a file before a reload. The output is a valid wssup.toml, also of what
+a gunicorn.conf.py becomes; what of that has no meaning here stands in comments.
 
 \b
   wssup config
   wssup config --given --config /etc/wssup/shop.toml
+  wssup config --given --gunicorn-config gunicorn.conf.py > wssup.toml
   wssup config --json
 
 Exit status: 0 shown, 1 refused, 2 a setting is wrong (the error says which), 3
@@ -56,6 +58,7 @@ class _Settings(msgspec.Struct, frozen=True):
     help="Only those of the running instance, or only those that files, environment and options "
     "give. [default: the running instance's, if one runs]",
 )
+@setting_options(["gunicorn_config"])
 @instance_options
 def command(*, as_json: bool, effective: bool | None, **given: Any) -> int:
     """Show the running instance's settings, or those that would be used."""
@@ -84,6 +87,8 @@ def command(*, as_json: bool, effective: bool | None, **given: Any) -> int:
         source = one_line(row.source) + ("" if row.live else "; needs a restart")
         line = Text(assignment.ljust(width)).append(f"  # {source}", style="dim")
         out.print(line, soft_wrap=True)
+    for left in loaded.left if not running else ():
+        out.print(Text(f"# {one_line(str(left))}", style="dim"), soft_wrap=True)
     return OK
 
 

@@ -1,7 +1,7 @@
 """The ``wssup`` command: the group of its subcommands, and how errors end it.
 
-A subcommand lives in a module of its own name and is imported when it is asked for, so that
-``wssup status`` does not wait for what ``wssup serve`` needs.
+A subcommand lives in a module of its own name (an underscore for a hyphen) and is imported when it
+is asked for, so that ``wssup status`` does not wait for what ``wssup serve`` needs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["COMMANDS", "group", "main"]
 
 COMMANDS: Final = (
     *("serve", "status", "events", "connections", "close", "reload", "scale", "rebalance"),
-    *("drain", "stop", "publish", "config", "systemd", "completion"),
+    *("drain", "stop", "publish", "config", "systemd", "proxy-config", "completion"),
 )
 """The subcommands, in the order of the help."""
 
@@ -38,7 +38,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"wssup.cli.{cmd_name}").command
+        command = importlib.import_module(f"wssup.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

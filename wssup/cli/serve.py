@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 import click
 
 from wssup.cli.options import GroupedCommand, config_option, load_instance, setting_options
+from wssup.cli.text import one_line
 from wssup.config.settings import SETTINGS
 
 __all__ = ["command"]
@@ -22,6 +24,7 @@ MODULE is imported from the application directory; ATTR is its handler, such as
   wssup serve shop.chat:app
   wssup serve shop.chat:app --bind 0.0.0.0:8000 --bind '[::]:8000' --workers 8
   wssup serve --config /etc/wssup/shop.toml
+  wssup serve --gunicorn-config gunicorn.conf.py
 
 Order of strength: defaults < file < environment < options. Durations are seconds
 or text such as 500ms, 30s, 2m, 8h; sizes bytes or text such as 64KiB, 1MiB.
@@ -44,6 +47,9 @@ use, or another instance of this name: nothing was started.
 def command(config_file: str | None, **given: Any) -> int:
     """Load the settings and run the master."""
     loaded = load_instance(given, config_file, required=("app",))
+    for left in loaded.left:
+        file = PurePath(loaded.settings.gunicorn_config).name
+        click.echo(f"wssup: {one_line(f'{file}: {left}')}", err=True)
     # The master is what only this command needs.
     from wssup.supervisor.serving import serve  # noqa: PLC0415
 

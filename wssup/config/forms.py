@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wssup.config.kinds import Names, Text
 
-__all__ = ["APP", "HEADERS", "NAME", "NAMESPACE", "ORIGINS"]
+__all__ = ["APP", "HEADERS", "NAME", "NAMESPACE", "ORIGINS", "ROOT_PATH"]
 
 NAME = Text(
     pattern="[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
@@ -23,6 +23,12 @@ APP = Text(
     form="a module and an attribute of it, with a colon between them",
     example="shop.chat:app",
     placeholder="MODULE:ATTR",
+)
+ROOT_PATH = Text(
+    pattern=r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*",
+    form="a path that begins with a slash and ends with none",
+    example="/chat",
+    placeholder="PATH",
 )
 HEADERS = Names(
     pattern=r"[!#$%&'*+.^_`|~0-9a-z-]{1,100}",

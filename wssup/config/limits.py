@@ -122,6 +122,32 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             "How long a client may take for its part of the closing handshake; then it is cut off.",
         ),
     ] = 5.0
+    keep_alive_timeout: Annotated[
+        float,
+        Spec(
+            Duration(zero=False),
+            "Limits",
+            "How long an HTTP connection stays open without a request (ASGI applications).",
+        ),
+    ] = 5.0
+    body_timeout: Annotated[
+        float,
+        Spec(
+            Duration(zero=False),
+            "Limits",
+            "How long a client may send nothing of a request's body that the application waits "
+            "for; then it gets status 408.",
+        ),
+    ] = 30.0
+    body_bytes: Annotated[
+        int,
+        Spec(
+            Size(0, 1 << 50),
+            "Limits",
+            "The largest body of an HTTP request; a larger one is answered with status 413. It is "
+            "never kept in memory as a whole by the server.",
+        ),
+    ] = 1 << 30
     read_bytes: Annotated[
         int,
         Spec(

@@ -1,4 +1,5 @@
-"""Loading the settings: defaults < file < environment < command line.
+"""Loading the settings: defaults < file < environment < command line. (Between defaults and file
+stands gunicorn's own configuration, if one is named.)
 
 Every value that is given is checked, also one that a stronger source overrides, and every key must
 be known, so that a mistake shows at once and not on the day the override goes.
@@ -11,7 +12,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from wssup.config.addresses import MAX_UNIX_PATH
 from wssup.config.bus import without_secrets
@@ -21,6 +22,9 @@ from wssup.config.places import default_runtime_dir, working_directory
 from wssup.config.settings import SETTINGS, Heartbeat, Limits, Settings, Topics, value_of
 from wssup.config.values import BadValueError, format_duration
 from wssup.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from wssup.config.gunicorn import Left
 
 __all__ = ["CONTROL_SOCKET", "DEFAULT", "Changes", "Loaded", "apply", "changes", "load"]
 
@@ -36,6 +40,7 @@ _CONFIG_VARIABLE: Final = "WSSUP_CONFIG"
 _NO_SETTINGS: Final = frozenset({_CONFIG_VARIABLE, "WSSUP_PURE_PYTHON"})
 # What else is looked at in the environment; the rest of it is neither kept nor seen.
 _OTHER_VARIABLES: Final = frozenset({"PWD", "RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"})
+_GUNICORN_CONFIG: Final = "gunicorn_config"
 _UNKNOWN: Final = "no such setting"
 
 
@@ -59,6 +64,7 @@ class _Inputs:
     config_file: str | None
     cwd: str
     required: tuple[str, ...]
+    gunicorn: dict[str, tuple[object, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +73,14 @@ class Loaded:
 
     :ivar sources: for each key ``default``, ``wssup.toml:12``, ``WSSUP_WORKERS``, ``--workers``…
     :ivar file: the absolute path of the configuration file that was read, or None.
+    :ivar left: settings of gunicorn that mean nothing here.
     """
 
     settings: Settings
     sources: dict[str, str]
     file: str | None
     _inputs: _Inputs = field(repr=False, compare=False)
+    left: tuple[Left, ...] = ()
 
     def reload(self) -> Loaded:
         """The settings as they are now: the file anew, the same environment and command line.
@@ -107,6 +115,7 @@ def load(
     config_file: str | None = None,
     cwd: str | None = None,
     required: Collection[str] = (),
+    gunicorn: Mapping[str, tuple[object, str]] | None = None,
 ) -> Loaded:
     """The settings from all sources.
 
@@ -115,6 +124,7 @@ def load(
     :param config_file: what ``--config`` named.
     :param cwd: the absolute directory that relative paths start from; default: the current one.
     :param required: keys that some source must give.
+    :param gunicorn: what gunicorn's configuration gives, by key, with where from.
     :raises ConfigError: for an unknown key, an impossible value, or two that contradict.
     :raises UserError: if the file cannot be read, or a required setting is missing.
     """
@@ -125,7 +135,8 @@ def load(
     }
     given = {key: value for key, value in cli.items() if value is not None and value != ()}
     directory = working_directory(environ) if cwd is None else cwd
-    return _load(_Inputs(given, kept, config_file, directory, tuple(required)))
+    inputs = _Inputs(given, kept, config_file, directory, tuple(required), dict(gunicorn or {}))
+    return _load(inputs)
 
 
 def changes(old: Settings, new: Settings) -> Changes:
@@ -147,7 +158,7 @@ def apply(running: Loaded, fresh: Loaded) -> Loaded:
     sources = {key: (running if key in kept else fresh).sources[key] for key in SETTINGS}
     settings = _build(values)
     _check_together(settings, sources)
-    return Loaded(settings, sources, fresh.file, fresh._inputs)  # noqa: SLF001 - of one class
+    return Loaded(settings, sources, fresh.file, fresh._inputs, fresh.left)  # noqa: SLF001 - of one class
 
 
 def _load(inputs: _Inputs) -> Loaded:
@@ -157,6 +168,8 @@ def _load(inputs: _Inputs) -> Loaded:
         (_environment_layer(inputs.environ), Given(text=True, base=inputs.cwd)),
         (_cli_layer(inputs.cli), Given(text=True, base=inputs.cwd)),
     ]
+    gunicorn, left = _gunicorn_layer(inputs, layers)
+    layers.insert(0, (gunicorn, Given(text=False, base=inputs.cwd)))
     runtime_dir, origin = default_runtime_dir(inputs.environ)
     values = {key: setting.default for key, setting in SETTINGS.items()}
     values |= {"runtime_dir": runtime_dir, "app_dir": inputs.cwd}
@@ -177,7 +190,30 @@ def _load(inputs: _Inputs) -> Loaded:
             )
     settings = _build(values)
     _check_together(settings, sources)
-    return Loaded(settings, sources, None if path is None else str(path), inputs)
+    return Loaded(settings, sources, None if path is None else str(path), inputs, left)
+
+
+def _gunicorn_layer(
+    inputs: _Inputs, layers: list[tuple[dict[str, tuple[object, str]], Given]]
+) -> tuple[dict[str, tuple[object, str]], tuple[Left, ...]]:
+    """What gunicorn's configuration gives, if the strongest of the layers that name one names
+    one, and what of it means nothing here.
+    """
+    named = ""
+    for entries, given in layers:
+        if _GUNICORN_CONFIG in entries:
+            value, source = entries[_GUNICORN_CONFIG]
+            named = str(_read(_GUNICORN_CONFIG, value, source, given))
+    if not named:
+        return inputs.gunicorn, ()
+    # Few have one, and every start would wait for it.
+    from wssup.config.gunicorn import translate  # noqa: PLC0415
+    from wssup.config.gunicorn_file import read as read_gunicorn  # noqa: PLC0415
+
+    found = read_gunicorn(named, inputs.cwd)
+    values, left = translate(found.values, found.names)
+    shown = PurePosixPath(named).name
+    return {key: (value, shown) for key, value in values.items()}, tuple(left)
 
 
 def _file_layer(inputs: _Inputs) -> tuple[Path | None, dict[str, tuple[object, str]]]:

@@ -16,9 +16,11 @@ from wssup.config.forms import APP, HEADERS, NAME
 from wssup.config.kinds import Binds, Choice, Directory, Flag, Kind, Number, Permissions
 from wssup.config.limits import Heartbeat, Limits
 from wssup.config.observing import Observing
+from wssup.config.proxies import GunicornConfig, ProxyHeaders, TrustedProxies
 from wssup.config.quantities import Duration, Share, Size
 from wssup.config.spec import Spec
 from wssup.config.topics import Topics
+from wssup.config.ways import AsgiResumable, Factory, Interface, RootPath, WorkerClass
 
 __all__ = [
     "SETTINGS",
@@ -75,6 +77,10 @@ class Settings(Observing, frozen=True, kw_only=True):
             default_text="the current directory",
         ),
     ]
+    interface: Interface = "auto"
+    factory: Factory = False
+    asgi_resumable: AsgiResumable = False
+    root_path: RootPath = ""
     preload: Annotated[
         bool,
         Spec(
@@ -84,6 +90,7 @@ class Settings(Observing, frozen=True, kw_only=True):
             "each worker.",
         ),
     ] = True
+    worker: WorkerClass = "trio"
 
     keep_headers: Annotated[
         tuple[str, ...] | Literal["all"],
@@ -95,6 +102,7 @@ class Settings(Observing, frozen=True, kw_only=True):
         ),
     ] = "all"
 
+    gunicorn_config: GunicornConfig = ""
     bind: Annotated[
         tuple[str, ...],
         Spec(Binds(), "Addresses", "The addresses to listen on."),
@@ -117,6 +125,8 @@ class Settings(Observing, frozen=True, kw_only=True):
             live=False,
         ),
     ] = "0660"
+    trusted_proxies: TrustedProxies = ()
+    proxy_headers: ProxyHeaders = "x-forwarded"
     address_linger: Annotated[
         float,
         Spec(

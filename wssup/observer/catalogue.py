@@ -176,6 +176,16 @@ PING_RTT = _in.histogram(
 )
 HANDLER_RUNS = _in.counter("wssup_handler_runs_total", "Calls of the application's handler.")
 HANDLER_ERRORS = _in.counter("wssup_handler_errors_total", "Calls of the handler that raised.")
+HTTP_REQUESTS = _in.counter(
+    "wssup_http_requests_total", "HTTP requests answered, of ASGI applications."
+)
+HTTP_ERRORS = _in.counter(
+    "wssup_http_errors_total", "HTTP requests answered with a status of 500 or more."
+)
+HTTP_CLOSED = _in.counter(
+    "wssup_http_connections_closed_total",
+    "Accepted sockets that ended after they had served HTTP, and no WebSocket.",
+)
 
 _in = _Group("Workers")
 WORKERS = _in.gauge(

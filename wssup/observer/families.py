@@ -164,6 +164,9 @@ def _counts(sheet: _Sheet, counts: Counts) -> None:
     sheet.put(table.PING_TIMEOUTS, counts.ping_timeouts)
     sheet.put(table.HANDLER_RUNS, counts.handler_runs)
     sheet.put(table.HANDLER_ERRORS, counts.handler_errors)
+    sheet.put(table.HTTP_REQUESTS, counts.http_requests)
+    sheet.put(table.HTTP_ERRORS, counts.http_errors)
+    sheet.put(table.HTTP_CLOSED, counts.http_closed)
     moves = {"moved": counts.moved_in} | counts.handoff_refused_by_reason
     sheet.split(table.HANDOFFS, moves)
     sheet.put(table.HANDOFF_BYTES, counts.handoff_bytes)

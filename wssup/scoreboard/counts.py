@@ -21,6 +21,9 @@ from wssup.scoreboard.layout import (
     HANDOFF_BYTES,
     HANDOFF_REFUSED,
     HANDSHAKE_FAILED,
+    HTTP_CLOSED,
+    HTTP_ERRORS,
+    HTTP_REQUESTS,
     LIFETIME_BOUNDS_S,
     LIFETIME_BUCKETS,
     LIFETIMES,
@@ -73,8 +76,9 @@ def plausible(block: list[int]) -> list[int]:
     # reorders loads it can be too high by what began meanwhile, and only in a copy that is stale.)
     ends = sum(block[_CLOSED]) + block[MOVED_OUT]
     mended[UPGRADED] = max(block[UPGRADED], ends - block[MOVED_IN])
-    # Only a socket accepted here is upgraded, refused or fails here; one that moved in is not.
-    before_upgrade = sum(block[_REFUSED]) + sum(block[_HANDSHAKE_FAILED])
+    # Only a socket accepted here is upgraded, refused, fails or serves HTTP here; one that moved in
+    # does not.
+    before_upgrade = sum(block[_REFUSED]) + sum(block[_HANDSHAKE_FAILED]) + block[HTTP_CLOSED]
     mended[ACCEPTED] = max(block[ACCEPTED], mended[UPGRADED] + before_upgrade)
     return mended
 
@@ -151,7 +155,7 @@ class Counts:
         """Sockets accepted or moved to here, and neither ended nor moved away."""
         begun = self.accepted + self.moved_in
         over = self.moved_out + self.closed + self.refused + self.handshake_failures
-        return begun - over
+        return begun - over - self.http_closed
 
     @property
     def active(self) -> int:
@@ -182,6 +186,21 @@ class Counts:
     def handshake_failures(self) -> int:
         """Sockets that ended without becoming a WebSocket, for whatever reason."""
         return sum(self._part(HANDSHAKE_FAILED, len(HandshakeFailure)))
+
+    @property
+    def http_closed(self) -> int:
+        """Sockets that ended after they had served HTTP, and no WebSocket."""
+        return self.cells[HTTP_CLOSED - COUNTERS]
+
+    @property
+    def http_requests(self) -> int:
+        """HTTP requests that were answered by the application."""
+        return self.cells[HTTP_REQUESTS - COUNTERS]
+
+    @property
+    def http_errors(self) -> int:
+        """HTTP requests that were answered with a status of 500 or more."""
+        return self.cells[HTTP_ERRORS - COUNTERS]
 
     @property
     def moved_in(self) -> int:

@@ -4,9 +4,9 @@
 
     header          16 cells   written by the master
     bridge          16 cells   written by the bridge, a cell at a time
-    retired totals 192 cells   a worker block, written by the master
+    retired totals 200 cells   a worker block, written by the master
     row 0            8 cells   identity: written by the master
-                   192 cells   worker block: written by the worker
+                   200 cells   worker block: written by the worker
     row 1 …
 
 Every part is a multiple of 64 bytes, the cache line of x86-64 and of nearly every arm64, so that no
@@ -22,7 +22,7 @@ from bisect import bisect_right
 from enum import IntEnum
 from typing import Final
 
-LAYOUT_VERSION: Final = 5
+LAYOUT_VERSION: Final = 6
 MAGIC: Final = int.from_bytes(b"wssup-sb", "little")
 
 CELL: Final = 8  # bytes
@@ -82,6 +82,14 @@ class HandshakeFailure(Label):
     DRAINING = 5
     WORKER_DIED = 6  # its worker ended meanwhile; counted by the master
     PLAIN_HTTP = 7  # no WebSocket was asked for: a health check, a browser gone astray
+
+
+class HttpEnd(Label):
+    """How an accepted socket ends that served HTTP, and never became a WebSocket: there is one way,
+    and one counter.
+    """
+
+    CLOSED = 0
 
 
 class HandoffRefusal(Label):
@@ -237,7 +245,8 @@ UPGRADED: Final = ACCEPTED + 1
 CLOSED: Final = UPGRADED + 1
 REFUSED: Final = CLOSED + len(ClosedReason)
 HANDSHAKE_FAILED: Final = REFUSED + len(RefusedReason)
-MOVED_OUT: Final = HANDSHAKE_FAILED + len(HandshakeFailure)
+HTTP_CLOSED: Final = HANDSHAKE_FAILED + len(HandshakeFailure)  # served HTTP, and no WebSocket
+MOVED_OUT: Final = HTTP_CLOSED + 1
 MOVED_IN: Final = MOVED_OUT + 1  # after every kind of end: counts.plausible() relies on it
 MESSAGES_IN: Final = MOVED_IN + 1
 MESSAGES_OUT: Final = MESSAGES_IN + 1
@@ -266,7 +275,9 @@ NOT_RECOVERED: Final = RECOVERED + 1
 LIFETIMES_SUM: Final = NOT_RECOVERED + 1  # µs, of all that LIFETIMES counts
 ROUND_TRIPS_SUM: Final = LIFETIMES_SUM + 1  # µs
 PAUSES_SUM: Final = ROUND_TRIPS_SUM + 1  # µs
-COUNTERS_END: Final = PAUSES_SUM + 1
+HTTP_REQUESTS: Final = PAUSES_SUM + 1
+HTTP_ERRORS: Final = HTTP_REQUESTS + 1  # answered with a status of 500 or more
+COUNTERS_END: Final = HTTP_ERRORS + 1
 BLOCK_CELLS: Final = -(-COUNTERS_END // LINE) * LINE
 
 ROW_CELLS: Final = IDENTITY_CELLS + BLOCK_CELLS

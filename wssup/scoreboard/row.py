@@ -32,6 +32,9 @@ from wssup.scoreboard.layout import (
     HANDOFF_REFUSED,
     HANDSHAKE_FAILED,
     HEARTBEAT,
+    HTTP_CLOSED,
+    HTTP_ERRORS,
+    HTTP_REQUESTS,
     LAG_LAST,
     LAG_MAX,
     LIFETIME_BUCKETS,
@@ -73,6 +76,8 @@ from wssup.scoreboard.layout import (
 # A worker that is dead, stopped or without a processor is not waited for: sched_yield(2) on a busy
 # machine costs the reader milliseconds each time, and the last good copy is at hand.
 COPY_TRIES: Final = 64
+#: RFC 9110 section 15.6: the server is at fault, from here on.
+_SERVER_ERROR: Final = 500
 
 
 class Cells(Protocol):
@@ -150,9 +155,10 @@ class RowWriter:
     would spoil the checksum.
 
     Every socket has one beginning here, :meth:`accepted` or :meth:`moved_in`, and exactly one end.
-    One that was accepted ends in :meth:`refused`, :meth:`handshake_failed`, :meth:`closed` or
-    :meth:`moved_out`, with :meth:`upgraded` in between if, and only if, it ends in one of the last
-    two. One that moved in is a WebSocket already and ends in :meth:`closed` or :meth:`moved_out`.
+    One that was accepted ends in :meth:`refused`, :meth:`handshake_failed`, :meth:`http_closed`,
+    :meth:`closed` or :meth:`moved_out`, with :meth:`upgraded` in between if, and only if, it ends
+    in one of the last two. One that moved in is a WebSocket already and ends in :meth:`closed` or
+    :meth:`moved_out`.
     """
 
     __slots__ = ("_block",)
@@ -193,6 +199,27 @@ class RowWriter:
     def handshake_failed(self, reason: HandshakeFailure) -> None:
         """An accepted socket ended without becoming a WebSocket."""
         commit(self._block, (HANDSHAKE_FAILED + reason, 1))
+
+    def http_closed(self) -> None:
+        """An accepted socket ended that served HTTP, and never became a WebSocket."""
+        commit(self._block, (HTTP_CLOSED, 1))
+
+    def http_request(self, status: int) -> None:
+        """An HTTP request was answered; 0: it could not be."""
+        failed = int(status >= _SERVER_ERROR)
+        commit(self._block, (HTTP_REQUESTS, 1), (HTTP_ERRORS, failed))
+
+    def http_requests(self, answered: int, failed: int) -> None:
+        """HTTP requests that were answered since the last call, by runs of the application of which
+        some failed.
+        """
+        commit(
+            self._block,
+            (HTTP_REQUESTS, answered),
+            (HTTP_ERRORS, failed),
+            (HANDLER_RUNS, answered),
+            (HANDLER_ERRORS, failed),
+        )
 
     def moved_in(self, pause_s: float) -> None:
         """A WebSocket came from another worker.

@@ -14,6 +14,7 @@ from wssup.scoreboard import (
     ClosedReason,
     HandoffRefusal,
     HandshakeFailure,
+    HttpEnd,
     Label,
     RefusedReason,
     RowWriter,
@@ -33,6 +34,12 @@ __all__ = ["Closing", "Leave"]
 _ABNORMAL = 1006
 _NO_STATUS = 1005
 _TOO_BIG = 1009
+#: What a connection ends as that breaks before it is a WebSocket.
+_LOST: dict[State, Label] = {
+    State.HANDSHAKE: HandshakeFailure.DISCONNECTED,
+    State.PENDING: HandshakeFailure.DISCONNECTED,
+    State.KEPT: HttpEnd.CLOSED,
+}
 
 
 class Leave(NamedTuple):
@@ -153,8 +160,7 @@ class Closing:
         if connection.status is State.ENDED:
             return
         if verdict is None:
-            young = connection.status in {State.HANDSHAKE, State.PENDING}
-            verdict = HandshakeFailure.DISCONNECTED if young else ClosedReason.LOST
+            verdict = _LOST.get(connection.status, ClosedReason.LOST)
         connection.decide(verdict)
         connection.status = State.ENDED
         connection.tick = 0
@@ -195,12 +201,19 @@ class Closing:
         self._pump.schedule(connection, when, sooner=True)
 
     def close_all(self, order: Leave, chance: random.Random) -> None:
-        """Close every connection, spread evenly with jitter over what is left of the window; who
-        opens later, too.
+        """Close every WebSocket, spread evenly with jitter over what is left of the window; who
+        opens later, too. HTTP connections between two requests are closed at once.
         """
         self.leave = order
         now = time.monotonic()
         window = order.until - now
+        for connection in list(self._pump.connections.values()):
+            if (
+                connection.status is State.KEPT
+                and not connection.head
+                and connection.unfinished is None
+            ):
+                self.lose(connection)
         there = [
             c
             for c in self._pump.connections.values()
@@ -231,6 +244,8 @@ class Closing:
         for connection in list(self._pump.connections.values()):
             if connection.status in {State.HANDSHAKE, State.PENDING}:
                 self.lose(connection, HandshakeFailure.DRAINING)
+            elif connection.status is State.KEPT:
+                self.lose(connection)
             else:
                 if connection.status in {State.OPEN, State.CLOSING, State.HELD}:
                     connection.verdict = verdict
@@ -296,6 +311,8 @@ def _count(row: RowWriter, connection: Connection) -> None:
             row.handshake_failed(verdict)
         case RefusedReason():
             row.refused(verdict)
+        case HttpEnd():
+            row.http_closed()
         case ClosedReason():
             assert connection.closed is not None
             lifetime = time.monotonic() - connection.opened

@@ -41,6 +41,7 @@ class State(IntEnum):
     LINGERING = 6  # what still comes is thrown away until the peer ends
     ENDED = 7
     HELD = 8  # it moves to another worker: not read from, and not closed
+    KEPT = 9  # an HTTP request was served, and the next one is not complete
 
 
 _OPEN: Final = State.OPEN
@@ -91,6 +92,8 @@ class Connection(Subscriber):
         self.wire = pump
         self.fd = fd
         self.peer = peer
+        #: A trusted proxy says that the client uses TLS.
+        self.secure = False
         self.id = number
         self.unfinished = None
         self.outbox = None

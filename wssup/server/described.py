@@ -23,10 +23,11 @@ MOVED: Final = CloseReason(1012, "moved to another worker")
 class Described(WireConnection):
     """The part of a connection that is read only."""
 
-    __slots__ = ("_state", "closed", "head", "peer")
+    __slots__ = ("_state", "closed", "head", "peer", "secure")
 
     head: bytes
     peer: bytes
+    secure: bool
     closed: CloseReason | None
     _state: dict[str, Any] | None
 
@@ -67,10 +68,14 @@ class Described(WireConnection):
 
     @property
     def remote(self) -> Endpoint | str:
-        """Where the client is; ``"unix:"`` on a unix socket. Known after the end, too."""
+        """Where the client is; ``"unix:"`` on a unix socket. Known after the end, too.
+
+        Behind a trusted proxy it is what that says: the client's address, its port or 0, and
+        whether it uses TLS.
+        """
         if not self.peer:
             return "unix:"
-        return Endpoint(*sockets.unpacked(self.peer), is_ssl=False)
+        return Endpoint(*sockets.unpacked(self.peer), is_ssl=self.secure)
 
     @property
     def local(self) -> Endpoint | str:
@@ -80,7 +85,7 @@ class Described(WireConnection):
         """
         if self.fd < 0:
             raise self.gone()
-        address = sockets.local_address(self.fd, self.peer)
+        address = sockets.local_address(self.fd)
         if isinstance(address, str):
             return f"unix:{address}"
         return Endpoint(*address, is_ssl=False)

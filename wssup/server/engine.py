@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 import socket
 import time
 from collections.abc import Callable, Collection
-
-import trio
+from typing import Any
 
 from wssup import logs
 from wssup.application import Application
@@ -16,26 +16,34 @@ from wssup.config.topics import Topics
 from wssup.messages import CloseConnections, HandOver, Inspect, Message, TakeOver
 from wssup.scoreboard import ClosedReason, HandoffRefusal, RowWriter
 from wssup.server import inspecting
-from wssup.server.accepting import Accepting
+from wssup.server.asgi.http import HttpServer
+from wssup.server.asgi.websocket import AsgiStyle
 from wssup.server.closing import Leave
+from wssup.server.forwarded import TrustedProxies
 from wssup.server.handoff.receiving import Receiver
 from wssup.server.handoff.sending import Sender
+from wssup.server.listening import Listening
+from wssup.server.loops import Loop
+from wssup.server.loops.bell import Bell
 from wssup.server.loops.trio import TrioLoop
+from wssup.server.opening import Opening
 from wssup.server.pump import Pump
-from wssup.server.styles import EventStyle, TaskStyle
+from wssup.server.styles import EventStyle, Style, TaskStyle
 from wssup.server.topics.hub import Hub
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "style_for"]
 
 
 class Engine:
-    """Serves the connections of one worker, on trio.
+    """Serves the connections of one worker.
 
     :param row: the worker's counters.
     :param accepting: where connections come from; told when one is closed.
     :param serial: the worker's number in its instance.
     :param keep_headers: names of request headers that connections keep; ``None`` for all.
     :param topics: what its connections can subscribe to; ``None``: topics of its own.
+    :param trusted: proxies that are believed where a client comes from.
+    :param loop: what it runs on; ``None``: on trio, see :meth:`run`.
     """
 
     def __init__(
@@ -45,18 +53,16 @@ class Engine:
         limits: Limits,
         heartbeat: Heartbeat,
         row: RowWriter,
-        accepting: Accepting,
+        accepting: Listening,
         serial: int = 0,
         keep_headers: Collection[str] | None = None,
         topics: Hub | None = None,
+        trusted: TrustedProxies | None = None,
+        loop: Loop | None = None,
     ) -> None:
         self._accepting = accepting
-        self._loop = TrioLoop()
-        self._style: EventStyle | TaskStyle = (
-            EventStyle(application.handler)
-            if application.is_event_style
-            else TaskStyle(application.handler, resumable=application.is_resumable)
-        )
+        self._loop = loop or TrioLoop()
+        self._style = style_for(application)
         self._pump = Pump(
             self._style,
             self._loop,
@@ -70,20 +76,47 @@ class Engine:
             room=accepting.room,
             topics=topics or Hub(Topics(), serial=serial, message_bytes=limits.message_bytes),
         )
+        self._pump.opening.trusted = trusted or TrustedProxies()
         self._style.idle = self._look
         self._pump.handoff.changed = self._moved
-        self._swept = trio.Event()
-        self._empty = trio.Event()
+        self._swept = Bell(self._loop)
+        self._empty = Bell(self._loop)
         self._random = random.Random()  # noqa: S311 - spreads closes in time; made after the fork
+        self._http: HttpServer | None = None
+        if isinstance(self._style, AsgiStyle) and isinstance(self._loop, TrioLoop):
+            self._http = HttpServer(self._style, self._pump)
+            self._pump.opening.http = self._http.take
+            self._hang_up_at = self._loop.timer(self._http.hang_up)
         accepting.adopt = self._pump.opening.adopt
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled."""
+    async def run(self, *, task_status: Any = None) -> None:
+        """Serve until cancelled, on trio.
+
+        :param task_status: a ``trio.TaskStatus``.
+        """
+        assert isinstance(self._loop, TrioLoop)
         try:
-            await self._loop.run(task_status=task_status)
+            if task_status is None:
+                await self._loop.run()
+            else:
+                await self._loop.run(task_status=task_status)
         finally:
-            self._pump.handoff.abandon(ClosedReason.ERROR)
-            self._pump.close_descriptors()
+            self.close()
+
+    def close(self) -> None:
+        """End what is left of handoffs, and give the pump's descriptors back."""
+        self._pump.handoff.abandon(ClosedReason.ERROR)
+        self._pump.close_descriptors()
+
+    @property
+    def style(self) -> Style:
+        """How the application is called."""
+        return self._style
+
+    @property
+    def opening(self) -> Opening:
+        """The handshakes, and what comes that is no WebSocket."""
+        return self._pump.opening
 
     @property
     def topics(self) -> Hub:
@@ -102,8 +135,6 @@ class Engine:
     async def wait_empty(self) -> None:
         """Wait until no connection is left, and no task of the application that served one."""
         while self.count or self._style.busy:
-            if self._empty.is_set():
-                self._empty = trio.Event()
             await self._empty.wait()
 
     # Handoff.
@@ -151,20 +182,22 @@ class Engine:
     async def wait_swept(self) -> None:
         """Wait until all that can be moved at once is."""
         while not self._pump.handoff.is_swept:
-            if self._swept.is_set():
-                self._swept = trio.Event()
             await self._swept.wait()
 
     def _moved(self) -> None:
-        self._swept.set()
+        self._swept.ring()
 
-    async def answer(
-        self, question: Inspect | CloseConnections, post: Callable[[Message], None]
-    ) -> None:
+    def ask(self, question: Inspect | CloseConnections, post: Callable[[Message], None]) -> None:
         """Answer a question about single connections, when others have had their turns.
 
         :param post: tells the master.
         """
+        self._loop.spawn(self.answer, question, post)
+
+    async def answer(
+        self, question: Inspect | CloseConnections, post: Callable[[Message], None]
+    ) -> None:
+        """See `ask`."""
         try:
             post(await inspecting.answer(self._pump, question))
         except Exception as error:  # noqa: BLE001 - the boundary: who asks gets no answer, and all others live on
@@ -182,21 +215,26 @@ class Engine:
         *,
         spares: bool = False,
     ) -> None:
-        """Have every connection closed with ``code``, spread evenly with jitter over ``window``
+        """Have every WebSocket closed with ``code``, spread evenly with jitter over ``window``
         seconds.
 
         What finishes its handshake later is closed within what is left of the window. A later order
-        replaces an earlier one.
+        replaces an earlier one. HTTP requests go on; at the window's end applications that wait for
+        their clients to leave are told that they did.
 
         :param unmoved: why connections are closed that should have moved.
         :param spares: leave those alone that move when the application has done its work for them.
         """
         order = Leave(code, why, reason, time.monotonic() + window, unmoved, spares)
         self._pump.closing.close_all(order, self._random)
+        if self._http is not None:
+            self._hang_up_at(order.until)
 
     def keep_all(self) -> None:
         """Take an order to close everybody back, as far as it was not carried out."""
         self._pump.closing.keep_all()
+        if self._http is not None:
+            self._hang_up_at(math.inf)
 
     def abort_all(self, reason: ClosedReason) -> None:
         """Cut off what is left, and what still comes out of the accept queue; cancel the
@@ -220,4 +258,17 @@ class Engine:
 
     def _look(self) -> None:
         if not self.count and not self._style.busy:
-            self._empty.set()
+            self._empty.ring()
+
+
+def style_for(application: Application) -> EventStyle | TaskStyle:
+    """How an application is called."""
+    if application.is_asgi:
+        return AsgiStyle(
+            application.handler,
+            resumable=application.is_resumable,
+            root_path=application.root_path,
+        )
+    if application.is_event_style:
+        return EventStyle(application.handler)
+    return TaskStyle(application.handler, resumable=application.is_resumable)

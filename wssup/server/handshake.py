@@ -75,6 +75,19 @@ _OURS = frozenset(
 )
 
 
+#: Names that nearly every request has: each is there once, not with every connection.
+_NAMES: Final = {
+    name: name
+    for name in (
+        b"accept accept-encoding accept-language authorization cache-control connection "
+        b"content-length content-type cookie host origin pragma sec-fetch-dest sec-fetch-mode "
+        b"sec-fetch-site sec-websocket-extensions sec-websocket-key sec-websocket-protocol "
+        b"sec-websocket-version upgrade user-agent x-forwarded-for x-forwarded-host "
+        b"x-forwarded-proto x-real-ip"
+    ).split()
+}
+
+
 class BadRequestError(Exception):
     """A request that is refused for what it is.
 
@@ -127,7 +140,8 @@ class Head:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header field."""
-        self.headers.append((name.lower(), value.rstrip(b" \t")))
+        name = name.lower()
+        self.headers.append((_NAMES.get(name, name), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """The empty line."""

@@ -85,6 +85,10 @@ class Heartbeats:
                 pump.closing.lose(connection)
             case State.OPEN:
                 self._open(connection, now, lag)
+            case State.KEPT:
+                if connection.head:
+                    pump.transmit(connection, handshake.text_response(408, "too slow"))
+                pump.closing.lose(connection)
             case State.HELD:
                 pump.handoff.overdue(connection)
             case _:

@@ -13,8 +13,6 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-import trio
-
 from wssup.messages import CloseConnections, ConnectionsClosing, Inspect, Inspected
 from wssup.questions import LONGEST_FORWARDED, LONGEST_PATH, MOST_CONNECTIONS, ConnectionSeen
 from wssup.scoreboard import ClosedReason, HandshakeFailure
@@ -45,6 +43,7 @@ _STATES: Final = {
     State.FLUSHING: "closing",
     State.LINGERING: "closing",
     State.HELD: "moving",
+    State.KEPT: "http",
 }
 _KEYS: Final[dict[str, Callable[[Connection], float]]] = {
     "oldest": lambda connection: connection.opened,
@@ -70,13 +69,15 @@ async def _inspect(pump: Pump, question: Inspect) -> Inspected:
     for part in _slices(pump):
         living = (c for c in part if c.status is not State.ENDED)
         first = heapq.nsmallest(limit, chain(first, living), key=key)
-        await trio.lowlevel.checkpoint()
+        await pump.cancel_point()
+        await pump.schedule_point()
     found: list[ConnectionSeen] = []
     for start in range(0, len(first), _DETAILED):
         now = time.monotonic()
         part = first[start : start + _DETAILED]
         found += [_seen(c, now) for c in part if c.status is not State.ENDED]
-        await trio.lowlevel.checkpoint()
+        await pump.cancel_point()
+        await pump.schedule_point()
     return Inspected(question.question, found)
 
 
@@ -95,7 +96,8 @@ async def _close(pump: Pump, question: CloseConnections) -> ConnectionsClosing:
                 (moving if is_held else closing).append(connection.id)
                 if not is_held:
                     pump.aside(partial(_let_go, pump, connection, question))
-        await trio.lowlevel.checkpoint()
+        await pump.cancel_point()
+        await pump.schedule_point()
     return ConnectionsClosing(question.question, closing, moving)
 
 
@@ -106,6 +108,8 @@ def _let_go(pump: Pump, connection: Connection, order: CloseConnections) -> None
     elif connection.status in {State.HANDSHAKE, State.PENDING}:
         refusal = handshake.text_response(503, "closed by the operator")
         pump.opening.respond(connection, refusal, HandshakeFailure.REJECTED)
+    elif connection.status is State.KEPT:
+        pump.closing.lose(connection)
 
 
 def _slices(pump: Pump) -> Iterator[list[Connection]]:
@@ -147,7 +151,7 @@ def _forwarded(connection: Connection) -> str:
 
 
 def _path(connection: Connection) -> str:
-    if connection.status is State.HANDSHAKE:
+    if connection.status in {State.HANDSHAKE, State.KEPT}:
         return ""
     try:
         path, query, _ = target_of(connection.head).partition("?")

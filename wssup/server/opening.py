@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, NamedTuple
 
-from wssup.scoreboard import HandshakeFailure, Label, RefusedReason
+from wssup.scoreboard import HandshakeFailure, HttpEnd, Label, RefusedReason
 from wssup.server import handshake, sockets
 from wssup.server.connection import Connection, State
+from wssup.server.forwarded import TrustedProxies
 from wssup.server.frames import Unfinished
 from wssup.server.request import Request
 
 if TYPE_CHECKING:
     from wssup.server.pump import Pump
 
-__all__ = ["Opening"]
+__all__ = ["HttpSocket", "Opening"]
+
+
+class HttpSocket(NamedTuple):
+    """A socket on which HTTP is spoken. It is open, and counted among its address's, until
+    `Opening.http_ended`.
+
+    :ivar fd: its descriptor, which does not block.
+    :ivar peer: the packed address of the other end.
+    :ivar number: what would be the WebSocket's ``id``.
+    :ivar data: what was received and is not answered: a head, and what came behind it.
+    :ivar head: the same head, parsed.
+    """
+
+    fd: int
+    peer: bytes
+    number: int
+    data: bytes
+    head: handshake.Head | None = None
 
 
 class Opening:
@@ -24,7 +43,11 @@ class Opening:
     :param serial: the worker's number, from which connections get theirs.
     :param keep_headers: names of request headers that are kept; ``None`` for all.
     :ivar accepting: what health checks are told.
+    :ivar trusted: proxies that are believed where a client comes from.
     :ivar hurry: the worker ends now: nobody is let in any more.
+    :ivar http: called with each request that asks for no WebSocket; owns the descriptor until it
+        calls one of `from_http`, `leave_http` and `http_ended`. ``None``: the answers for those who
+        have gone astray.
     """
 
     def __init__(self, pump: Pump, *, serial: int, keep_headers: Collection[str] | None) -> None:
@@ -35,8 +58,10 @@ class Opening:
         # 21 bits of workers and 32 of connections are a whole number in JavaScript, too.
         self._number = serial << 32
         self._per_address: dict[bytes, int] = {}
+        self.trusted = TrustedProxies()
         self.accepting = False
         self.hurry = False
+        self.http: Callable[[HttpSocket], None] | None = None
 
     def adopt(self, fd: int, address: object) -> None:
         """Take over an accepted socket, which does not block.
@@ -59,12 +84,17 @@ class Opening:
             return
         pump.schedule(connection, now + self._limits.handshake_timeout)
         if count > self._limits.connections_per_address > 0:
-            answer = handshake.text_response(429, "too many connections")
-            self.respond(connection, answer, RefusedReason.ADDRESS)
+            self._refuse_one_more(connection)
+
+    def _refuse_one_more(self, connection: Connection) -> None:
+        answer = handshake.text_response(429, "too many connections")
+        self.respond(connection, answer, RefusedReason.ADDRESS)
 
     def _count(self, peer: bytes) -> int:
-        """Count a connection of an address, if that is limited; how many there are then."""
-        if not self._limits.connections_per_address or not peer:
+        """Count a connection of an address, if that is limited; how many there are then. A proxy's
+        are those of many clients, and are counted when these are known.
+        """
+        if not self._limits.connections_per_address or not peer or self.trusted.trusts(peer):
             return 0
         # Behind the address stands the port, which tells connections apart, not clients.
         count = self._per_address[peer[:-2]] = self._per_address.get(peer[:-2], 0) + 1
@@ -72,7 +102,10 @@ class Opening:
 
     def forget(self, connection: Connection) -> None:
         """A connection is gone."""
-        address = connection.peer[:-2]
+        self._uncount(connection.peer)
+
+    def _uncount(self, peer: bytes) -> None:
+        address = peer[:-2]
         if address in self._per_address:
             self._per_address[address] -= 1
             if not self._per_address[address]:
@@ -81,13 +114,27 @@ class Opening:
     def read_head(self, connection: Connection) -> None:
         """Read of a connection that has not said what it wants, or not to the end."""
         pump = self._pump
+        if connection.unfinished is not None:
+            # It came behind an HTTP request that is answered now.
+            connection.head, connection.unfinished = connection.unfinished.rest, None
+            self._look(connection, 0)
+            return
         size = sockets.read(connection.fd, pump.buffers)
         if size == 0:
             pump.closing.lose(connection)
         if size <= 0:
             return
+        if not connection.head and connection.status is State.KEPT:
+            pump.schedule(connection, time.monotonic() + self._limits.handshake_timeout)
         seen = max(0, len(connection.head) - len(handshake.HEAD_END) + 1)
         connection.head += pump.view[:size]
+        self._look(connection, seen)
+
+    def _look(self, connection: Connection, seen: int) -> None:
+        """Whether the head is complete.
+
+        :param seen: where its end cannot begin before.
+        """
         end = connection.head.find(handshake.HEAD_END, seen)
         length = end + len(handshake.HEAD_END) if end >= 0 else len(connection.head)
         if length > self._limits.header_bytes:
@@ -100,6 +147,9 @@ class Opening:
             self._take_request(connection)
         elif not handshake.could_be_head(connection.head):
             self._refuse(connection, handshake.BadRequestError("not an HTTP request"))
+        elif connection.head.count(b"\n") != connection.head.count(b"\r\n"):
+            # Its end might never be found (RFC 9112 section 2.2).
+            self._refuse(connection, handshake.BadRequestError("a line ends without CR"))
 
     def _take_request(self, connection: Connection) -> None:
         """The head is there."""
@@ -109,6 +159,9 @@ class Opening:
             self._refuse(connection, error)
             return
         except handshake.PlainHttpError as plain:
+            if self.http is not None:
+                self.http(self._let_go(connection, plain.head))
+                return
             answer = handshake.plain_response(plain.head, accepting=self.accepting)
             self.respond(connection, answer, HandshakeFailure.PLAIN_HTTP)
             return
@@ -119,9 +172,76 @@ class Opening:
             answer = handshake.text_response(403, "this origin may not connect")
             self.respond(connection, answer, RefusedReason.ORIGIN)
             return
+        client = self.trusted.client(connection.peer, head.headers)
+        if client is not None:
+            connection.peer, connection.secure = client
+            if self._count(client.peer) > self._limits.connections_per_address > 0:
+                self._refuse_one_more(connection)
+                return
         connection.status = State.PENDING
         connection.tick = 0
         self._pump.style.requested(Request(connection, head))
+
+    # HTTP.
+
+    def _let_go(self, connection: Connection, head: handshake.Head) -> HttpSocket:
+        """Give a connection's descriptor away; its object is dead from now on."""
+        pump = self._pump
+        rest = connection.unfinished.rest if connection.unfinished is not None else b""
+        pump.unwatch(connection)
+        fd, connection.fd = connection.fd, -1
+        del pump.connections[fd]
+        connection.status = State.ENDED
+        connection.unfinished = None
+        return HttpSocket(fd, connection.peer, connection.id, connection.head + rest, head)
+
+    def from_http(self, socket: HttpSocket) -> None:
+        """A request was answered; take the socket back for the next one, of which ``data`` may be
+        there: more HTTP, or a WebSocket's handshake.
+        """
+        pump = self._pump
+        now = time.monotonic()
+        connection = self._taken(socket, State.KEPT, now)
+        draining = pump.closing.leave is not None and not socket.data
+        if self.hurry or draining:
+            pump.closing.lose(connection)
+            return
+        try:
+            pump.watch(connection)
+        except OSError:  # as in adopt()
+            pump.closing.lose(connection)
+            return
+        if socket.data:
+            # Looked at in a turn, as one of many.
+            connection.unfinished = Unfinished(socket.data)
+            pump.schedule(connection, now + self._limits.handshake_timeout)
+            pump.again(connection)
+        else:
+            pump.schedule(connection, now + self._limits.keep_alive_timeout)
+
+    def leave_http(self, socket: HttpSocket) -> None:
+        """Say no more on a socket, wait until its client has nothing more to say, and close it."""
+        connection = self._taken(socket, State.FLUSHING, time.monotonic())
+        connection.decide(HttpEnd.CLOSED)
+        try:
+            self._pump.closing.linger(connection)
+        except OSError:  # as in adopt()
+            self._pump.closing.lose(connection)
+
+    def http_ended(self, peer: bytes) -> None:
+        """A socket that had been given away is closed."""
+        self._uncount(peer)
+        self._pump.row.http_closed()
+        self._pump.closing.closed_one()
+
+    def _taken(self, socket: HttpSocket, status: State, now: float) -> Connection:
+        pump = self._pump
+        connection = Connection(pump, socket.fd, socket.peer, socket.number, now)
+        connection.status = status
+        pump.connections[socket.fd] = connection
+        return connection
+
+    # WebSockets.
 
     def upgrade(self, connection: Connection, answer: bytes) -> None:
         """Make a WebSocket of a connection whose request was accepted."""

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 
 from wssup import logs
 from wssup.config.settings import Heartbeat, Limits
-from wssup.scoreboard import ClosedReason, HandshakeFailure, RowWriter
+from wssup.scoreboard import ClosedReason, HandshakeFailure, Label, RowWriter
 from wssup.server import heartbeat, sockets
 from wssup.server.backpressure import Backpressure
 from wssup.server.chores import Chores
@@ -214,8 +214,10 @@ class Pump(Wire):
 
     def _broke(self, connection: Connection, error: Exception) -> None:
         self._log.error("connection_failed", exc_info=error)
-        young = connection.status in {State.HANDSHAKE, State.PENDING}
-        self.closing.lose(connection, HandshakeFailure.ERROR if young else ClosedReason.ERROR)
+        verdict: Label = ClosedReason.ERROR
+        if connection.status in {State.HANDSHAKE, State.PENDING, State.KEPT}:
+            verdict = HandshakeFailure.ERROR
+        self.closing.lose(connection, verdict)
 
     def _serve(self, connection: Connection, bits: int) -> None:
         """One connection's part of a turn."""
@@ -265,7 +267,7 @@ class Pump(Wire):
     def _serve_other(self, connection: Connection, bits: int) -> None:
         """A connection that is not open: not yet, or not any more."""
         status = connection.status
-        if status is State.HANDSHAKE:
+        if status is State.HANDSHAKE or status is State.KEPT:
             self.opening.read_head(connection)
         elif status is State.CLOSING:
             self._take(connection, connection.receive(FRAMES))

@@ -55,17 +55,18 @@ class Request:
         return self._connection.wire
 
     @property
-    def _parsed(self) -> handshake.Head:
+    def parsed(self) -> handshake.Head:
+        """Its head."""
         return self._head or handshake.parse(self._connection.head)
 
     @property
     def headers(self) -> Headers:
         """The headers, names in lower case, in their order."""
-        return list(self._parsed.headers)
+        return list(self.parsed.headers)
 
     def get(self, name: str) -> str | None:
         """The first header called ``name``, or ``None``; bytes beyond ASCII read as Latin-1."""
-        value = self._parsed.get(name.lower().encode("latin-1"))
+        value = self.parsed.get(name.lower().encode("latin-1"))
         return None if value is None else value.decode("latin-1")
 
     @property
@@ -76,7 +77,7 @@ class Request:
     @property
     def proposed_subprotocols(self) -> tuple[str, ...]:
         """What the client proposes, the best first."""
-        return tuple(self._parsed.tokens(b"sec-websocket-protocol"))
+        return tuple(self.parsed.tokens(b"sec-websocket-protocol"))
 
     subprotocols = proposed_subprotocols
 
@@ -114,7 +115,7 @@ class Request:
             self._answered = True
             return self._connection
         answer = handshake.accept_response(
-            self._parsed, subprotocol=subprotocol, extra_headers=extra_headers
+            self.parsed, subprotocol=subprotocol, extra_headers=extra_headers
         )
         self._head, self._answered = None, True
         self._connection.subprotocol = subprotocol

@@ -66,10 +66,11 @@ def unpacked(peer: bytes) -> tuple[str, int]:
     return socket.inet_ntop(family, peer[:-2]), int.from_bytes(peer[-2:], "big")
 
 
-def local_address(fd: int, peer: bytes) -> tuple[str, int] | str:
-    """Where a socket with that peer is bound to (getsockname(2)); a path for a unix socket."""
-    family = {0: socket.AF_UNIX, 6: socket.AF_INET}.get(len(peer), socket.AF_INET6)
-    sock = socket.socket(family, socket.SOCK_STREAM, 0, fileno=fd)
+def local_address(fd: int) -> tuple[str, int] | str:
+    """Where a socket is bound to (getsockname(2)); a path for a unix socket."""
+    # Whatever it really is: a path is the longest address that there may be, and what getsockname()
+    # returns goes by the address itself.
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
     try:
         name = sock.getsockname()
     finally:

@@ -112,6 +112,9 @@ def _connections(counts: Counts) -> dict[str, Any]:
         "ping_timeouts": counts.ping_timeouts,
         "handler_runs": counts.handler_runs,
         "handler_errors": counts.handler_errors,
+        "http_requests": counts.http_requests,
+        "http_errors": counts.http_errors,
+        "http_closed": counts.http_closed,
     }
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import msgspec
 import trio
@@ -25,8 +25,11 @@ from wssup.supervisor.process import Processes
 
 __all__ = ["Generation"]
 
-#: The worker's entry. A name, not an import: the supervisor never imports the server.
-ENTRY = "wssup.server.worker:main"
+#: The worker's entry, by its class. A name, not an import: the supervisor never imports the server.
+ENTRIES: Final = {
+    "trio": "wssup.server.worker:main",
+    "uvicorn": "wssup.server.uvicorn_worker.worker:main",
+}
 #: Forks that a zygote is asked for at a time.
 _BIRTHS = 16
 #: Seconds between end of file and SIGKILL for a zygote that does not end.
@@ -133,7 +136,7 @@ class Generation:
             app_dir=app_dir,
             preload=settings.preload,
             scoreboard=self._scoreboard,
-            entry=ENTRY,
+            entry=ENTRIES[settings.worker],
             settings=msgspec.to_builtins(without_password(settings)),
             node=self._node,
         )

@@ -26,6 +26,7 @@ from typing import cast
 import setproctitle
 
 from wssup import application, channel, logs
+from wssup.application import Way
 from wssup.errors import ApplicationError, MessageError, WssupError
 from wssup.messages import PROTOCOL, Fork, Forked, ForkFailed, Load, Loaded, LoadFailed
 from wssup.scoreboard import Scoreboard
@@ -95,7 +96,10 @@ class _Zygote:
         self._application = None
         warnings: list[str] = []
         if load.preload:
-            self._application = application.load(load.application, self._app_dir)
+            self._application = application.load(
+                load.application, self._app_dir, Way.by(load.settings)
+            )
+            application.check_worker(self._application, load.settings["worker"])
             warnings = _check_threads(load.application)
         digest = application.digest() if load.preload else ""
         # Objects that exist now are never garbage: out of the collector's sight their pages stay

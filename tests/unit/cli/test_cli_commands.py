@@ -678,7 +678,7 @@ def test_an_unknown_variable_stops_every_command(
     peer: Peer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A misspelt WSSUP_ variable is an error that names the right one."""
-    monkeypatch.setenv("WSSUP_WORKER", "2")
+    monkeypatch.setenv("WSSUP_WORKES", "2")
     for command in (["status"], ["config"], ["serve", "a:b"]):
         assert main(command) == 2
         assert "did you mean WSSUP_WORKERS?" in errors(capsys)
@@ -713,7 +713,9 @@ def test_bare_command_version_and_help(capsys: pytest.CaptureFixture[str]) -> No
         assert "Exit status: 0" in out
         assert f"\n    wssup {command}" in out
         # All others are about an instance.
-        assert ("--runtime-dir DIR" in out) is (command not in {"systemd", "completion"})
+        assert ("--runtime-dir DIR" in out) is (
+            command not in {"systemd", "completion", "proxy-config"}
+        )
         assert max(map(len, out.splitlines())) <= 80
 
 
@@ -763,7 +765,7 @@ def test_the_reference_names_every_command_and_option() -> None:
     text = (ROOT / "docs/reference/commands.md").read_text()
     context = click.Context(group)
     sections = dict(
-        re.findall(r"^## `wssup (\w+).*?`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+        re.findall(r"^## `wssup ([\w-]+).*?`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     )
     assert list(sections) == list(COMMANDS)
     for name in COMMANDS:

@@ -146,7 +146,7 @@ def test_lines_are_not_fooled_by_strings() -> None:
         ("stall_after = 30", ["hang_after", "stall_after", "more than 30s"]),
         ("backoff_min = 31", ["backoff_max", "backoff_min", "at least 31s"]),
         (f'runtime_dir = "/{"x" * 99}"', ["too long", "107 bytes"]),
-        ("worker = 4", ["worker = 4", "wssup.toml:1", "did you mean workers?"]),
+        ("workes = 4", ["workes = 4", "wssup.toml:1", "did you mean workers?"]),
         ("max-workers = 4", ["did you mean max_workers?"]),
         ("message_bytes = 4", ["did you mean limits.message_bytes?"]),
         ("[limits]\nworkers = 4", ["limits.workers = 4", "did you mean workers?"]),
@@ -237,7 +237,7 @@ def test_variables_are_read_as_text(name: str, text: str, key: str, value: objec
 @pytest.mark.parametrize(
     ("name", "text", "parts"),
     [
-        ("WSSUP_WORKER", "4", ["WSSUP_WORKER = '4'", "environment", "did you mean WSSUP_WORKERS?"]),
+        ("WSSUP_WORKES", "4", ["WSSUP_WORKES = '4'", "environment", "did you mean WSSUP_WORKERS?"]),
         ("WSSUP_MESSAGE_BYTES", "4", ["did you mean WSSUP_LIMITS_MESSAGE_BYTES?"]),
         ("WSSUP_WORKERS", "many", ["workers = 'many' (from WSSUP_WORKERS)"]),
         ("WSSUP_WORKERS", "٣", ["not a whole number"]),

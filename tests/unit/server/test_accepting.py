@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from tests.harness.fresh import python
-from wssup.server import accepting as module
+from wssup.server import listening
 from wssup.server.accepting import Accepting
 
 
@@ -272,7 +272,7 @@ async def test_many_connections_from_two_listeners(one: Listener, two: Listener)
             for port in order:
                 ports[port] += 1
             assert list(ports.values()) == [60, 1]
-            assert order.index(two.socket.getsockname()[1]) <= module._BATCH
+            assert order.index(two.socket.getsockname()[1]) <= listening._BATCH
 
 
 async def test_a_connection_that_was_reset_in_the_queue(one: Listener) -> None:

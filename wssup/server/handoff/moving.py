@@ -246,6 +246,7 @@ class Moving:
             unfinished=records.half_of(connection.unfinished),
             topics=topics,
             position=position,
+            secure=connection.secure,
         )
 
     def _leave_behind(self, connection: Connection, sender: Sender, reason: HandoffRefusal) -> None:
@@ -365,6 +366,7 @@ class Moving:
         now = time.monotonic()
         connection = Connection(pump, fd, record.peer, record.number, record.opened)
         connection.head = record.head
+        connection.secure = record.secure
         connection.subprotocol = record.subprotocol
         connection.heard = record.heard
         connection.ping_sent = record.ping_sent

@@ -4,10 +4,10 @@ Pure: nothing here knows a socket, a loop or a clock. A record travels beside th
 descriptor, as one MessagePack array without field names. Its bytes do not say their version: both
 ends of a session are told that by the master, which picks the highest that both know.
 
-A new version, say 3:
+A new version, say 4:
 
 - Append its fields to `Record` or `Half`, with defaults. Never rename, reorder or retype one.
-- Add a row to ``_TABLE``: ``3: row(15, 9)``, the numbers of fields that its two arrays have.
+- Add a row to ``_TABLE``: ``4: row(16, 9)``, the numbers of fields that its two arrays have.
 - An older reader is written the old arrays: the new fields are left out. So a new field may only
   say what an older reader can do without. If it cannot, the sender must not move a connection that
   needs it in the older version, or version 1 must go from the table.
@@ -32,6 +32,7 @@ from wssup.server.frames import TEXT, Unfinished
 from wssup.topics import names
 
 __all__ = [
+    "PROXIES",
     "TOPICS",
     "VERSIONS",
     "Half",
@@ -123,6 +124,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
     :ivar topics: what it is subscribed to; from version 2 on.
     :ivar position: of the messages of topics, what it was sent: by the serial number of the node
         that put them on the bus, the number of the last one (and what else `Bus.position` says).
+    :ivar secure: a trusted proxy says that the client uses TLS; from version 3 on.
     """
 
     number: Annotated[int, Meta(ge=0)]
@@ -139,6 +141,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
     unfinished: Half | None
     topics: list[Joined] = []
     position: dict[int, Annotated[int, Meta(ge=0)]] = {}
+    secure: bool = False
 
 
 class Row(NamedTuple):
@@ -183,7 +186,9 @@ def _values(struct: msgspec.Struct, fields: int) -> list[Any]:
 
 #: From this version on a connection's topics move with it.
 TOPICS: Final = 2
-_TABLE: Final[dict[int, Row]] = {1: row(12, 9), TOPICS: row(14, 9)}
+#: And what a trusted proxy says of it.
+PROXIES: Final = 3
+_TABLE: Final[dict[int, Row]] = {1: row(12, 9), TOPICS: row(14, 9), PROXIES: row(15, 9)}
 #: The lowest and the highest version that this code reads and writes.
 VERSIONS: Final = (min(_TABLE), max(_TABLE))
 

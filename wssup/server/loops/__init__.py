@@ -11,7 +11,23 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-__all__ = ["Loop", "Rests", "Scope", "TakesBack"]
+__all__ = ["Loop", "Rests", "Scope", "TakesBack", "Told", "Within"]
+
+
+class Told(Protocol):
+    """Waits for one event, for so many seconds."""
+
+    def __call__(
+        self, ask: Callable[[Callable[[], None]], object], seconds: float, /
+    ) -> Awaitable[bool]:
+        """Wait until what ``ask`` was given is called, perhaps at once; whether it was."""
+
+
+class Within(Protocol):
+    """Waits until a moment at most."""
+
+    def __call__(self, deadline: float, wait: Callable[[], Awaitable[None]], /) -> Awaitable[None]:
+        """Await ``wait()``, and give up at the deadline, in seconds of ``time.monotonic()``."""
 
 
 class TakesBack(Protocol):

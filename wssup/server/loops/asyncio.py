@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Awaitable, Callable
-from typing import Any, Self
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Self, cast
 
 from wssup.server.loops import Rests, TakesBack
 
-__all__ = ["AsyncioLoop"]
+__all__ = ["AsyncioLoop", "told", "within"]
 
 
 class AsyncioLoop:
@@ -25,6 +27,8 @@ class AsyncioLoop:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Made once: there is one for each connection.
+        self._ended = self._tasks.discard
         self._closed = self._cancelled = False
         self._watched: list[int] = []
         self._timers: list[asyncio.TimerHandle] = []
@@ -39,14 +43,22 @@ class AsyncioLoop:
 
     def readable(self, fd: int, turn: Callable[[], bool]) -> None:
         """See :class:`Loop`."""
+        follows = False
 
-        def turns() -> None:
+        def heard() -> None:
+            # The turn that follows has it.
+            if not follows:
+                take_turn()
+
+        def take_turn() -> None:
+            nonlocal follows
             # The rest of an interrupted turn is no event that epoll would tell.
-            if not self._closed and turn():
-                self._loop.call_soon(turns)
+            follows = not self._closed and turn()
+            if follows:
+                self._loop.call_soon(take_turn)
 
         self._watched.append(fd)
-        self._loop.add_reader(fd, turns)
+        self._loop.add_reader(fd, heard)
 
     def timer(self, ring: Callable[[], None]) -> Callable[[float], None]:
         """See :class:`Loop`."""
@@ -62,13 +74,9 @@ class AsyncioLoop:
 
     def spawn(self, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """See :class:`Loop`."""
-
-        async def run() -> None:
-            await function(*arguments)
-
-        task = self._loop.create_task(run())
+        task = self._loop.create_task(cast("Coroutine[Any, Any, None]", function(*arguments)))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         if self._cancelled:
             self._loop.call_soon(task.cancel)
 
@@ -128,6 +136,22 @@ class AsyncioLoop:
 
     async def schedule_point(self) -> None:
         """See :class:`Loop`."""
+
+
+async def told(ask: Callable[[Callable[[], None]], object], seconds: float) -> bool:
+    """See :class:`Told`."""
+    event = asyncio.Event()
+    ask(event.set)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()
+
+
+async def within(deadline: float, wait: Callable[[], Awaitable[None]]) -> None:
+    """See :class:`Within`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            await wait()
 
 
 class _Scope:

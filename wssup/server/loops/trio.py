@@ -22,7 +22,7 @@ from trio.lowlevel import (
 
 from wssup.server.loops import Rests, TakesBack
 
-__all__ = ["TrioLoop"]
+__all__ = ["TrioLoop", "told", "within"]
 
 
 class TrioLoop:
@@ -69,7 +69,9 @@ class TrioLoop:
 
     def spawn(self, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """See :class:`Loop`."""
-        assert self._spawned is not None
+        if self._spawned is None:
+            self._begin.append((function, *arguments))
+            return
         if self._cancelled:
             # The nursery may be closed already.
             assert self._system is not None
@@ -123,6 +125,21 @@ class TrioLoop:
     def wake_error(self, waiter: trio.lowlevel.Task, error: BaseException) -> None:
         """See :class:`Loop`."""
         reschedule(waiter, Error(error))
+
+
+async def told(ask: Callable[[Callable[[], None]], object], seconds: float) -> bool:
+    """See :class:`Told`."""
+    event = trio.Event()
+    ask(event.set)
+    with trio.move_on_after(seconds):
+        await event.wait()
+    return event.is_set()
+
+
+async def within(deadline: float, wait: Callable[[], Awaitable[None]]) -> None:
+    """See :class:`Within`."""
+    with trio.move_on_after(max(0.0, deadline - time.monotonic())):
+        await wait()
 
 
 class _Delivered(Outcome[Any]):

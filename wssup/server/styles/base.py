@@ -174,9 +174,9 @@ class BaseStyle:
                 connection, _INTERNAL_ERROR, "internal error", ClosedReason.ERROR
             )
 
-    def _unanswered(self, request: Request, connection: Connection) -> None:
+    def _unanswered(self, connection: Connection) -> None:
         """An application that neither accepts nor rejects has rejected."""
-        if not request.is_answered:
+        if connection.status is State.PENDING:
             answer = handshake.text_response(403, "not accepted")
             self.pump.opening.respond(connection, answer, HandshakeFailure.REJECTED)
 

@@ -64,7 +64,7 @@ class EventStyle(BaseStyle):
         if hook is None or self._call(connection, "on_request", hook, request):
             self._accept(request)
         else:
-            self._unanswered(request, connection)
+            self._unanswered(connection)
         if connection.status is not State.OPEN or self._on_connect is None:
             return
         if _is_async(self._on_connect):
@@ -80,7 +80,7 @@ class EventStyle(BaseStyle):
             if fine:
                 self._accept(request)
         finally:
-            self._unanswered(request, connection)
+            self._unanswered(connection)
             if isinstance(connection.verdict, HandshakeFailure | RefusedReason):
                 connection.working = False
                 connection.inbox = None

@@ -39,27 +39,35 @@ class TaskStyle(BaseStyle):
                 await self._handle(request, connection)
         finally:
             connection.scope = None
-            self._unanswered(request, connection)
-            if self.pump.handoff.has(connection):
-                self.pump.handoff.suspended(connection)
-            else:
-                self.pump.handoff.resumed(connection)
-                self.pump.closing.close(connection, 1000, None)
-            self.busy -= 1
-            if not self.busy:
-                self.idle()
+            self._over(connection)
 
     async def _handle(self, request: Request, connection: Connection) -> None:
         try:
             await self._handler(request)
         except BaseException as error:  # noqa: BLE001 - sorted by fault_of(), cancellation goes on
-            fault, rest = fault_of(error, self.pump.loop.cancelled)
-            if fault is not None:
-                self._failed(connection, fault)
-            if rest is not None:
-                if not self.pump.handoff.has(connection):
-                    self.pump.closing.lose(connection)
-                raise rest from None
+            self._raised(connection, error)
+
+    def _raised(self, connection: Connection, error: BaseException) -> None:
+        """The handler has raised; raises what must go on."""
+        fault, rest = fault_of(error, self.pump.loop.cancelled)
+        if fault is not None:
+            self._failed(connection, fault)
+        if rest is not None:
+            if not self.pump.handoff.has(connection):
+                self.pump.closing.lose(connection)
+            raise rest from None
+
+    def _over(self, connection: Connection) -> None:
+        """The handler has ended."""
+        self._unanswered(connection)
+        if self.pump.handoff.has(connection):
+            self.pump.handoff.suspended(connection)
+        else:
+            self.pump.handoff.resumed(connection)
+            self.pump.closing.close(connection, 1000, None)
+        self.busy -= 1
+        if not self.busy:
+            self.idle()
 
     # What moves.
 

@@ -6,11 +6,10 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-import trio
-
 from wssup import logs
 from wssup.channel import Received
 from wssup.messages import Message, Peers, Publish, PublishDone
+from wssup.server.loops import Told
 from wssup.server.topics.hub import Hub
 
 __all__ = ["Joining", "ends"]
@@ -25,12 +24,15 @@ class Joining:
     """A worker's place on the bus.
 
     :param post: tells the master.
+    :param told: the loop's.
     """
 
-    def __init__(self, hub: Hub, post: Callable[[Message], None]) -> None:
+    def __init__(self, hub: Hub, post: Callable[[Message], None], told: Told) -> None:
         self._hub = hub
         self._post = post
-        self._linked = trio.Event()
+        self._told = told
+        self._is_linked = False
+        self._linked: Callable[[], None] = lambda: None
 
     def hear(self, received: Received) -> bool:
         """A message of the master; whether it was about this."""
@@ -39,7 +41,8 @@ class Joining:
                 for serial, end in zip(serials, ends(received.descriptors), strict=True):
                     self._hub.bus.link(serial, end)
                 if not more:
-                    self._linked.set()
+                    self._is_linked = True
+                    self._linked()
             case Publish() as order:
                 self._publish(order)
             case _:
@@ -59,20 +62,19 @@ class Joining:
         """Wait until the other workers are known: what is published before that would not reach
         their subscribers.
         """
-        with trio.move_on_after(_GRACE) as patience:
-            await self._linked.wait()
-        if patience.cancelled_caught:
+        if not await self._told(self._when_linked, _GRACE):
             logs.get().warning("bus_not_linked", hint="the master did not say who else there is")
+
+    def _when_linked(self, tell: Callable[[], None]) -> None:
+        self._linked = tell
+        if self._is_linked:
+            tell()
 
     async def complete(self) -> None:
         """Wait until the other workers have said what they are interested in, and sent their
         history: else a client that comes back would be told that it cannot have what it missed.
         """
-        joined = trio.Event()
-        with trio.move_on_after(_PATIENCE) as patience:
-            self._hub.bus.when_complete(joined.set)
-            await joined.wait()
-        if patience.cancelled_caught:
+        if not await self._told(self._hub.bus.when_complete, _PATIENCE):
             logs.get().warning("bus_incomplete", hint="a worker does not answer; see its log")
 
 
