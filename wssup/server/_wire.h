@@ -18,16 +18,21 @@ typedef struct {
     Py_buffer memory; /* of `buffer`; memory.obj is NULL once it is given back */
     Py_ssize_t short_, medium;
     Py_ssize_t messages_in, messages_out, bytes_in, bytes_out, queued;
+    PyObject *scheduler; /* see wire_pure.Wire */
+    char watchful;
 } Wire;
 
+/* What is looked at for each message stands together: with thousands of connections each line of
+ * the cache has to be fetched anew. */
 typedef struct {
     PyObject_HEAD
     PyObject *fd; /* an int that others have, too: as a number it would be another one for each */
+    PyObject *status, *inbox, *heard, *unfinished, *wire, *receiver, *more_receivers;
+    PyObject *ticket, *closed, *outbox;
     Py_ssize_t out_bytes;
-    PyObject *outbox, *unfinished, *wire;
 } Connection;
 
-extern PyTypeObject WireType, ConnectionType;
+extern PyTypeObject WireType, ConnectionType, DeliveredType, UsualType, WaitType;
 
 Wire *wire_of(const Connection *self);
 
@@ -60,9 +65,14 @@ PyObject *connection_decode(Connection *self, PyObject *const *arguments, Py_ssi
 /* _wire_send.c */
 int begin_send(void);
 PyObject *connection_send(Connection *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *connection_send_binary(Connection *self, PyObject *data);
 PyObject *connection_send_text(Connection *self, PyObject *text);
 PyObject *connection_post(Connection *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *connection_transmit(Connection *self, PyObject *data);
 PyObject *broadcast(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+
+/* _wire_waits.c */
+int begin_waits(void);
+PyObject *connection_wake_receiver(Connection *self, PyObject *message);
 
 #endif

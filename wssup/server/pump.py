@@ -70,7 +70,6 @@ class Pump(Wire):
     :param room: how many sockets there may be besides those that are.
     :param topics: what its connections can subscribe to.
     :ivar connections: by descriptor.
-    :ivar watchful: receives tell ``handoff`` of themselves.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class Pump(Wire):
         self.heartbeat = heartbeat.Heartbeats(self, beat)
         self.handoff = Moving(self, room=room, took_one=took_one)
         self.topics = topics
-        self.watchful = False
+        self.scheduler = loop.scheduler
         self._again: dict[Connection, None] = {}
         self._in_turn = False
         self.schedule = Deadlines(self).schedule

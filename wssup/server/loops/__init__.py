@@ -47,6 +47,12 @@ class Loop(Protocol):
 
     cancelled: type[BaseException]
     """What a cancelled task raises."""
+    scheduler: tuple[Any, ...] | None
+    """What the compiled core needs to do `cancel_point`, `schedule_point`, `rest` and `wake` by
+    itself: ``waiter``, ``cancel_point``, how to put a task into the queue of those that run next,
+    with what, what to yield if it is there already, and how to make a ticket, which is yielded
+    otherwise. ``None``: it calls them.
+    """
     forgotten: Any
     """What the ``forget`` of :meth:`park` must return."""
 

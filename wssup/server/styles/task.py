@@ -80,12 +80,8 @@ class TaskStyle(BaseStyle):
 
     def deliver(self, connection: Connection, message: str | bytes) -> None:
         """Give a message to the task that waits for one, or keep it."""
-        waiter = connection.receiver
-        if waiter is not None and connection.more_receivers is None:
-            # The usual case, without a call more than it needs.
-            connection.receiver = None
-            if self._wake(waiter, message):
-                return
+        if connection.wake_receiver(message):
+            return
         if not self.hand_over(connection, message):
             self._queue(connection, message)
 
