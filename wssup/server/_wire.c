@@ -224,7 +224,7 @@ static PyMethodDef connection_methods[] = {
     {"send_text", METHOD(connection_send_text), METH_O, NULL},
     {"post", METHOD(connection_post), METH_FASTCALL, NULL},
     {"transmit", METHOD(connection_transmit), METH_O, NULL},
-    {"wake_receiver", METHOD(connection_wake_receiver), METH_O, NULL},
+    {"forward", METHOD(connection_forward), METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

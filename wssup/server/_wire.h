@@ -73,6 +73,6 @@ PyObject *broadcast(PyObject *module, PyObject *const *arguments, Py_ssize_t cou
 
 /* _wire_waits.c */
 int begin_waits(void);
-PyObject *connection_wake_receiver(Connection *self, PyObject *message);
+PyObject *connection_forward(Connection *self, PyObject *budget);
 
 #endif

@@ -770,36 +770,52 @@ PyTypeObject UsualType = {
     .tp_getset = usual_attributes,
 };
 
-/* See wire_pure.WireConnection.wake_receiver(). */
-PyObject *
-connection_wake_receiver(Connection *self, PyObject *message)
+/* Give a message to the one task that waits for it. 1: done; 0: none or several wait, or the loop
+ * has its own way; -1: an exception is set. */
+static int
+wake_receiver(Connection *self, PyObject *message)
 {
     if (is_none(self->receiver) || !is_none(self->more_receivers)) {
-        Py_RETURN_FALSE;
+        return 0;
     }
     Wire *wire = wire_of(self);
     if (wire == NULL) {
-        return NULL;
+        return -1;
     }
     PyObject *const *parts = parts_of(wire);
     if (parts == NULL) {
-        Py_RETURN_FALSE;
+        return 0;
     }
     PyObject *with = delivered(message);
     if (with == NULL) {
-        return NULL;
+        return -1;
     }
-    PyObject *reschedule = Py_NewRef(parts[RESCHEDULE]);
-    PyObject *task = self->receiver;
+    PyObject *task = self->receiver, *reschedule = Py_NewRef(parts[RESCHEDULE]);
     self->receiver = Py_NewRef(Py_None);
     PyObject *arguments[] = {task, with};
     PyObject *done = PyObject_Vectorcall(reschedule, arguments, 2, NULL);
     Py_DECREF(task);
     Py_DECREF(with);
     Py_DECREF(reschedule);
-    if (done == NULL) {
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 1;
+}
+
+/* See wire_pure.WireConnection.forward(). */
+PyObject *
+connection_forward(Connection *self, PyObject *budget)
+{
+    PyObject *found = connection_receive(self, budget);
+    if (found == NULL || !(PyUnicode_CheckExact(found) || PyBytes_CheckExact(found))) {
+        return found;
+    }
+    int woken = wake_receiver(self, found);
+    if (woken == 0) {
+        return found;
+    }
+    Py_DECREF(found);
+    if (woken < 0) {
         return NULL;
     }
-    Py_DECREF(done);
-    Py_RETURN_TRUE;
+    Py_RETURN_NONE;
 }

@@ -125,6 +125,8 @@ class Pump(Wire):
         topics.begin(self)
         self._deliver = self._deliver_or_answer if beat.app_ping else style.deliver
         self._whole_budget = style.whole_budget
+        forwards = style.forwards and not beat.app_ping
+        self._receive = Connection.forward if forwards else Connection.receive
         loop.readable(self._epoll.fileno(), self.turn)
 
     def close_descriptors(self) -> None:
@@ -169,7 +171,7 @@ class Pump(Wire):
         :param served: who had its part of this turn already.
         """
         connections, deliver, budget = self.connections, self._deliver, self._whole_budget
-        monotonic, watched = time.monotonic, self.style.plain
+        monotonic, watched, receive = time.monotonic, self.style.plain, self._receive
         now = monotonic()
         for fd, bits in ready:
             connection = connections.get(fd)
@@ -182,11 +184,11 @@ class Pump(Wire):
                         self._flush(connection)
                 elif bits == _IN and connection.status is _OPEN and connection.inbox is None:
                     connection.heard = now
-                    found = connection.receive(budget)
+                    found = receive(connection, budget)
                     kind = type(found)
                     if kind is str or kind is bytes:
                         deliver(connection, found)  # type: ignore[arg-type]
-                    else:
+                    elif found is not None:
                         self._take(connection, found)
                 else:
                     self._serve(connection, bits)

@@ -156,6 +156,13 @@ class WireConnection:
             data = wire.view[:size].tobytes()
         return self.decode(data, budget)
 
+    def forward(self, budget: int) -> Received | None:
+        """As `receive`, but a message may be given to the one task that waits for it.
+
+        :returns: ``None`` if it was. Only the compiled core does that.
+        """
+        return self.receive(budget)
+
     def decode(self, data: bytes, budget: int) -> list[Event]:
         """Decode bytes that did not come by `receive`, or not as one whole message."""
         wire = self.wire
@@ -222,14 +229,6 @@ class WireConnection:
             if sent == len(data):
                 return False
         return self._queue(data, sent)
-
-    def wake_receiver(self, message: str | bytes) -> bool:
-        """Wake the one task that waits for a message with it.
-
-        :returns: false, and nothing was done, if none or several wait, or if waking is the event
-            loop's own affair: so always here.
-        """
-        return False
 
     def _queue(self, data: bytes, sent: int) -> bool:
         rest = memoryview(data)[sent:] if sent else data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any
 
 from wssup.server.connection import Connection
@@ -15,7 +16,7 @@ __all__ = ["TaskStyle"]
 class TaskStyle(BaseStyle):
     """A task per connection, from its request on."""
 
-    moves_in_receive = True
+    moves_in_receive = forwards = True
 
     def __init__(
         self, handler: Callable[[Request], Awaitable[object]], *, resumable: bool = False
@@ -31,12 +32,13 @@ class TaskStyle(BaseStyle):
         self.pump.loop.spawn(self._run, request, request.connection)
 
     async def _run(self, request: Request, connection: Connection) -> None:
+        # No call more than it needs: each is another frame to go through with each message.
         try:
-            if self.resumable:
-                with self.pump.loop.scope() as connection.scope:
-                    await self._handle(request, connection)
-            else:
-                await self._handle(request, connection)
+            with self.pump.loop.scope() if self.resumable else nullcontext() as connection.scope:
+                try:
+                    await self._handler(request)
+                except BaseException as error:  # noqa: BLE001 - sorted, cancellation goes on
+                    self._raised(connection, error)
         finally:
             connection.scope = None
             self._unanswered(request, connection)
@@ -49,17 +51,14 @@ class TaskStyle(BaseStyle):
             if not self.busy:
                 self.idle()
 
-    async def _handle(self, request: Request, connection: Connection) -> None:
-        try:
-            await self._handler(request)
-        except BaseException as error:  # noqa: BLE001 - sorted by fault_of(), cancellation goes on
-            fault, rest = fault_of(error, self.pump.loop.cancelled)
-            if fault is not None:
-                self._failed(connection, fault)
-            if rest is not None:
-                if not self.pump.handoff.has(connection):
-                    self.pump.closing.lose(connection)
-                raise rest from None
+    def _raised(self, connection: Connection, error: BaseException) -> None:
+        fault, rest = fault_of(error, self.pump.loop.cancelled)
+        if fault is not None:
+            self._failed(connection, fault)
+        if rest is not None:
+            if not self.pump.handoff.has(connection):
+                self.pump.closing.lose(connection)
+            raise rest from None
 
     # What moves.
 
@@ -80,8 +79,12 @@ class TaskStyle(BaseStyle):
 
     def deliver(self, connection: Connection, message: str | bytes) -> None:
         """Give a message to the task that waits for one, or keep it."""
-        if connection.wake_receiver(message):
-            return
+        waiter = connection.receiver
+        if waiter is not None and connection.more_receivers is None:
+            # The usual case, without a call more than it needs.
+            connection.receiver = None
+            if self._wake(waiter, message):
+                return
         if not self.hand_over(connection, message):
             self._queue(connection, message)
 
