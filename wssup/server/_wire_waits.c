@@ -18,10 +18,11 @@
 #include <stddef.h>
 
 /* The parts of a scheduler; see loops.Loop. */
-enum { WAITER, CANCEL_POINT, RESCHEDULE, NOTHING, AT_ONCE, TICKET, PARTS };
+enum { WAITER, CANCEL_POINT, RESCHEDULE, NOTHING, AT_ONCE, TICKET, INSIDE, PARTS };
 
 static PyObject *name_throw, *name_close, *name_unwrap, *name_forget, *name_take, *name_closing;
-static PyObject *name_lose, *name_gone, *name_must_flush, *name_qualname;
+static PyObject *name_lose, *name_must_flush, *name_qualname, *name_task, *name_runner;
+static PyObject *name_reschedule, *name_status, *name_cancelled, *name_interrupted;
 
 int
 begin_waits(void)
@@ -37,9 +38,14 @@ begin_waits(void)
         {&name_take, "take"},
         {&name_closing, "closing"},
         {&name_lose, "lose"},
-        {&name_gone, "gone"},
         {&name_must_flush, "must_flush"},
         {&name_qualname, "__qualname__"},
+        {&name_task, "task"},
+        {&name_runner, "runner"},
+        {&name_reschedule, "reschedule"},
+        {&name_status, "_cancel_status"},
+        {&name_cancelled, "effectively_cancelled"},
+        {&name_interrupted, "ki_pending"},
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         *names[i].name = PyUnicode_InternFromString(names[i].text);
@@ -238,6 +244,60 @@ parts_of(const Wire *wire)
     return ((PyTupleObject *)scheduler)->ob_item;
 }
 
+/* The running task. */
+static PyObject *
+running(PyObject *const *parts)
+{
+    return parts[INSIDE] == Py_None ? PyObject_CallNoArgs(parts[WAITER])
+                                    : PyObject_GetAttr(parts[INSIDE], name_task);
+}
+
+/* Have a task run next, and be sent `with`; -1: an exception is set. */
+static int
+reschedule(PyObject *const *parts, PyObject *task, PyObject *with)
+{
+    PyObject *done = NULL;
+    if (parts[INSIDE] == Py_None) {
+        PyObject *arguments[] = {task, with};
+        done = PyObject_Vectorcall(parts[RESCHEDULE], arguments, 2, NULL);
+    }
+    else {
+        PyObject *runner = PyObject_GetAttr(parts[INSIDE], name_runner);
+        if (runner != NULL) {
+            PyObject *arguments[] = {runner, task, with};
+            done = PyObject_VectorcallMethod(name_reschedule, arguments, 3, NULL);
+            Py_DECREF(runner);
+        }
+    }
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* Whether an attribute is False; -1: an exception is set. */
+static int
+is_false(PyObject *object, PyObject *name)
+{
+    PyObject *value = PyObject_GetAttr(object, name);
+    Py_XDECREF(value);
+    return value == NULL ? -1 : value == Py_False;
+}
+
+/* Whether the running task is surely not cancelled, nor the program interrupted; -1: an exception
+ * is set. */
+static int
+is_going_on(PyObject *const *parts, PyObject *task)
+{
+    PyObject *status = PyObject_GetAttr(task, name_status), *runner = NULL;
+    int so = status == NULL ? -1 : is_false(status, name_cancelled);
+    if (so == 1) {
+        runner = PyObject_GetAttr(parts[INSIDE], name_runner);
+        so = runner == NULL ? -1 : is_false(runner, name_interrupted);
+    }
+    Py_XDECREF(status);
+    Py_XDECREF(runner);
+    return so;
+}
+
 /* How a Wait goes on: PYGEN_NEXT: `result` is for the loop; PYGEN_RETURN: it is what is awaited. */
 
 static PySendResult
@@ -263,10 +323,19 @@ call(Wait *self, PyObject **result)
     return self->inner == NULL ? PYGEN_ERROR : pass(self, Py_None, result);
 }
 
-/* Whether the task is cancelled: PYGEN_RETURN: no; PYGEN_NEXT: it is, and yields. */
+/* Whether the task is cancelled: PYGEN_RETURN: no; PYGEN_NEXT: it is, and yields. (trio counts
+ * cancel points, for tests: the schedule point, which always follows, is counted as both.) */
 static PySendResult
 cancel_point(Wait *self, PyObject *const *parts, PyObject **result)
 {
+    if (parts[INSIDE] != Py_None) {
+        PyObject *task = running(parts);
+        int goes_on = task == NULL ? -1 : is_going_on(parts, task);
+        Py_XDECREF(task);
+        if (goes_on) {
+            return goes_on < 0 ? PYGEN_ERROR : PYGEN_RETURN;
+        }
+    }
     PyObject *point = PyObject_CallNoArgs(parts[CANCEL_POINT]);
     if (point == NULL) {
         return PYGEN_ERROR;
@@ -289,17 +358,12 @@ cancel_point(Wait *self, PyObject *const *parts, PyObject **result)
 static PySendResult
 schedule_point(Wait *self, PyObject *const *parts, PyObject **result)
 {
-    PyObject *task = PyObject_CallNoArgs(parts[WAITER]);
-    if (task == NULL) {
+    PyObject *task = running(parts);
+    int failed = task == NULL || reschedule(parts, task, parts[NOTHING]);
+    Py_XDECREF(task);
+    if (failed) {
         return PYGEN_ERROR;
     }
-    PyObject *arguments[] = {task, parts[NOTHING]};
-    PyObject *done = PyObject_Vectorcall(parts[RESCHEDULE], arguments, 2, NULL);
-    Py_DECREF(task);
-    if (done == NULL) {
-        return PYGEN_ERROR;
-    }
-    Py_DECREF(done);
     self->state = YIELDED;
     *result = Py_NewRef(parts[AT_ONCE]);
     return PYGEN_NEXT;
@@ -337,7 +401,7 @@ receive(Wait *self, const Wire *wire, PyObject *const *parts, PyObject **result)
         }
         Py_XSETREF(connection->ticket, ticket);
     }
-    PyObject *task = PyObject_CallNoArgs(parts[WAITER]);
+    PyObject *task = running(parts);
     if (task == NULL) {
         return PYGEN_ERROR;
     }
@@ -790,15 +854,13 @@ wake_receiver(Connection *self, PyObject *message)
     if (with == NULL) {
         return -1;
     }
-    PyObject *task = self->receiver, *reschedule = Py_NewRef(parts[RESCHEDULE]);
+    PyObject *task = self->receiver, *scheduler = Py_NewRef(wire->scheduler);
     self->receiver = Py_NewRef(Py_None);
-    PyObject *arguments[] = {task, with};
-    PyObject *done = PyObject_Vectorcall(reschedule, arguments, 2, NULL);
+    int failed = reschedule(parts, task, with);
     Py_DECREF(task);
     Py_DECREF(with);
-    Py_DECREF(reschedule);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 1;
+    Py_DECREF(scheduler);
+    return failed ? -1 : 1;
 }
 
 /* See wire_pure.WireConnection.forward(). */

@@ -22,6 +22,7 @@ from trio.lowlevel import (
 
 from wssup.server import wire
 from wssup.server.loops import Rests, TakesBack
+from wssup.server.loops.inside import run_context
 
 __all__ = ["TrioLoop"]
 
@@ -168,6 +169,7 @@ TrioLoop.scheduler = (
     _NOTHING,
     _UNABORTABLE,
     _ticket,
+    run_context(),
 )
 
 
