@@ -165,7 +165,9 @@ class Pump(Wire):
             self.flush_counters()
         return bool(ready) or bool(self._again) or bool(self.chores)
 
-    def _serve_all(self, ready: list[tuple[int, int]], served: Container[Connection]) -> None:
+    def _serve_all(  # noqa: C901 - the hot path
+        self, ready: list[tuple[int, int]], served: Container[Connection]
+    ) -> None:
         """The hot path: what is open, readable and holds one whole message goes no further.
 
         :param served: who had its part of this turn already.

@@ -15,7 +15,7 @@ import functools
 import importlib
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from wssup.server import wire_pure
 from wssup.server.wire_pure import END, End, Received
@@ -67,6 +67,7 @@ else:
         flush = wire_pure.WireConnection.flush
         drop_queue = wire_pure.WireConnection.drop_queue
 
+
 #: Makes what a task is woken with out of a message, as outcome.Value does; ``None``: the compiled
 #: core does not.
 delivered: Final[Callable[[Any], Any] | None] = _core and _core.Delivered
@@ -94,5 +95,6 @@ def sending(method: _Method) -> _Method:
 def _usual(kind: int, method: _Method, end: type[BaseException] | None = None) -> _Method:
     if _core is None:
         return method
-    usual: _Method = functools.update_wrapper(_core.Usual(kind, method, end), method)
-    return usual
+    usual: Any = _core.Usual(kind, method, end)
+    functools.update_wrapper(usual, method)
+    return cast("_Method", usual)
