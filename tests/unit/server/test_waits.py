@@ -8,7 +8,6 @@ import os
 import socket
 import sys
 import tracemalloc
-import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -109,7 +108,7 @@ async def test_all_ways_to_call_it(tmp_path: Path) -> None:
         assert [(await peer.frame())[1] for _ in range(4)] == [b"1", b"2", b"3", b"4"]
         for wrong in (
             lambda: ws.get_message(1),  # type: ignore[call-arg]
-            lambda: ws.send_message(),  # type: ignore[call-arg]
+            ws.send_message,
             lambda: ws.send_message("a", "b"),  # type: ignore[call-arg]
             lambda: ws.send_message(text="a"),  # type: ignore[call-arg]
         ):
@@ -150,6 +149,7 @@ async def test_it_is_awaited_once(tmp_path: Path) -> None:
     await told(tmp_path, tell)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 async def test_what_is_thrown_into_it(tmp_path: Path) -> None:
     """Where it waits it raises what is thrown, in each form that there is, and is done."""
 
@@ -167,8 +167,7 @@ async def test_what_is_thrown_into_it(tmp_path: Path) -> None:
                 waiting: Any = call()
                 waiting.close()
                 waiting = call()
-                with pytest.raises(KeyError), warnings.catch_warnings():
-                    warnings.simplefilter("ignore", DeprecationWarning)
+                with pytest.raises(KeyError):
                     waiting.throw(*form)
         waiting = ws.get_message()
         assert waiting.send(None) is ws.ticket
