@@ -8,7 +8,13 @@ setup(
             "wssup.server._wire",
             sources=[
                 f"wssup/server/{name}.c"
-                for name in ("_wire", "_wire_receive", "_wire_send", "_wire_waits")
+                for name in (
+                    "_wire",
+                    "_wire_receive",
+                    "_wire_send",
+                    "_wire_usual",
+                    "_wire_waits",
+                )
             ],
             depends=["wssup/server/_wire.h"],
             extra_compile_args=["-std=c99", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],

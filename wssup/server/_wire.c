@@ -14,7 +14,7 @@
  * - A signal's Python handler runs before an interrupted call is made again (PEP 475).
  *
  * Here are the types and the module; _wire_receive.c and _wire_send.c have the methods, and
- * _wire_waits.c what tasks await.
+ * _wire_usual.c and _wire_waits.c what tasks await.
  */
 
 #include "_wire.h"
@@ -272,7 +272,7 @@ taken(const char *module, const char *name)
 PyMODINIT_FUNC
 PyInit__wire(void)
 {
-    if (begin_receive() || begin_send() || begin_waits()) {
+    if (begin_receive() || begin_send() || begin_usual() || begin_waits()) {
         return NULL;
     }
     PyObject *module = PyModule_Create(&definition);
