@@ -128,8 +128,14 @@ can_wait(const Wire *wire)
 static PyObject *
 running(PyObject *const *parts)
 {
-    return parts[INSIDE] == Py_None ? PyObject_CallNoArgs(parts[WAITER])
-                                    : PyObject_GetAttr(parts[INSIDE], name_task);
+    if (parts[INSIDE] != Py_None) {
+        PyObject *task = PyObject_GetAttr(parts[INSIDE], name_task);
+        if (task != NULL || !PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return task;
+        }
+        PyErr_Clear(); /* there is none, and the other one says so */
+    }
+    return PyObject_CallNoArgs(parts[WAITER]);
 }
 
 /* Have a task run next, and be sent `with`; -1: an exception is set. */

@@ -199,6 +199,37 @@ async def test_one_that_nobody_awaits(tmp_path: Path) -> None:
     await told(tmp_path, tell)
 
 
+async def test_it_is_traced(tmp_path: Path) -> None:
+    """Under a debugger or a profile, which make the interpreter go other ways, it does the same;
+    so it does when it is gone on with by hand, and outside of any event loop it says so.
+    """
+
+    async def tell(ws: Connection, peer: Peer) -> None:
+        before = sys.gettrace()
+        sys.settrace(lambda *_: None)
+        try:
+            for _ in range(3):
+                await ws.send_message("a")
+                assert await peer.frame() == (raw.TEXT, b"a")
+                await peer.say("b", "c")
+                assert await ws.get_message() == "b"
+                assert await ws.get_message() == "c"
+        finally:
+            sys.settrace(before)
+        sends: list[Any] = [ws.send_message("d"), ws.send_message("e")]
+
+        def elsewhere() -> None:
+            for call in sends:
+                with pytest.raises(RuntimeError, match="async context"):
+                    call.send(None)
+
+        await trio.to_thread.run_sync(elsewhere)
+        await ws.send_message("f")
+        assert await peer.frame() == (raw.TEXT, b"f")
+
+    await told(tmp_path, tell)
+
+
 async def test_cancelled_when_the_message_is_there(tmp_path: Path) -> None:
     """A receive that was woken gets its message, though it is cancelled before it runs; one that
     finds messages waiting takes none if it is cancelled.
