@@ -32,7 +32,7 @@ _kinds: dict[tuple[ModuleType, str], type[Any]] = {}
 def subclass(core: ModuleType, name: str) -> type[Any]:
     """A class of the core as the engine has it: a Python class with slots of its own."""
     if (core, name) not in _kinds:
-        slots = {"__slots__": ("__weakref__", "inbox")} if name == "WireConnection" else {}
+        slots = {"__slots__": ("__weakref__",)} if name == "WireConnection" else {}
         _kinds[core, name] = type(name, (getattr(core, name),), slots)
     return _kinds[core, name]
 

@@ -13,7 +13,8 @@
  *   that ends at once costs more than it gives.
  * - A signal's Python handler runs before an interrupted call is made again (PEP 475).
  *
- * Here are the types and the module; _wire_receive.c and _wire_send.c have the methods.
+ * Here are the types and the module; _wire_receive.c and _wire_send.c have the methods, and
+ * _wire_usual.c and _wire_waits.c what tasks await.
  */
 
 #include "_wire.h"
@@ -31,6 +32,7 @@ wire_traverse(Wire *self, visitproc visit, void *arg)
     Py_VISIT(self->buffers);
     Py_VISIT(self->view);
     Py_VISIT(self->decode);
+    Py_VISIT(self->scheduler);
     Py_VISIT(self->memory.obj);
     return 0;
 }
@@ -45,6 +47,7 @@ wire_clear(Wire *self)
     Py_CLEAR(self->buffers);
     Py_CLEAR(self->view);
     Py_CLEAR(self->decode);
+    Py_CLEAR(self->scheduler);
     return 0;
 }
 
@@ -106,6 +109,8 @@ static PyMemberDef wire_members[] = {
     {"bytes_in", T_PYSSIZET, offsetof(Wire, bytes_in), 0, NULL},
     {"bytes_out", T_PYSSIZET, offsetof(Wire, bytes_out), 0, NULL},
     {"queued", T_PYSSIZET, offsetof(Wire, queued), 0, NULL},
+    {"scheduler", T_OBJECT, offsetof(Wire, scheduler), 0, NULL},
+    {"watchful", T_BOOL, offsetof(Wire, watchful), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -156,9 +161,16 @@ static int
 connection_traverse(Connection *self, visitproc visit, void *arg)
 {
     Py_VISIT(self->fd);
-    Py_VISIT(self->outbox);
+    Py_VISIT(self->status);
+    Py_VISIT(self->inbox);
+    Py_VISIT(self->heard);
     Py_VISIT(self->unfinished);
     Py_VISIT(self->wire);
+    Py_VISIT(self->receiver);
+    Py_VISIT(self->more_receivers);
+    Py_VISIT(self->ticket);
+    Py_VISIT(self->closed);
+    Py_VISIT(self->outbox);
     return 0;
 }
 
@@ -166,9 +178,16 @@ static int
 connection_clear(Connection *self)
 {
     Py_CLEAR(self->fd);
-    Py_CLEAR(self->outbox);
+    Py_CLEAR(self->status);
+    Py_CLEAR(self->inbox);
+    Py_CLEAR(self->heard);
     Py_CLEAR(self->unfinished);
     Py_CLEAR(self->wire);
+    Py_CLEAR(self->receiver);
+    Py_CLEAR(self->more_receivers);
+    Py_CLEAR(self->ticket);
+    Py_CLEAR(self->closed);
+    Py_CLEAR(self->outbox);
     return 0;
 }
 
@@ -182,10 +201,17 @@ connection_dealloc(Connection *self)
 
 static PyMemberDef connection_members[] = {
     {"fd", T_OBJECT_EX, offsetof(Connection, fd), 0, NULL},
-    {"out_bytes", T_PYSSIZET, offsetof(Connection, out_bytes), 0, NULL},
-    {"outbox", T_OBJECT_EX, offsetof(Connection, outbox), 0, NULL},
+    {"status", T_OBJECT_EX, offsetof(Connection, status), 0, NULL},
+    {"inbox", T_OBJECT_EX, offsetof(Connection, inbox), 0, NULL},
+    {"heard", T_OBJECT_EX, offsetof(Connection, heard), 0, NULL},
     {"unfinished", T_OBJECT_EX, offsetof(Connection, unfinished), 0, NULL},
     {"wire", T_OBJECT_EX, offsetof(Connection, wire), 0, NULL},
+    {"receiver", T_OBJECT_EX, offsetof(Connection, receiver), 0, NULL},
+    {"more_receivers", T_OBJECT_EX, offsetof(Connection, more_receivers), 0, NULL},
+    {"ticket", T_OBJECT_EX, offsetof(Connection, ticket), 0, NULL},
+    {"closed", T_OBJECT_EX, offsetof(Connection, closed), 0, NULL},
+    {"outbox", T_OBJECT_EX, offsetof(Connection, outbox), 0, NULL},
+    {"out_bytes", T_PYSSIZET, offsetof(Connection, out_bytes), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -198,6 +224,7 @@ static PyMethodDef connection_methods[] = {
     {"send_text", METHOD(connection_send_text), METH_O, NULL},
     {"post", METHOD(connection_post), METH_FASTCALL, NULL},
     {"transmit", METHOD(connection_transmit), METH_O, NULL},
+    {"forward", METHOD(connection_forward), METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -245,16 +272,19 @@ taken(const char *module, const char *name)
 PyMODINIT_FUNC
 PyInit__wire(void)
 {
-    if (begin_receive() || begin_send()) {
+    if (begin_receive() || begin_send() || begin_usual() || begin_waits()) {
         return NULL;
     }
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL) {
         return NULL;
     }
-    if (PyModule_AddType(module, &WireType) || PyModule_AddType(module, &ConnectionType)) {
-        Py_DECREF(module);
-        return NULL;
+    PyTypeObject *types[] = {&WireType, &ConnectionType, &DeliveredType, &UsualType, &WaitType};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        if (PyModule_AddType(module, types[i])) {
+            Py_DECREF(module);
+            return NULL;
+        }
     }
     return module;
 }

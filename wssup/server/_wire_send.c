@@ -144,6 +144,13 @@ connection_send(Connection *self, PyObject *const *arguments, Py_ssize_t count)
                         PyBytes_GET_SIZE(arguments[1]));
 }
 
+/* As connection_send(); `data` is bytes. */
+PyObject *
+connection_send_binary(Connection *self, PyObject *data)
+{
+    return send_payload(self, BINARY, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
+}
+
 PyObject *
 connection_send_text(Connection *self, PyObject *text)
 {

@@ -20,6 +20,7 @@ from trio_websocket import CloseReason, ConnectionClosed
 from wssup.scoreboard import Label
 from wssup.server.frames import BINARY, CONTROL_BYTES, PING, PONG, close_payload
 from wssup.server.subscriber import Subscriber
+from wssup.server.wire import iterating, receiving, sending
 
 if TYPE_CHECKING:
     from wssup.server.closing import Leave
@@ -62,25 +63,19 @@ class Connection(Subscriber):
         "by_client",
         "closers",
         "deadline",
-        "heard",
         "id",
-        "inbox",
         "leave",
         "mask",
-        "more_receivers",
         "opened",
         "paused",
         "ping_sent",
         "pings",
-        "receiver",
         "resumed",
         "scope",
         "senders",
-        "status",
         "stuck",
         "subprotocol",
         "tick",
-        "ticket",
         "untaken",
         "verdict",
         "working",
@@ -149,6 +144,7 @@ class Connection(Subscriber):
 
     # Receiving.
 
+    @receiving
     async def get_message(self) -> str | bytes:
         """The next message: ``str`` for text, ``bytes`` for binary.
 
@@ -162,11 +158,7 @@ class Connection(Subscriber):
         if self.inbox and not moves:
             await pump.cancel_point()
             if self.inbox:
-                message: str | bytes = self.inbox.pop(0)
-                if not self.inbox and not self.working:
-                    self.inbox = None
-                if self.paused:
-                    pump.pressure.has_room(self)
+                message = self.take()
                 await pump.schedule_point()
                 return message
         if self.closed is not None:
@@ -181,6 +173,16 @@ class Connection(Subscriber):
         self.more_receivers.append(waiter)
         forget = _forgetting(pump.loop.forgotten, self, waiter)
         return await pump.park(waiter, forget, self)  # type: ignore[no-any-return]
+
+    def take(self) -> str | bytes:
+        """The next message of those that nobody has taken yet: there is one."""
+        assert self.inbox is not None
+        message: str | bytes = self.inbox.pop(0)
+        if not self.inbox and not self.working:
+            self.inbox = None
+        if self.paused:
+            self.wire.pressure.has_room(self)
+        return message
 
     def forget_receiver(self, told: object) -> Any:
         """The first receive in line is cancelled. (asyncio tells which: it may be too late.)"""
@@ -198,6 +200,7 @@ class Connection(Subscriber):
         """Messages until the connection is closed. (No generator: a loop may be left early.)"""
         return self
 
+    @iterating(ConnectionClosed)
     async def __anext__(self) -> str | bytes:
         try:
             return await self.get_message()
@@ -238,6 +241,7 @@ class Connection(Subscriber):
             return self.send(BINARY, bytes(message))
         raise ValueError("message must be str or bytes")
 
+    @sending
     async def send_message(self, message: str | bytes) -> None:
         """Send a message: ``str`` as text, ``bytes`` as binary.
 

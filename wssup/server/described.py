@@ -23,7 +23,7 @@ MOVED: Final = CloseReason(1012, "moved to another worker")
 class Described(WireConnection):
     """The part of a connection that is read only."""
 
-    __slots__ = ("_state", "closed", "head", "peer", "secure")
+    __slots__ = ("_state", "head", "peer", "secure")
 
     head: bytes
     peer: bytes

@@ -70,7 +70,6 @@ class Pump(Wire):
     :param room: how many sockets there may be besides those that are.
     :param topics: what its connections can subscribe to.
     :ivar connections: by descriptor.
-    :ivar watchful: receives tell ``handoff`` of themselves.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class Pump(Wire):
         self.heartbeat = heartbeat.Heartbeats(self, beat)
         self.handoff = Moving(self, room=room, took_one=took_one)
         self.topics = topics
-        self.watchful = False
+        self.scheduler = loop.scheduler
         self._again: dict[Connection, None] = {}
         self._in_turn = False
         self.schedule = Deadlines(self).schedule
@@ -126,6 +125,8 @@ class Pump(Wire):
         topics.begin(self)
         self._deliver = self._deliver_or_answer if beat.app_ping else style.deliver
         self._whole_budget = style.whole_budget
+        forwards = style.forwards and not beat.app_ping
+        self._receive = Connection.forward if forwards else Connection.receive
         loop.readable(self._epoll.fileno(), self.turn)
 
     def close_descriptors(self) -> None:
@@ -164,13 +165,15 @@ class Pump(Wire):
             self.flush_counters()
         return bool(ready) or bool(self._again) or bool(self.chores)
 
-    def _serve_all(self, ready: list[tuple[int, int]], served: Container[Connection]) -> None:
+    def _serve_all(  # noqa: C901 - the hot path
+        self, ready: list[tuple[int, int]], served: Container[Connection]
+    ) -> None:
         """The hot path: what is open, readable and holds one whole message goes no further.
 
         :param served: who had its part of this turn already.
         """
         connections, deliver, budget = self.connections, self._deliver, self._whole_budget
-        monotonic, watched = time.monotonic, self.style.plain
+        monotonic, watched, receive = time.monotonic, self.style.plain, self._receive
         now = monotonic()
         for fd, bits in ready:
             connection = connections.get(fd)
@@ -183,11 +186,11 @@ class Pump(Wire):
                         self._flush(connection)
                 elif bits == _IN and connection.status is _OPEN and connection.inbox is None:
                     connection.heard = now
-                    found = connection.receive(budget)
+                    found = receive(connection, budget)
                     kind = type(found)
                     if kind is str or kind is bytes:
                         deliver(connection, found)  # type: ignore[arg-type]
-                    else:
+                    elif found is not None:
                         self._take(connection, found)
                 else:
                     self._serve(connection, bits)

@@ -11,14 +11,30 @@ settimeout() on one changes the open file description, which others may share.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from wssup.server import wire_pure
 from wssup.server.wire_pure import END, End, Received
 
-__all__ = ["COMPILED", "END", "End", "Received", "Wire", "WireConnection", "broadcast"]
+__all__ = [
+    "COMPILED",
+    "END",
+    "End",
+    "Received",
+    "Wire",
+    "WireConnection",
+    "broadcast",
+    "delivered",
+    "iterating",
+    "receiving",
+    "sending",
+]
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def _compiled_core() -> Any:
@@ -50,3 +66,35 @@ else:
         _queue = wire_pure.WireConnection._queue  # noqa: SLF001 - the other half of this seam
         flush = wire_pure.WireConnection.flush
         drop_queue = wire_pure.WireConnection.drop_queue
+
+
+#: Makes what a task is woken with out of a message, as outcome.Value does; ``None``: the compiled
+#: core does not.
+delivered: Final[Callable[[Any], Any] | None] = _core and _core.Delivered
+
+_RECEIVING, _SENDING = 0, 1
+
+
+def receiving(method: _Method) -> _Method:
+    """Of a coroutine method: it gives a connection's next message, and the compiled core does so
+    without it where nothing is unusual.
+    """
+    return _usual(_RECEIVING, method)
+
+
+def iterating(end: type[BaseException]) -> Callable[[_Method], _Method]:
+    """The same of ``__anext__``, for which the exception is the end."""
+    return lambda method: _usual(_RECEIVING, method, end)
+
+
+def sending(method: _Method) -> _Method:
+    """Of a coroutine method that sends the one message it is given; as `receiving`."""
+    return _usual(_SENDING, method)
+
+
+def _usual(kind: int, method: _Method, end: type[BaseException] | None = None) -> _Method:
+    if _core is None:
+        return method
+    usual: Any = _core.Usual(kind, method, end)
+    functools.update_wrapper(usual, method)
+    return cast("_Method", usual)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from wssup.server.frames import (
     HEADS,
@@ -52,7 +52,13 @@ class Wire:
     :ivar messages_in: since they were last flushed; so for ``messages_out``, and payload bytes
         ``bytes_in``, ``bytes_out``.
     :ivar queued: bytes in all outbound queues, now.
+    :ivar scheduler: what the compiled core needs of the event loop to wait by itself; see
+        ``loops.Loop``. ``None``: it calls the coroutines.
+    :ivar watchful: somebody wants to know of each receive, so none of them is usual.
     """
+
+    scheduler: tuple[Any, ...] | None
+    watchful: bool
 
     def __init__(self, decoder: Decoder, *, read_bytes: int, message_bytes: int) -> None:
         self.buffer = bytearray(max(read_bytes, 16))
@@ -63,6 +69,8 @@ class Wire:
         self.medium = min(0xFFFF, message_bytes)
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
         self.queued = 0
+        self.scheduler = None
+        self.watchful = False
 
 
 class WireConnection:
@@ -73,9 +81,24 @@ class WireConnection:
     :ivar outbox: frames that the kernel did not take; ``None`` if there are none. The first may
         have been sent in part.
     :ivar out_bytes: the bytes in it.
+
+    The others are the connection's own. They stand here because they are used for each message.
     """
 
-    __slots__ = ("fd", "out_bytes", "outbox", "unfinished", "wire")
+    __slots__ = (
+        "closed",
+        "fd",
+        "heard",
+        "inbox",
+        "more_receivers",
+        "out_bytes",
+        "outbox",
+        "receiver",
+        "status",
+        "ticket",
+        "unfinished",
+        "wire",
+    )
 
     fd: int
     wire: Wire
@@ -132,6 +155,13 @@ class WireConnection:
                         return (control(first & 0x0F, payload),)
             data = wire.view[:size].tobytes()
         return self.decode(data, budget)
+
+    def forward(self, budget: int) -> Received | None:
+        """As `receive`, but a message may be given to the one task that waits for it.
+
+        :returns: ``None`` if it was. Only the compiled core does that.
+        """
+        return self.receive(budget)
 
     def decode(self, data: bytes, budget: int) -> list[Event]:
         """Decode bytes that did not come by `receive`, or not as one whole message."""

@@ -76,6 +76,20 @@ def test_text_in_one_read(core: ModuleType, text: str) -> None:
         assert counts(end.ours.wire)[:2] == (1, len(text.encode()))
 
 
+def test_a_message_that_nobody_waits_for(end: End) -> None:
+    """`forward` is `receive` then: messages and all else come out."""
+    for opcode, payload, found in (
+        (TEXT, b"text", "text"),
+        (BINARY, b"binary", b"binary"),
+        (PING, b"", (Ping(b""),)),
+    ):
+        end.client.send(frame(opcode, payload))
+        assert end.ours.forward(1) == found
+    assert end.ours.forward(1) == ()
+    end.client.close()
+    assert end.ours.forward(1) == (END,)
+
+
 def test_control_frames_in_one_read(end: End) -> None:
     """A control frame comes out as a tuple of one event, and is no message."""
     for data, event in (

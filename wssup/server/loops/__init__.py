@@ -63,6 +63,12 @@ class Loop(Protocol):
 
     cancelled: type[BaseException]
     """What a cancelled task raises."""
+    scheduler: tuple[Any, ...] | None
+    """What the compiled core needs to do `cancel_point`, `schedule_point`, `rest` and `wake` by
+    itself: ``waiter``, ``cancel_point``, how to put a task into the queue of those that run next,
+    with what, what to yield if it is there already, how to make a ticket, which is yielded
+    otherwise, and what `inside.run_context` gives. ``None``: it calls them.
+    """
     forgotten: Any
     """What the ``forget`` of :meth:`park` must return."""
 

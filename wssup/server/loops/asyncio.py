@@ -22,7 +22,7 @@ class AsyncioLoop:
     """
 
     cancelled: type[BaseException] = asyncio.CancelledError
-    forgotten = None
+    forgotten = scheduler = None
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

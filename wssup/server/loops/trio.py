@@ -20,7 +20,9 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
+from wssup.server import wire
 from wssup.server.loops import Rests, TakesBack
+from wssup.server.loops.inside import run_context
 
 __all__ = ["TrioLoop", "told", "within"]
 
@@ -32,6 +34,7 @@ class TrioLoop:
     forgotten = Abort.SUCCEEDED
     waiter = staticmethod(current_task)
     cancel_point = staticmethod(checkpoint_if_cancelled)
+    scheduler: tuple[Any, ...] | None
 
     def __init__(self) -> None:
         self._system: trio.Nursery | None = None
@@ -119,7 +122,7 @@ class TrioLoop:
     @staticmethod
     def wake(waiter: trio.lowlevel.Task, value: Any) -> bool:
         """See :class:`Loop`."""
-        reschedule(waiter, _Delivered(value))
+        reschedule(waiter, _delivered(value))
         return True
 
     def wake_error(self, waiter: trio.lowlevel.Task, error: BaseException) -> None:
@@ -162,7 +165,8 @@ class _Delivered(Outcome[Any]):
         return await agen.asend(self.value)
 
 
-_NOTHING: Final = _Delivered(None)
+_delivered: Final = wire.delivered or _Delivered
+_NOTHING: Final = _delivered(None)
 
 
 def _ticket(forget: Callable[[Any], Any]) -> Any:
@@ -175,6 +179,15 @@ def _ticket(forget: Callable[[Any], Any]) -> Any:
 
 #: Of a task that is in the scheduler's queue already.
 _UNABORTABLE: Final = _ticket(lambda _: Abort.FAILED)
+TrioLoop.scheduler = (
+    current_task,
+    checkpoint_if_cancelled,
+    reschedule,
+    _NOTHING,
+    _UNABORTABLE,
+    _ticket,
+    run_context(),
+)
 
 
 async def _for_ever() -> None:

@@ -29,6 +29,9 @@ class Style(Protocol):
     plain: str
     """The hook that runs inside a turn; empty if none does."""
 
+    forwards: bool
+    """Whether a message may be given to the one task that waits for it without `deliver`."""
+
     def deliver(self, connection: Connection, message: Any) -> None:
         """A message came."""
 
@@ -80,6 +83,7 @@ class BaseStyle:
     """What both styles share: tasks, the inbound queue, senders that wait, and faults."""
 
     plain = ""
+    forwards = False
     pump: Pump
 
     def __init__(self) -> None:

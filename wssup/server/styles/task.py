@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any
 
 from wssup.server.connection import Connection
@@ -15,7 +16,7 @@ __all__ = ["TaskStyle"]
 class TaskStyle(BaseStyle):
     """A task per connection, from its request on."""
 
-    moves_in_receive = True
+    moves_in_receive = forwards = True
 
     def __init__(
         self, handler: Callable[[Request], Awaitable[object]], *, resumable: bool = False
@@ -31,21 +32,16 @@ class TaskStyle(BaseStyle):
         self.pump.loop.spawn(self._run, request, request.connection)
 
     async def _run(self, request: Request, connection: Connection) -> None:
+        # No call more than it needs: each is another frame to go through with each message.
         try:
-            if self.resumable:
-                with self.pump.loop.scope() as connection.scope:
-                    await self._handle(request, connection)
-            else:
-                await self._handle(request, connection)
+            with self.pump.loop.scope() if self.resumable else nullcontext() as connection.scope:
+                try:
+                    await self._handler(request)
+                except BaseException as error:  # noqa: BLE001 - sorted, cancellation goes on
+                    self._raised(connection, error)
         finally:
             connection.scope = None
             self._over(connection)
-
-    async def _handle(self, request: Request, connection: Connection) -> None:
-        try:
-            await self._handler(request)
-        except BaseException as error:  # noqa: BLE001 - sorted by fault_of(), cancellation goes on
-            self._raised(connection, error)
 
     def _raised(self, connection: Connection, error: BaseException) -> None:
         """The handler has raised; raises what must go on."""
