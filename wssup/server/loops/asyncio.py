@@ -22,7 +22,8 @@ class AsyncioLoop:
     """
 
     cancelled: type[BaseException] = asyncio.CancelledError
-    forgotten = scheduler = None
+    forgotten = None
+    scheduler: tuple[Any, ...] | None = None
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
