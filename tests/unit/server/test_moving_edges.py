@@ -167,21 +167,25 @@ async def test_a_recall_of_handlers_on_their_way_out(tmp_path: Path) -> None:
                     await trio.sleep(0.01)
                     await ws.aclose()
 
-    async with two(tmp_path, application, heartbeat=OFF) as both, opened(both.old, 20) as peers:
-        await everything_read()
-        asked = 0
-        for turns in (2, 4, 8, 16, 32):
-            session = begin(both.old, both.new)
-            for _ in range(turns):
-                await trio.lowlevel.checkpoint()
-            for peer in peers:
-                await peer.say("x", "y")
-            asked += 2
-            await session.recall()
-            for peer in peers:
-                assert await peer.frame() == (raw.TEXT, b"%d x" % (asked - 1))
-                assert await peer.frame() == (raw.TEXT, b"%d y" % asked)
-        assert sum(both.active()) == 20
+    async with two(tmp_path, application, heartbeat=OFF) as both:
+        async with opened(both.old, 20) as peers:
+            await everything_read()
+            asked = 0
+            for turns in (2, 4, 8, 16, 32):
+                session = begin(both.old, both.new)
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+                for peer in peers:
+                    await peer.say("x", "y")
+                asked += 2
+                await session.recall()
+                for peer in peers:
+                    assert await peer.frame() == (raw.TEXT, b"%d x" % (asked - 1))
+                    assert await peer.frame() == (raw.TEXT, b"%d y" % asked)
+            assert sum(both.active()) == 20
+        # A handler that shields its aclose() would wait for ever for an engine that is cancelled.
+        for side in both:
+            await side.engine.wait_empty()
 
 
 @each_style
