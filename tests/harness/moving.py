@@ -123,6 +123,11 @@ async def move(source: Served, target: Served, *, quota: int = 0) -> int:
     """Move all connections that can move, end the session, and return how many they were."""
     # Who has an answer is ahead of the hook that gave it, which may still be on its way out.
     await trio.testing.wait_all_tasks_blocked()
+    return await move_now(source, target, quota=quota)
+
+
+async def move_now(source: Served, target: Served, *, quota: int = 0) -> int:
+    """As `move`, of those that can move at this moment."""
     session = begin(source, target, quota=quota)
     await session.swept()
     if not quota:

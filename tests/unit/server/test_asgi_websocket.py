@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio_websocket import ConnectionClosed, connect_websocket_url
 
 import wssup
@@ -218,6 +219,33 @@ async def test_the_application_refuses(tmp_path: Path) -> None:
         assert body == b"teapot\n"
         counts = await server.ended(rejected=2)
         assert counts.handler_errors == 0
+
+
+async def test_who_listens_while_it_is_refused(tmp_path: Path) -> None:
+    """A task that waits for messages hears of the end when the application's own response is
+    complete, and not when it begins: applications end when they hear it.
+    """
+    heard: list[Message] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 418, "headers": []})
+        async with trio.open_nursery() as nursery:
+
+            async def listen() -> None:
+                heard.append(await receive())
+
+            nursery.start_soon(listen)
+            await trio.testing.wait_all_tasks_blocked()
+            assert heard == []
+            await send({"type": "websocket.http.response.body", "body": b"teapot"})
+
+    async with served(tmp_path, app) as server:
+        stream, answer = await server.send(raw.request("/"))
+        await stream.aclose()
+        assert answer.startswith(b"HTTP/1.1 418 ")
+        await server.ended(rejected=1)
+    assert [message["type"] for message in heard] == ["websocket.disconnect"]
 
 
 def sends(*messages: Message) -> Handler:

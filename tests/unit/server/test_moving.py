@@ -19,6 +19,7 @@ from tests.harness.moving import (
     Two,
     begin,
     move,
+    move_now,
     no_descriptors_left,
     two,
 )
@@ -340,7 +341,7 @@ async def test_small_sockets(tmp_path: Path) -> None:
     async def hop(both: Two) -> None:
         here, there = both
         while True:
-            await move(here, there)
+            await move_now(here, there)
             here, there = there, here
             await trio.sleep(0.003)
 

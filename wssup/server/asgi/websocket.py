@@ -161,7 +161,7 @@ class _Session:
             return {"type": "websocket.connect"}
         if (
             self.told
-            or self.phase >= _Phase.DENYING
+            or self.phase is _Phase.CLOSED
             or (pump.watchful and pump.handoff.receives(connection))
         ):
             await pump.cancel_point()
