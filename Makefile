@@ -22,7 +22,7 @@ run: $(STAMP) ## serve the example on 127.0.0.1:8765 with two workers
 	  --status-bind 127.0.0.1:8767 --log-format pretty
 
 test: $(STAMP) ## run the tests
-	@$(BIN)/python -m pytest -n 3 --dist worksteal $(TESTS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal $(TESTS)
 
 lint: $(STAMP) ## format check, lint, types, direction of imports
 	@$(BIN)/ruff format --check .

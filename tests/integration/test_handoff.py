@@ -21,7 +21,7 @@ from tests.harness.raw import CLOSE, TEXT, Raw, raw_clients
 Start = Callable[..., Instance]
 
 #: How many reloads the clients live through; `make soak` has them live through 50.
-_RELOADS = int(os.environ.get("WSSUP_RELOADS", "3"))
+_RELOADS = int(os.environ.get("WSSUP_RELOADS", "2"))
 _CLIENTS = 60
 _MASK = b"\x5a\xc3\x01\xfe"
 

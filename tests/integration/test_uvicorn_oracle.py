@@ -18,7 +18,7 @@ from tests.harness.oracle_sockets import inodes
 Start = Callable[..., Instance]
 
 #: How many reloads the clients live through; `make soak` has them live through 50.
-_RELOADS = int(os.environ.get("WSSUP_RELOADS", "3"))
+_RELOADS = int(os.environ.get("WSSUP_RELOADS", "2"))
 _CLIENTS = 60
 
 #: The application of the oracle, giving way as asyncio has it.

@@ -35,7 +35,7 @@ _pieces = st.sampled_from(
 ) | st.text(max_size=3)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(_pieces, max_size=6), st.lists(_pieces, max_size=6))
 def test_a_password_is_never_shown(before: list[str], after: list[str]) -> None:
     """Whatever stands around it: a word before an @ is not shown, and a URL whose password is
@@ -54,7 +54,7 @@ def test_a_password_is_never_shown(before: list[str], after: list[str]) -> None:
             Bus().read(shown, _GIVEN)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.text())
 def test_what_is_shown_is_the_value_or_hides(value: str) -> None:
     """Any text is shown as it is, or hides something; what can be read has no password then."""

@@ -39,14 +39,14 @@ def check(line: bytes) -> None:
     assert "\n" not in text
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes(line: bytes) -> None:
     """Whatever bytes a client sends are a known command or a CommandError of one line."""
     check(line)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(requests | values)
 def test_any_json(document: Any) -> None:
     """Whatever JSON a client sends is a known command or a CommandError of one line."""

@@ -177,7 +177,7 @@ def test_streams_in_order(stream: Stream, cutting: list[int], most: list[int]) -
     _compare(pieces_of(stream.data, cutting), most)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     st.lists(loose_frames() | messages().map(lambda message: message.data), max_size=6),
     cuttings,
@@ -190,7 +190,7 @@ def test_frames_that_break_rules(data: list[bytes], cutting: list[int], most: li
     _compare(pieces_of(b"".join(data), cutting), most)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(mutated | garbage, cuttings, budgets)
 def test_damaged_streams_and_garbage(data: bytes, cutting: list[int], most: list[int]) -> None:
     """So we do for whatever bytes come."""
@@ -215,7 +215,7 @@ def test_each_close_code() -> None:
 # From wsproto's client, and to it.
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(
     st.lists(
         st.tuples(st.text(max_size=9) | st.binary(max_size=9), st.integers(0, 9), st.integers(0, 9))
@@ -250,7 +250,7 @@ def test_what_its_client_sends(
     assert found == events
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(
     st.lists(
         st.text(max_size=10)
@@ -349,7 +349,7 @@ def test_there_are_two_ways_to_mask() -> None:
     assert _FALLBACK.apply_mask.__module__ == "frames_without_speedups"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(
     st.binary(max_size=70) | st.integers(0, 5000).map(lambda size: (b"\0\x80\xff" * size)[:size]),
     masks,

@@ -184,7 +184,7 @@ def _same(found: list[Event], expected: list[Event]) -> None:
     assert list(map(type, found)) == list(map(type, expected))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(streams(), cuttings, budgets)
 def test_a_stream_however_it_is_cut(stream: Stream, cutting: list[int], most: list[int]) -> None:
     """Messages and control frames come out as they were sent, wherever reads end and however few
@@ -205,7 +205,7 @@ def test_a_stream_that_drips(stream: Stream, most: list[int]) -> None:
     _same(decoded(pieces, itertools.cycle(most), _LIMITLESS), stream.events)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(mutated | garbage, cuttings, budgets, st.integers(1, 200) | st.none(), st.integers(1, 5))
 @example(b"\x81\x86\0\0\0\0\xed\xa0\x80abc", list(range(12)), [1], None, 3)
 @example(b"\x01\x83\0\0\0\0\xf4\x90\x80\x80\x80\0\0\0\0", list(range(12)), [1], None, 3)
@@ -225,7 +225,7 @@ def test_any_bytes_however_they_are_cut(
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(mutated | garbage, cuttings, budgets, st.integers(1, 200), st.integers(1, 5))
 def test_what_is_held_is_bounded(
     data: bytes, cutting: list[int], most: list[int], message_bytes: int, fragments: int

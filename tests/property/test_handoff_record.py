@@ -91,7 +91,7 @@ def _cut_streams(draw: st.DrawFn) -> tuple[Stream, int, int]:
     return (stream, *sorted((draw(places), draw(places))))  # type: ignore[return-value]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(_cut_streams(), budgets)
 def test_a_stream_that_is_moved(cut: tuple[Stream, int, int], most: list[int]) -> None:
     """A valid stream is cut at any two offsets, and the connection moved there after one call with
@@ -113,7 +113,7 @@ def test_a_stream_that_is_moved(cut: tuple[Stream, int, int], most: list[int]) -
     return same(found + events, stream.events)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(streams(), cuttings, budgets, st.lists(st.booleans(), min_size=1, max_size=6))
 def test_a_stream_that_is_moved_often(
     stream: Stream, cutting: list[int], most: list[int], moves: list[bool]
@@ -149,7 +149,7 @@ def test_a_stream_that_is_moved_at_every_offset() -> None:
             same(events_of(pieces, itertools.repeat(budget), _LIMITLESS, always), expected)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     mutated | garbage,
     cuttings,
@@ -239,7 +239,7 @@ def _equal(found: Record, expected: Record) -> None:
     assert list(map(type, found.inbox)) == list(map(type, expected.inbox))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(any_record, versions)
 def test_what_is_encoded_is_decoded(record: Record, version: int) -> None:
     """Every record arrives as it was sent, text as text and bytes as bytes; before version 2
@@ -253,7 +253,7 @@ def test_what_is_encoded_is_decoded(record: Record, version: int) -> None:
     _equal(arrived, record)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(
     st.binary(max_size=300)
     | st.recursive(
@@ -281,7 +281,7 @@ def test_a_record_that_is_torn(record: Record, version: int, more: st.DataObject
         decode(data + more.draw(st.binary(min_size=1, max_size=9)), version)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     any_record,
     versions,

@@ -21,7 +21,7 @@ def situations(draw: st.DrawFn) -> tuple[set[int], dict[int, int], dict[int, int
     return needy, able, standing
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(situations())
 def test_who_needs_is_served_if_anybody_can(
     situation: tuple[set[int], dict[int, int], dict[int, int]],
@@ -35,7 +35,7 @@ def test_who_needs_is_served_if_anybody_can(
     assert set(loans.values()) <= set(able)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(situations())
 def test_loans_stay_while_they_can(
     situation: tuple[set[int], dict[int, int], dict[int, int]],
@@ -51,7 +51,7 @@ def test_loans_stay_while_they_can(
     assert lend(needy, able, loans) == loans
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(situations())
 def test_the_burden_is_even(situation: tuple[set[int], dict[int, int], dict[int, int]]) -> None:
     """Without earlier loans no borrower has two more than another; who has one more has no more

@@ -138,7 +138,7 @@ class Course:
             process.close()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(steps, st.integers(1, 4))
 def test_all_that_live_are_linked_once(course: list[tuple[str, int]], lot: int) -> None:
     """In the end each two living nodes have the two ends of one link, each new node was told that

@@ -49,7 +49,7 @@ def _of(kind: type) -> st.SearchStrategy[Message]:
 any_message = st.one_of([_of(kind) for kind in typing.get_args(Message)])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(any_message)
 def test_what_is_encoded_is_decoded(message: Message) -> None:
     """Every message of every type arrives as it was sent, and of the same type."""
@@ -58,7 +58,7 @@ def test_what_is_encoded_is_decoded(message: Message) -> None:
     assert found == message
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes(data: bytes) -> None:
     """Any bytes are a message or a MessageError, and nothing else is ever raised."""
@@ -68,7 +68,7 @@ def test_any_bytes(data: bytes) -> None:
         return
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(any_message, st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=4))
 def test_damaged_messages(message: Message, damage: list[tuple[int, int]]) -> None:
     """A message some of whose bytes were changed is another message or a MessageError."""

@@ -134,7 +134,7 @@ class Watched:
         assert self.rollout.phase in expected.get(type(self.ended), {Phase.ROLLED_BACK})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     slots=st.lists(st.integers(0, 5), unique=True, max_size=5),
     surge=st.integers(1, 6),

@@ -45,7 +45,7 @@ from wssup.scoreboard.layout import (
 from wssup.scoreboard.row import COPY_TRIES, copy_committed
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=75)
 @given(operations, gaps)
 def test_a_good_copy_is_a_committed_state(
     work: list[Callable[[RowWriter], None]], gaps: list[int]
@@ -69,7 +69,7 @@ def test_a_good_copy_is_a_committed_state(
     assert seen == states[-1]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=75)
 @given(operations, gaps, st.lists(st.integers(0, 6), min_size=1, max_size=20))
 def test_a_good_copy_is_a_committed_state_without_store_order(
     work: list[Callable[[RowWriter], None]], gaps: list[int], delays: list[int]

@@ -15,7 +15,7 @@ shares = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(shares)
 @example([0])
 @example([0, 0, 0])

@@ -176,5 +176,5 @@ class Books(RuleBasedStateMachine):
             assert not self.book._ghosts
 
 
-Books.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Books.TestCase.settings = settings(max_examples=75, stateful_step_count=40, deadline=None)
 TestBooks = Books.TestCase

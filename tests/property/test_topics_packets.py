@@ -59,7 +59,7 @@ def _of(kind: type) -> st.SearchStrategy[Packet]:
 any_packet = st.one_of([_of(kind) for kind in typing.get_args(Packet)])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(any_packet, max_size=8), st.data())
 def test_however_the_stream_is_cut_the_same_packets_come(
     packets: list[Packet], data: st.DataObject
@@ -75,7 +75,7 @@ def test_however_the_stream_is_cut_the_same_packets_come(
     assert [type(packet) for packet in found] == [type(packet) for packet in packets]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=6))
 def test_any_bytes(pieces: list[bytes]) -> None:
     """Any bytes are packets or a MessageError, and nothing else is ever raised."""
@@ -87,7 +87,7 @@ def test_any_bytes(pieces: list[bytes]) -> None:
         return
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(any_packet, st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=4))
 def test_damaged_packets(packet: Packet, damage: list[tuple[int, int]]) -> None:
     """A packet some of whose bytes were changed, its size aside, is another one or an error."""
@@ -100,7 +100,7 @@ def test_damaged_packets(packet: Packet, damage: list[tuple[int, int]]) -> None:
         return
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(_of(Published))
 def test_the_fast_way_to_encode_a_message_is_the_same(packet: Packet) -> None:
     """What publishes without a struct says byte for byte what the struct says."""

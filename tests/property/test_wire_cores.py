@@ -54,7 +54,7 @@ def received(ends: Sequence[End], budget: int) -> Any:
     return first
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     streams().map(lambda stream: stream.data) | mutated | garbage | _rushes,
     cuttings,
@@ -140,7 +140,7 @@ def _did(end: End, core: Any, step: str, what: Any) -> Any:
         return type(error), str(error)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(_steps, st.sampled_from([1, 20_000, 0]))
 def test_whatever_is_sent(steps: list[tuple[str, Any]], buffer: int) -> None:
     """The same is answered, queued, counted and seen by the client after each step."""
