@@ -178,8 +178,9 @@ def test_a_server_that_says_nothing(redis: RedisServer, start: Start) -> None:
         for number in range(1000):
             a.worker.publish("t", b"%d" % number + bytes(200))
             a.turn(0)
-        until(a, b, fact=lambda: a.view().bus_received == 1000)
-        assert a.view().lost > 500
+        # The way from the worker to the bridge is bounded as well, and drops some now and then.
+        until(a, b, fact=lambda: a.view().bus_received + a.view().bus_missed == 1000)
+        assert a.view().lost + a.view().bus_missed > 500
         assert a.view().queue_bytes <= 64 << 10
         assert len(a.events("bridge_queue_full")) == 1
         age = time.monotonic_ns() - a.view().heartbeat_ns
