@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
+E2E ?= tests/e2e/systemd_service.py tests/e2e/npm_ws.py tests/e2e/shells.py tests/e2e/chromium.py \
+  tests/e2e/example_page.py tests/e2e/chat_page.py tests/e2e/prometheus.py tests/e2e/dashboard*.py \
+  tests/e2e/redis_*.py tests/e2e/nginx_front.py tests/e2e/nginx_room.py
 
 .PHONY: help run test lint bench bench-handoff bench-topics bench-asgi bench-job bench-observing conformance soak e2e e2e-room format clean
 help: ## this list
@@ -75,10 +78,7 @@ e2e: $(STAMP) ## a real systemd, the npm package ws, a browser, Redis, nginx, sh
 	@npm install --silent --no-fund --no-audit --prefix $(VENV)/e2e ws@8 || echo "no ws: its test is skipped"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group e2e \
 	  || echo "no Playwright: its tests are skipped"
-	@$(BIN)/python -m pytest tests/e2e/systemd_service.py \
-	  tests/e2e/npm_ws.py tests/e2e/shells.py tests/e2e/chromium.py tests/e2e/example_page.py tests/e2e/chat_page.py \
-	  tests/e2e/prometheus.py tests/e2e/dashboard*.py \
-	  tests/e2e/redis_*.py tests/e2e/nginx_front.py tests/e2e/nginx_room.py
+	@$(BIN)/python -m pytest $(E2E)
 
 e2e-room: $(STAMP) ## 20 reloads with 9000 people behind nginx (make e2e has four); some minutes
 	@WSSUP_ROOM_RELOADS=20 $(BIN)/python -m pytest -s tests/e2e/nginx_room.py -k deploys

@@ -179,7 +179,10 @@ class Hub:
         if topic is None:
             return
         if topic.plain:
-            found = topic.for_(topic.plain, message, self._floors)
+            if message.exclude or self._floors or topic.ahead is not None:
+                found = topic.for_(topic.plain, message, self._floors)
+            else:
+                found = topic.plain
             self._delivery.broadcast(found, framed(message), len(message.data))
         if topic.posed:
             self._deliver_posed(topic, message)
