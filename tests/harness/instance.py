@@ -261,6 +261,7 @@ class Instance:
 
     def end(self) -> None:
         """Kill whatever of it still runs."""
+        before = processes.children(os.getpid())
         family = processes.descendants(self.pid) | {self.pid}
         for pid in family:
             if processes.alive(pid):
@@ -275,6 +276,14 @@ class Instance:
         for pid in family:
             processes.until(lambda pid=pid: not processes.alive(pid), 10, f"{pid} to die")
             processes.reap(pid)
+        # A worker that was just being forked was nobody's when the family was counted, and is ours
+        # now that its master is gone.
+        while late := {pid for pid in processes.children(os.getpid()) - before if self._is_of(pid)}:
+            processes.end(late)
+
+    def _is_of(self, pid: int) -> bool:
+        """Whether a process that lives calls itself one of this instance."""
+        return f" {self.name} " in f"{processes.title(pid)} " and processes.alive(pid)
 
 
 def _flat(key: str, value: object) -> list[tuple[str, object]]:
