@@ -63,10 +63,20 @@ def status_socket(instance: Instance) -> Path:
 
 
 def observer(instance: Instance) -> int:
-    """The process id of the observer, once it answers."""
+    """The process id of the observer, once it answers and knows which workers there are."""
     processes.until(
         lambda: request(instance, "/readyz").status == 200, 60, "the observer to say it is ready"
     )
+
+    def knows() -> bool:
+        # The master tells it what is new in a moment, and at the latest after a second.
+        told, known = (
+            [(s["state"], [w["pid"] for w in s["workers"]]) for s in document["slots"]]
+            for document in (instance.status(), request(instance, "/status").json())
+        )
+        return told == known
+
+    processes.until(knows, 30, "the observer to know the workers")
     pid: int = request(instance, "/status").json()["observer"]["pid"]
     return pid
 

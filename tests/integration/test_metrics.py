@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.harness import processes
 from tests.harness.instance import ECHO, Instance
 from tests.harness.observed import Series, metrics, value
+from tests.harness.observer import observer
 from tests.harness.raw import Raw, spread_clients
 
 Start = Callable[..., Instance]
@@ -122,6 +123,7 @@ def test_processes_and_listeners(start: Start, tmp_path: Path) -> None:
     """
     instance = start(status=True, bind=["127.0.0.1:0", f"unix:{tmp_path}/app.sock"])
     status = instance.running()
+    observer(instance)
     found = metrics(instance)
     for name in ("resident_memory_bytes", "open_fds", "max_fds"):
         roles = sorted(
