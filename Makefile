@@ -8,7 +8,7 @@ E2E ?= tests/e2e/systemd_service.py tests/e2e/npm_ws.py tests/e2e/shells.py test
   tests/e2e/example_page.py tests/e2e/chat_page.py tests/e2e/prometheus.py tests/e2e/dashboard*.py \
   tests/e2e/redis_*.py tests/e2e/nginx_front.py tests/e2e/nginx_room.py
 
-.PHONY: help run test test-again lint bench bench-handoff bench-topics bench-asgi bench-job bench-observing conformance soak e2e e2e-room format clean
+.PHONY: help run test lint bench bench-handoff bench-topics bench-asgi bench-job bench-observing conformance soak e2e e2e-room format clean
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 24
 
@@ -26,9 +26,6 @@ run: $(STAMP) ## serve the example on 127.0.0.1:8765 with two workers
 
 test: $(STAMP) ## run the tests
 	@$(BIN)/python -m pytest -n 4 --dist worksteal $(TESTS)
-
-test-again: $(STAMP) ## run again, one after the other, what failed the last time
-	@$(BIN)/python -m pytest --last-failed --last-failed-no-failures=none $(TESTS)
 
 lint: $(STAMP) ## format check, lint, types, direction of imports
 	@$(BIN)/ruff format --check .
