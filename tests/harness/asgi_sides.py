@@ -22,6 +22,8 @@ from tests.harness.instance import Instance
 PATIENCE = 30.0
 
 SIDES = ("wssup", "uvicorn")
+#: uvicorn's own command line.
+UVICORN = ["uvicorn", "application:app", "--no-access-log", "--fd"]
 
 
 @contextmanager
@@ -32,31 +34,27 @@ def served(side: str, start: Callable[..., Instance], home: Path, source: str) -
         instance.running()
         yield instance.address()
     else:
-        with uvicorn_alone(home, source) as address:
+        with elsewhere(home, source, UVICORN) as address:
             yield address
 
 
 @contextmanager
-def uvicorn_alone(home: Path, source: str) -> Iterator[str]:
-    """A uvicorn on its own socket."""
+def elsewhere(home: Path, source: str, command: list[str]) -> Iterator[str]:
+    """The address of an application that its own server serves.
+
+    :param command: of the server; the number of its socket is put behind.
+    """
     (home / "application.py").write_text(source)
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
-        (home / "uvicorn.log").open("wb") as log,
+        (home / "elsewhere.log").open("wb") as log,
     ):
         os.set_inheritable(listener.fileno(), True)
+        end = f"fd://{listener.fileno()}" if command[0] == "hypercorn" else str(listener.fileno())
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "uvicorn",
-                "application:app",
-                "--fd",
-                str(listener.fileno()),
-                "--no-access-log",
-            ],
+            [sys.executable, "-m", *command, end],
             cwd=home,
-            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(home)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -5,12 +5,7 @@ them here and there, and they say the same.
 from __future__ import annotations
 
 import http.client
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.harness import processes
-from tests.harness.asgi_sides import PATIENCE, asked, got, opened
+from tests.harness.asgi_sides import PATIENCE, UVICORN, asked, elsewhere, got, opened
 from tests.harness.instance import Instance
 from tests.harness.oracle_sockets import counts
 
@@ -309,39 +304,10 @@ async def deny():
 
 #: Each with the server that it was written for.
 APPLICATIONS: Final = {
-    "starlette": (STARLETTE, ["uvicorn", "application:app", "--no-access-log", "--fd"]),
-    "fastapi": (FASTAPI, ["uvicorn", "application:app", "--no-access-log", "--fd"]),
+    "starlette": (STARLETTE, UVICORN),
+    "fastapi": (FASTAPI, UVICORN),
     "quart-trio": (QUART, ["hypercorn", "application:app", "-w", "0", "-k", "trio", "--bind"]),
 }
-
-
-@contextmanager
-def elsewhere(home: Path, source: str, command: list[str]) -> Iterator[str]:
-    """The address of an application that its own server serves."""
-    home.mkdir()
-    (home / "application.py").write_text(source)
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        (home / "log").open("wb") as log,
-    ):
-        os.set_inheritable(listener.fileno(), True)
-        end = f"fd://{listener.fileno()}" if command[0] == "hypercorn" else str(listener.fileno())
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command, end],
-            cwd=home,
-            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(home)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=[listener.fileno()],
-        )
-        host, port = listener.getsockname()[:2]
-    try:
-        yield f"{host}:{port}"
-    finally:
-        process.kill()
-        process.wait(10)
-        processes.reap(process.pid)
 
 
 def conversation(address: str) -> dict[str, Any]:
@@ -416,7 +382,8 @@ def test_the_same_here_and_there(start: Start, tmp_path: Path, name: str) -> Non
     wssup of what it is. Here everything is counted, and its own errors are the only ones.
     """
     source, command = APPLICATIONS[name]
-    with elsewhere(tmp_path / "elsewhere", source, command) as address:
+    (home := tmp_path / "elsewhere").mkdir()
+    with elsewhere(home, source, command) as address:
         there = conversation(address)
     instance = start(source, workers=1)
     instance.running()

@@ -79,10 +79,12 @@ class SlotFacts(msgspec.Struct, frozen=True):
 class ReloadFacts(msgspec.Struct, frozen=True):
     """How a reload ended.
 
-    :ivar outcome: ``done``, ``rolled_back`` or ``refused``.
+    :ivar outcome: ``done``, ``rolled_back`` (workers of the new generation had started) or
+        ``refused``.
     :ivar reason: why it did not; ``traceback`` the application's. The observer, whom everybody may
         ask, is not told the traceback.
-    :ivar moved: connections that moved meanwhile; ``disconnected``: that the reload closed.
+    :ivar moved: connections that moved meanwhile; ``disconnected``: that were closed because of
+        the reload, or because a worker died.
     :ivar pause_p99_ms: the pause that 99 % of those that moved did not exceed; milliseconds.
     """
 

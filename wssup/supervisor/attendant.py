@@ -6,7 +6,6 @@ What a worker's messages and its end mean for its slot is decided by its owner (
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Sequence
 
 import trio
@@ -26,8 +25,6 @@ __all__ = ["Attendant"]
 _NAME_GRACE = 5.0
 #: Seconds for which a worker may leave its messages unread when the channel is full.
 _READ_GRACE = 30.0
-#: Seconds between SIGABRT, which has a process dump its stacks, and SIGKILL.
-_DUMP_GRACE = 1.0
 
 
 class Attendant:
@@ -98,7 +95,7 @@ class Attendant:
             worker.generation.kill()
         elif not worker.aborted and worker.pid is not None:
             worker.aborted = True
-            self._nursery.start_soon(self._abort, worker, worker.pid)
+            self._nursery.start_soon(self._processes.abort, worker.pid)
 
     def end_within(self, worker: Worker, seconds: float) -> None:
         """Kill a worker that has not ended by itself by then."""
@@ -241,10 +238,3 @@ class Attendant:
             return
         logs.get(**worker.noun).error("worker_overdue", seconds=seconds)
         self.kill(worker)
-
-    async def _abort(self, worker: Worker, pid: int) -> None:
-        self._processes.signal(pid, signal.SIGABRT)
-        with trio.move_on_after(_DUMP_GRACE):
-            await worker.gone.wait()
-            return
-        self._processes.signal(pid, signal.SIGKILL)

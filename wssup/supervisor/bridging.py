@@ -10,16 +10,13 @@ import errno
 import importlib.util
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
 import trio
 
-import wssup
 from wssup import logs
 from wssup.channel import Channel, ChannelFull, pair
 from wssup.config.bus import EMBEDDED
@@ -30,7 +27,7 @@ from wssup.scoreboard import Scoreboard
 from wssup.start import CHANNEL
 from wssup.supervisor.backoff import Backoff
 from wssup.supervisor.mesh import Mesh, Node
-from wssup.supervisor.process import Processes
+from wssup.supervisor.process import Processes, program
 
 __all__ = ["Bridging", "check"]
 
@@ -43,8 +40,6 @@ _LIBRARY: Final = "coredis"
 _LOOK: Final = 1.0
 #: Seconds that a bridge may live on after it closed its channel.
 _END_GRACE: Final = 5.0
-#: Seconds between SIGABRT, which has a process dump its stacks, and SIGKILL.
-_DUMP_GRACE: Final = 1.0
 
 
 def check(settings: Settings) -> None:
@@ -189,7 +184,7 @@ class Bridging:
         ours, theirs = pair()
         try:
             pid = self._processes.spawn(
-                [sys.executable, "-P", "-c", self._boot, str(Path(wssup.__file__).parents[1])],
+                program(self._boot),
                 descriptors={CHANNEL: theirs.fileno()},
             )
         except OSError:
@@ -249,16 +244,11 @@ class Bridging:
             age = (time.monotonic_ns() - turned) / 1e9
             if age > patience:
                 self._failure = f"its loop did not turn for {age:.1f} s"
-                await self._abort(pid)
+                await self._processes.abort(pid)
                 return
 
     async def _see_off(self, pid: int) -> None:
         """Have a bridge end that has closed its channel; at a stop, :meth:`end` does."""
         if not self._stopping.is_set():
             await trio.sleep(_END_GRACE)
-            await self._abort(pid)
-
-    async def _abort(self, pid: int) -> None:
-        self._processes.signal(pid, signal.SIGABRT)
-        await trio.sleep(_DUMP_GRACE)
-        self._processes.signal(pid, signal.SIGKILL)
+            await self._processes.abort(pid)

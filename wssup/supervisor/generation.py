@@ -7,13 +7,11 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, NoReturn
 
 import msgspec
 import trio
 
-import wssup
 from wssup import logs
 from wssup.channel import Channel, ChannelFull, pair
 from wssup.config.settings import Settings, without_password
@@ -21,7 +19,7 @@ from wssup.errors import ApplicationError, MessageError
 from wssup.messages import PROTOCOL, Fork, Forked, ForkFailed, Load, Loaded, LoadFailed
 from wssup.start import CHANNEL
 from wssup.supervisor.backoff import Backoff
-from wssup.supervisor.process import Processes
+from wssup.supervisor.process import Processes, program
 
 __all__ = ["Generation"]
 
@@ -110,7 +108,7 @@ class Generation:
         channel = Channel(ours)
         try:
             self.pid = self._processes.spawn(
-                [sys.executable, "-P", "-c", _BOOT, str(Path(wssup.__file__).parents[1])],
+                program(_BOOT),
                 descriptors={CHANNEL: theirs.fileno()},
             )
         except OSError as error:
@@ -296,12 +294,7 @@ class Generation:
                 self._fork_failed(received.message.serial, received.message.message)
 
     async def _abort(self, pid: int) -> None:
-        """Have the process say in the log where it is, then end it."""
-        self._processes.signal(pid, signal.SIGABRT)
-        with trio.move_on_after(1):
-            await self._processes.wait(pid)
-            self.pid = None
-            return
-        self._processes.signal(pid, signal.SIGKILL)
+        """Have the process say in the log where it is, and see its end."""
+        await self._processes.abort(pid)
         await self._processes.wait(pid)
         self.pid = None

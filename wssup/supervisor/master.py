@@ -19,6 +19,7 @@ from wssup.config.loading import Loaded
 from wssup.config.settings import Settings
 from wssup.errors import ApplicationError, CommandError, ListenError
 from wssup.scoreboard import InstanceState, Scoreboard
+from wssup.status.facts import ReloadFacts
 from wssup.supervisor import limits
 from wssup.supervisor.address import Address
 from wssup.supervisor.banner import started
@@ -35,7 +36,7 @@ from wssup.supervisor.observing import Observing
 from wssup.supervisor.process import Processes
 from wssup.supervisor.rebalancing import Rebalance, Rebalancing
 from wssup.supervisor.recycling import Recycling
-from wssup.supervisor.reload import OUTCOMES, Reload, Result
+from wssup.supervisor.reload import OUTCOMES, Reload
 from wssup.supervisor.reporting import Reporting
 from wssup.supervisor.slots import State
 from wssup.supervisor.watch import Watch
@@ -98,7 +99,7 @@ class Master:
         self.started_at = time.time()
         self.node = secrets.token_hex(4)
         self.reloading: Reload | None = None
-        self.last_reload: Result | None = None
+        self.last_reload: ReloadFacts | None = None
         self.reloads = dict.fromkeys(OUTCOMES, 0)
         self.lifecycle = lifecycle
         self._shown = shown
@@ -335,7 +336,7 @@ class Master:
         # Before the command that asked for it ends, which may be the service manager's.
         self.reporting.ready()
         self.events.tell(
-            "result", **{f: getattr(self.last_reload, f) for f in Result.__struct_fields__}
+            "result", **{f: getattr(self.last_reload, f) for f in ReloadFacts.__struct_fields__}
         )
 
     async def _take_signals(self, signals: AsyncIterator[int]) -> None:

@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import signal
 import socket
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-import wssup
 from wssup import logs
 from wssup.config.addresses import TcpAddress
 from wssup.errors import MessageError
 from wssup.start import CHANNEL
 from wssup.supervisor.backoff import Backoff
 from wssup.supervisor.observer_link import Link
-from wssup.supervisor.process import Processes
+from wssup.supervisor.process import Processes, program
 
 if TYPE_CHECKING:
     from wssup.supervisor.master import Master
@@ -40,8 +37,6 @@ _LOOK: Final = 1.0
 #: Seconds that an observer may live on after it closed its channel, and at a stop.
 _END_GRACE: Final = 5.0
 _STOP_GRACE: Final = 2.0
-#: Seconds between SIGABRT, which has a process dump its stacks, and SIGKILL.
-_DUMP_GRACE: Final = 1.0
 
 
 class Observing:
@@ -158,10 +153,7 @@ class Observing:
         numbers |= {CHANNEL + 1 + n: sock.fileno() for n, sock in enumerate(self._sockets)}
         try:
             pid = self._processes.spawn(
-                [
-                    *(sys.executable, "-P", "-c", self._boot, str(Path(wssup.__file__).parents[1])),
-                    str(len(self._sockets)),
-                ],
+                program(self._boot, str(len(self._sockets))),
                 descriptors=numbers,
             )
         except OSError:
@@ -182,15 +174,10 @@ class Observing:
             silent = trio.current_time() - link.heard_at
             if silent > patience:
                 self._failure = f"it did not answer for {silent:.1f} s"
-                await self._abort(pid)
+                await self._processes.abort(pid)
                 return
 
     async def _see_off(self, pid: int) -> None:
         """Have an observer end that has closed its channel."""
         await trio.sleep(_END_GRACE)
-        await self._abort(pid)
-
-    async def _abort(self, pid: int) -> None:
-        self._processes.signal(pid, signal.SIGABRT)
-        await trio.sleep(_DUMP_GRACE)
-        self._processes.signal(pid, signal.SIGKILL)
+        await self._processes.abort(pid)

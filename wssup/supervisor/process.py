@@ -14,13 +14,17 @@ import ctypes
 import fcntl
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import trio
 
-__all__ = ["Exit", "Processes", "become_subreaper"]
+import wssup
+
+__all__ = ["Exit", "Processes", "become_subreaper", "program"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 #: Seconds for which the status of an unknown process is kept: a worker can die before its pid is
@@ -29,6 +33,8 @@ _UNCLAIMED_FOR = 30.0
 #: Descriptors are moved above the numbers a child is given, so that laying them out overwrites
 #: none.
 _ABOVE = 100
+#: Seconds between SIGABRT, which has a process dump its stacks, and SIGKILL.
+_DUMP_GRACE = 1.0
 
 
 class Exit(NamedTuple):
@@ -49,6 +55,15 @@ class Exit(NamedTuple):
     def clean(self) -> bool:
         """Whether it ended of its own will, with status 0."""
         return self.status == 0
+
+
+def program(boot: str, *arguments: str) -> list[str]:
+    """The command line of a process of ours: a Python like this one, with this wssup.
+
+    :param boot: what it runs; ``sys.argv[1]`` is the folder that wssup is in.
+    :param arguments: further ones.
+    """
+    return [sys.executable, "-P", "-c", boot, str(Path(wssup.__file__).parents[1]), *arguments]
 
 
 def become_subreaper() -> None:
@@ -152,6 +167,19 @@ class Processes:
         if self.alive(pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+    async def abort(self, pid: int) -> None:
+        """End a process that hangs: on SIGABRT ours write where they stand (faulthandler), and what
+        is left a second later is killed.
+        """
+        ended = self._claimed.get(pid)
+        if ended is None:
+            return
+        self.signal(pid, signal.SIGABRT)
+        with trio.move_on_after(_DUMP_GRACE):
+            await ended.wait()
+            return  # by now its number may be another process's
+        self.signal(pid, signal.SIGKILL)
 
     async def reap(self) -> None:
         """Take every child's status, for ever. Needs to run before the first wait."""

@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import trio
 
 from wssup import logs
 from wssup.config.loading import Loaded, apply, changes
 from wssup.errors import ApplicationError, CommandError, UserError
 from wssup.scoreboard import Counts, InstanceState
+from wssup.status.facts import ReloadFacts
 from wssup.supervisor.children import Worker
 from wssup.supervisor.generation import Generation
 from wssup.supervisor.rolling import Roll
@@ -22,9 +22,9 @@ from wssup.supervisor.rolling import Roll
 if TYPE_CHECKING:
     from wssup.supervisor.master import Master
 
-__all__ = ["OUTCOMES", "Reload", "Result"]
+__all__ = ["OUTCOMES", "Reload"]
 
-#: How a reload can end (:class:`Result`).
+#: How a reload can end (:class:`ReloadFacts`).
 OUTCOMES = ("done", "rolled_back", "refused")
 
 #: Generations that may live at a time; beyond it the oldest is not waited for any longer.
@@ -33,26 +33,6 @@ _MOST_GENERATIONS = 3
 _REPORT_EVERY = 0.5
 #: Why connections end for which a reload is to blame (ClosedReason).
 _DISCONNECTED = ("drain", "deadline", "worker_died")
-
-
-class Result(msgspec.Struct, frozen=True):
-    """How a reload ended.
-
-    :ivar outcome: ``done``, ``rolled_back`` (workers of the new generation had started) or
-        ``refused``.
-    :ivar moved: connections that moved meanwhile; ``disconnected``: that were closed because of
-        the reload, or because a worker died.
-    :ivar pause_p99_ms: the pause that 99 % of those that moved did not exceed; in milliseconds.
-    """
-
-    outcome: str
-    generation: int
-    seconds: float
-    reason: str | None = None
-    traceback: str | None = None
-    moved: int = 0
-    disconnected: int = 0
-    pause_p99_ms: float | None = None
 
 
 class Reload:
@@ -66,7 +46,7 @@ class Reload:
         self._log = logs.get(gen=number)
         self._roll: Roll | None = None
 
-    async def run(self) -> Result:
+    async def run(self) -> ReloadFacts:
         """Do it. Never raises for a user's mistake: the result says what was wrong."""
         began = time.monotonic()
         before = self._master.scoreboard.snapshot().total
@@ -82,7 +62,9 @@ class Reload:
         except UserError as error:
             outcome, reason = "refused", str(error)
         seconds = round(time.monotonic() - began, 3)
-        result = Result(outcome, self.number, seconds, reason, traceback, **self._since(before))
+        result = ReloadFacts(
+            outcome, self.number, seconds, reason, traceback, **self._since(before)
+        )
         if outcome == "done":
             self._log.info(
                 "reload_done",

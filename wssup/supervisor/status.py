@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from wssup.config.settings import without_password
 from wssup.status.document import document as document_of
 from wssup.status.facts import (
@@ -16,7 +14,6 @@ from wssup.status.facts import (
     ListenerFacts,
     NofileFacts,
     ProcessFacts,
-    ReloadFacts,
     SlotFacts,
     WorkerFacts,
 )
@@ -42,7 +39,7 @@ def facts(master: Master) -> Facts:
     fleet, settings = master.fleet, master.settings
     serving = fleet.serving
     addresses = list(master.listeners.addresses.values())
-    reloading, last = master.reloading, master.last_reload
+    reloading = master.reloading
     return Facts(
         name=settings.name,
         version=__version__,
@@ -67,7 +64,7 @@ def facts(master: Master) -> Facts:
         bridge=_bridge(master),
         slots=tuple(_slot(slot) for slot in fleet.slots.values()),
         reload=reloading.number if reloading is not None else None,
-        last_reload=ReloadFacts(*msgspec.structs.astuple(last)) if last is not None else None,
+        last_reload=master.last_reload,
         reloads=dict(master.reloads),
         observer_restarts=master.observing.restarts,
         status_socket=master.observing.path,
