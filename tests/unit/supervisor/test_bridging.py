@@ -38,7 +38,7 @@ _SETTING = """
     import structlog.testing
     from wssup.config import load
     from wssup.scoreboard import Scoreboard
-    from wssup.supervisor import bridging as module
+    from wssup.supervisor import bridging as module, process
     from wssup.supervisor.bridging import Bridging
     directory = tempfile.mkdtemp()
     url = "redis://u:{mark}@127.0.0.1:1/0"
@@ -61,7 +61,7 @@ _SETTING = """
         while not (found := fact()):
             await trio.sleep(0.005)
         return found
-    module._LOOK = module._DUMP_GRACE = 0.05
+    module._LOOK = process._DUMP_GRACE = 0.05
     with structlog.testing.capture_logs() as logged:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(made.run)

@@ -39,7 +39,7 @@ _SETTING = """
     from tests.unit.observer.scenes import facts
     from wssup.config import load
     from wssup.errors import CommandError
-    from wssup.supervisor import observer_link, observing
+    from wssup.supervisor import observer_link, observing, process
     from wssup.supervisor.lifecycle import Lifecycle
     from wssup.supervisor.observing import Observing
     directory = tempfile.mkdtemp()
@@ -53,7 +53,7 @@ _SETTING = """
     known = facts()
     observer_link.facts = lambda master: known
     observer_link._TURN, observing._LOOK = 0.1, 0.05
-    observing._DUMP_GRACE, observing._END_GRACE = 0.05, 0.3
+    process._DUMP_GRACE, observing._END_GRACE = 0.05, 0.3
     published = []
     async def publish(topic, data, *, text):
         published.append((topic, data, text))
@@ -108,25 +108,28 @@ def test_its_first_words_and_its_end() -> None:
         first = [hear() for _ in range(4)]
         say(lines.Ready())
         tell(*(type(line).__name__ for line in first))
-        pings = 0
+        pings = news = 0
         while (line := hear()) is not None:
             if isinstance(line, lines.Ping):
                 pings += 1
                 say(lines.Pong(line.number))
             else:
+                news += 1
                 tell(type(line).__name__, getattr(line, "event", {}).get("number"))
+            open(os.environ["GATE"] + f".{news}.{pings > 1}", "w").close()
         tell("end", pings > 1)
         """,
         """
+        def heard(news, pinged):
+            return lambda: os.path.exists(os.environ["GATE"] + f".{news}.{pinged}")
         happen(1)
         happen(2)
-        await until(lambda: made.pid)
-        await trio.sleep(0.5)
+        await until(lambda: logged)
         happen(3)
-        await trio.sleep(0.2)
+        await until(lambda: heard(1, True)() or heard(1, False)())
         known = facts(generation=8)
         observer_link.facts = lambda master: known
-        await trio.sleep(0.4)
+        await until(heard(2, True))
         await made.end()
         print(made.pid, made.restarts, made.path.rpartition("/")[2], made.bind == "")
         [ready] = logged
