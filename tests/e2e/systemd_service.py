@@ -51,6 +51,8 @@ class App:
         elif data == "subscribe":
             ws.subscribe("news")
             ws.send_nowait("subscribed")
+        elif data == "subscribers":
+            ws.send_nowait(str(wssup.subscribers("news")))
         elif data == "publish":
             wssup.publish("news", "to all")
         elif data == "features":
@@ -254,8 +256,13 @@ def test_install_start_status(started: Service) -> None:
         assert await ask(started.url, "features") == "all"
         async with many(started.url, 20) as people:
             await everybody(people, "subscribe", "subscribed")
-            await people[0].send_message("publish")
             with trio.fail_after(60):
+                # A worker hears of the subscribers of another one in a moment.
+                heard = ""
+                while heard != "20":
+                    await people[0].send_message("subscribers")
+                    heard = await people[0].get_message()
+                await people[0].send_message("publish")
                 assert {await ws.get_message() for ws in people} == {"to all"}
         async with connected(started.url):
             await aside(started.wait, "StatusText", "gen 1: 2/2 ready, 1 connections")

@@ -4,9 +4,7 @@ that it is alive.
 
 from __future__ import annotations
 
-import faulthandler
 import math
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +14,7 @@ from wssup import logs
 from wssup.scoreboard import InstanceState
 from wssup.supervisor.manager import Manager
 from wssup.supervisor.notify import ENDING, progresses, status_line, wants_time
+from wssup.supervisor.overdue import Overdue
 
 if TYPE_CHECKING:
     from wssup.supervisor.master import Master
@@ -42,6 +41,7 @@ class Reporting:
         self._watchdog = manager.watchdog
         self._beat_due = 0.0 if manager.watchdog else math.inf
         self._alive = True
+        self._overdue = Overdue()
         self._said = ""
         self._said_at = 0.0
         self._log = logs.get()
@@ -87,8 +87,7 @@ class Reporting:
                 # Not every event of a storm is news.
                 await trio.sleep(_GAP)
         finally:
-            if self._watchdog:
-                faulthandler.cancel_dump_traceback_later()
+            self._overdue.cancel()
 
     def _turn(self) -> None:
         master = self._master
@@ -109,9 +108,10 @@ class Reporting:
     def _beat(self, watchdog: float, *, alive: bool) -> None:
         if alive:
             self._notifier.tell(("WATCHDOG", 1), lossy=True)
-            self._show_later(watchdog * _SHOW_AT)
+            # Should the loop hang until then, its stack is in the log before the master is ended.
+            self._overdue.expect(watchdog * _SHOW_AT)
         elif self._alive:
-            faulthandler.cancel_dump_traceback_later()
+            self._overdue.cancel()
             self._log.error(
                 "watchdog_unfed",
                 seconds=watchdog,
@@ -127,14 +127,6 @@ class Reporting:
             looked_ago=now - master.watch.looked_at,
             patience=_LOOK_PATIENCE,
         )
-
-    def _show_later(self, seconds: float) -> None:
-        """Should the loop hang until then, its stack is in the log before the master is ended."""
-        try:
-            descriptor = sys.stderr.fileno()
-        except (OSError, ValueError, AttributeError):
-            return
-        faulthandler.dump_traceback_later(seconds, file=descriptor)
 
     def _status(self) -> str:
         master = self._master
