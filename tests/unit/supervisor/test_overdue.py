@@ -32,13 +32,13 @@ async def deeper(n):
     if n:
         await deeper(n - 1)
     else:
-        overdue.expect(0.0001)
         await trio.lowlevel.checkpoint()
 async def main():
     print("runs", flush=True)
     while True:
+        overdue.expect(0.0005)
         async with trio.open_nursery() as nursery:
-            for n in range(20):
+            for n in range(50):
                 nursery.start_soon(deeper, n)
 trio.run(main)
 """
@@ -85,7 +85,7 @@ def test_who_goes_on_meanwhile_lives_on() -> None:
 
             reader = threading.Thread(target=read)
             reader.start()
-            for _ in range(30):
+            for _ in range(5):
                 os.kill(running.pid, signal.SIGSTOP)
                 processes.until(lambda: processes.state(running.pid) == "T", 10, "it to stop")
                 shown.clear()
