@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import threading
@@ -35,7 +36,7 @@ def scraped(instance: Instance) -> Iterator[list[dict[Series, float]]]:
         while not done.wait(0.02):
             try:
                 scrapes.append(metrics(instance))
-            except OSError:
+            except (OSError, http.client.IncompleteRead):
                 continue
             except BaseException as error:  # noqa: BLE001 - told to the test
                 if "503" not in str(error):
