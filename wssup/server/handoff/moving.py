@@ -12,7 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from wssup import logs
 from wssup.application import own_traceback, summary
@@ -20,6 +20,7 @@ from wssup.scoreboard import ClosedReason, HandoffRefusal
 from wssup.server.connection import Connection, State
 from wssup.server.handoff import record as records
 from wssup.server.handoff import state
+from wssup.server.handoff.fresh import Fresh, News, Waits, place
 from wssup.server.handoff.sending import Parcel, Sender
 
 if TYPE_CHECKING:
@@ -29,21 +30,8 @@ __all__ = ["Moving", "Waits"]
 
 #: RFC 6455's registry: "service restart". The client comes again, to code that works.
 _SERVICE_RESTART = 1012
-#: Seconds after which an application that has not raised is taken to go on with a connection, and
-#: after which one that does not let go of it is not waited for.
+#: Seconds after which an application that does not let go of a connection is not waited for.
 _PATIENCE: Final = 1.0
-#: Kinds of problems that a worker tells of.
-_KINDS: Final = 100
-
-
-class Waits(Protocol):
-    """Who wants to know whether the application goes on with a connection."""
-
-    def known(self, *, failed: bool) -> None:
-        """It does, or cannot."""
-
-    def end(self, error: str) -> None:
-        """No more connections come from there."""
 
 
 class Moving:
@@ -67,9 +55,8 @@ class Moving:
         self._held: dict[Connection, tuple[Sender, float]] = {}
         #: Those that stay after all, and of which the application has not let go yet.
         self._recalled: set[Connection] = set()
-        #: Those of which it is not known yet whether the application goes on, and since when.
-        self._fresh: dict[Connection, tuple[Waits | None, float]] = {}
-        self._told: set[str] = set()
+        self._fresh = Fresh(self._watch)
+        self._news = News()
         self._log = logs.get()
 
     def _watch(self) -> None:
@@ -125,7 +112,7 @@ class Moving:
         if held is not None:
             held[0].dropped()
         self._recalled.discard(connection)
-        self._settle(connection, failed=False)
+        self._fresh.settle(connection, failed=False)
         self._watch()
 
     def opened(self, connection: Connection) -> None:
@@ -184,7 +171,7 @@ class Moving:
         :returns: whether it must not get one, because the connection moves now: what was received
             moves with it.
         """
-        self._settle(connection, failed=False)
+        self._fresh.settle(connection, failed=False)
         if not self.pump.style.moves_in_receive:
             return False
         if not self._hold(connection) and not self.has(connection):
@@ -216,7 +203,7 @@ class Moving:
         try:
             packed = state.pack(connection.state, self.pump.limits.state_bytes)
         except state.StateError as error:
-            if self._is_news(str(error)):
+            if self._news.is_news(str(error)):
                 self._log.warning("state_cannot_move", error=str(error), connection=connection.id)
             self._leave_behind(connection, sender, HandoffRefusal.STATE)
             return
@@ -379,19 +366,18 @@ class Moving:
             connection.outbox = deque(record.unsent)
             connection.out_bytes = sum(map(len, record.unsent))
             pump.queued += connection.out_bytes
-        self._fresh[connection] = (waits, now)
-        self._watch()
+        self._fresh.add(connection, waits, now)
         pump.opening.take_over(connection, now)
         if connection.status is State.OPEN:
             pump.topics.resume(connection, record.topics, record.position)
         if connection.status is State.OPEN:
             pump.style.resume(connection, list(record.inbox))
         else:
-            self._settle(connection, failed=False)
+            self._fresh.settle(connection, failed=False)
 
     def resumed(self, connection: Connection) -> None:
         """The application goes on with a connection."""
-        self._settle(connection, failed=False)
+        self._fresh.settle(connection, failed=False)
 
     def failed(self, connection: Connection, error: BaseException) -> bool:
         """The application raised about a connection; whether that was while it resumed it. Then its
@@ -401,40 +387,14 @@ class Moving:
             return False
         self.refuse(HandoffRefusal.RESUME_FAILED)
         told = summary(error)
-        if self._is_news(f"{type(error).__qualname__} {_place(error)}"):
+        if self._news.is_news(f"{type(error).__qualname__} {place(error)}"):
             self._log.error("resume_failed", error=told, exception=own_traceback(error))
         self.pump.closing.close(connection, _SERVICE_RESTART, "service restart", ClosedReason.ERROR)
-        self._settle(connection, failed=True)
-        return True
-
-    def _is_news(self, kind: str) -> bool:
-        """Whether a problem of this kind was not told yet: thousands of connections may have it."""
-        if kind in self._told or len(self._told) >= _KINDS:
-            return False
-        self._told.add(kind)
+        self._fresh.settle(connection, failed=True)
         return True
 
     def look(self, now: float) -> None:
         """From time to time: an application that has not raised for a while goes on."""
         for sender in list(self.senders):
             sender.retry()
-        for connection, (_, since) in list(self._fresh.items()):
-            if now - since < _PATIENCE:
-                break
-            self._settle(connection, failed=False)
-
-    def _settle(self, connection: Connection, *, failed: bool) -> None:
-        fresh = self._fresh.pop(connection, None)
-        if fresh is None:
-            return
-        self._watch()
-        if fresh[0] is not None:
-            fresh[0].known(failed=failed)
-
-
-def _place(error: BaseException) -> str:
-    """Where an exception was raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+        self._fresh.look(now)
