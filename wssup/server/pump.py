@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import os
 import random
-import select
 import time
 from collections.abc import Callable, Collection, Container
 from typing import TYPE_CHECKING, Final
@@ -40,7 +39,8 @@ from wssup.server.frames import PONG, Close, Decoder, Event, Ping, Pong, Violati
 from wssup.server.handoff.moving import Moving
 from wssup.server.loops import Loop
 from wssup.server.opening import Opening
-from wssup.server.wire import END, End, Received, Wire
+from wssup.server.watching import GONE, IN, OUT, Watching
+from wssup.server.wire import END, End, Received
 
 if TYPE_CHECKING:
     from wssup.server.styles import Style
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FRAMES", "Pump"]
 
-_IN, _OUT, _GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLRDHUP
 #: Sockets looked at in a turn; who is left over comes first in the next one.
 _SOCKETS = 256
 #: Frames of one connection decoded in a turn.
@@ -59,7 +58,7 @@ _FLUSH = 0.01
 _OPEN = State.OPEN
 
 
-class Pump(Wire):
+class Pump(Watching):
     """Moves the bytes of all connections of a worker.
 
     :param style: the application.
@@ -108,18 +107,11 @@ class Pump(Wire):
         self.handoff = Moving(self, room=room, took_one=took_one)
         self.topics = topics
         self.scheduler = loop.scheduler
-        self._again: dict[Connection, None] = {}
-        self._in_turn = False
         self.schedule = Deadlines(self).schedule
         self.complaints = Complaints()
         self._log = logs.get()
         self._reported = 0
         self._flush_at = 0.0
-        self._epoll = select.epoll()
-        self._poll = self._epoll.poll
-        #: Wakes the loop for what no socket will tell.
-        self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll.register(self._nudge, _IN)
         self.chores = Chores(self._epoll, self.nudge)
         style.begin(self)
         topics.begin(self)
@@ -132,8 +124,7 @@ class Pump(Wire):
     def close_descriptors(self) -> None:
         """Give back the pump's own descriptors; nothing may be called afterwards."""
         self.topics.close()
-        self._epoll.close()
-        os.close(self._nudge)
+        self._close_epoll()
 
     # A turn.
 
@@ -148,7 +139,7 @@ class Pump(Wire):
             for connection in again:
                 began = time.monotonic()
                 if connection.status is not State.ENDED:
-                    self._serve(connection, _IN)
+                    self._serve(connection, IN)
                 if self.style.plain:
                     self.complaints.took(connection, self.style.plain, time.monotonic() - began)
             ready = self._poll(0, _SOCKETS)
@@ -182,9 +173,9 @@ class Pump(Wire):
                 continue
             try:
                 if served and connection in served:
-                    if bits & _OUT:
+                    if bits & OUT:
                         self._flush(connection)
-                elif bits == _IN and connection.status is _OPEN and connection.inbox is None:
+                elif bits == IN and connection.status is _OPEN and connection.inbox is None:
                     connection.heard = now
                     found = receive(connection, budget)
                     kind = type(found)
@@ -225,9 +216,9 @@ class Pump(Wire):
     def _serve(self, connection: Connection, bits: int) -> None:
         """One connection's part of a turn."""
         try:
-            if bits & _OUT:
+            if bits & OUT:
                 self._flush(connection)
-                if not bits & ~_OUT:
+                if not bits & ~OUT:
                     return
             if connection.status is not _OPEN:
                 self._serve_other(connection, bits)
@@ -235,7 +226,7 @@ class Pump(Wire):
                 connection.heard = time.monotonic()
                 budget = self.style.budget(connection)
                 self._take(connection, connection.receive(budget))
-            elif bits & ~(_IN | _OUT):
+            elif bits & ~(IN | OUT):
                 # Only errors are reported of it, if anything.
                 self.closing.lose(connection)
         except Exception as error:  # noqa: BLE001 - the boundary, as above
@@ -279,11 +270,11 @@ class Pump(Wire):
         elif status is not State.PENDING:
             if sockets.discard(connection.fd, self.buffers):
                 self.closing.lose(connection)
-        elif bits & ~_IN:
+        elif bits & ~IN:
             self.closing.lose(connection)
         else:
             # It speaks before it was answered, which nobody reads yet.
-            self._register(connection, _GONE)
+            self._register(connection, GONE)
 
     def _control(self, connection: Connection, event: Event | End) -> None:
         """What is no message, of an open connection."""
@@ -320,18 +311,6 @@ class Pump(Wire):
         if self.closing.bury():
             self.nudge()
 
-    def again(self, connection: Connection) -> None:
-        """Serve a connection in the next turn, whatever its socket says: of its last read some is
-        left.
-        """
-        self._again[connection] = None
-        self.nudge()
-
-    def nudge(self) -> None:
-        """Have another turn, although no socket has anything to say."""
-        if not self._in_turn:
-            os.eventfd_write(self._nudge, 1)
-
     # What is sent.
 
     def send_control(self, connection: Connection, opcode: int, payload: bytes) -> None:
@@ -359,31 +338,6 @@ class Pump(Wire):
         connection.stuck = time.monotonic()
         connection.untaken = sockets.untaken(connection.fd)
 
-    # Waiting.
-
-    def watch(self, connection: Connection) -> None:
-        """Register a connection for what it waits for, and nothing else."""
-        status = connection.status
-        if status is State.ENDED or status is State.HELD:
-            return
-        mask = _IN | _GONE
-        if status is State.PENDING:
-            mask = connection.mask & mask
-        elif connection.paused and status is _OPEN:
-            mask = 0
-        self._register(connection, mask if connection.outbox is None else mask | _OUT)
-
-    def _register(self, connection: Connection, mask: int) -> None:
-        if mask == connection.mask:
-            return
-        if not connection.mask:
-            self._epoll.register(connection.fd, mask)
-        elif mask:
-            self._epoll.modify(connection.fd, mask)
-        else:
-            self._epoll.unregister(connection.fd)
-        connection.mask = mask
-
     def remove(self, connection: Connection, fd: int) -> None:
         """Let go of a connection's descriptor, and close it."""
         if connection.mask:
@@ -392,12 +346,6 @@ class Pump(Wire):
         del self.connections[fd]
         self.opening.forget(connection)
         os.close(fd)
-
-    def unwatch(self, connection: Connection) -> None:
-        """Read no more of a connection, whatever is left of its last read."""
-        self._again.pop(connection, None)
-        connection.tick = 0
-        self._register(connection, 0)
 
     def aside(self, work: Callable[[], None]) -> None:
         """Do something as in a turn, outside of any."""
