@@ -22,6 +22,7 @@ from tests.e2e.common import Start
 from tests.e2e.example_page import Tab
 from tests.harness import processes
 from tests.harness.instance import Instance
+from tests.harness.ports import free_port
 
 #: Of the page: what was said, in the order in which it is shown; who is there; notes between.
 _SAID = "[...document.querySelectorAll('#log .said')].map(l => l.querySelector('p').textContent)"
@@ -88,13 +89,6 @@ def browser(home: Path, *instances: Instance) -> Iterator[Browser]:
         while ours := {pid for pid in processes.descendants() - theirs if processes.alive(pid)}:
             processes.end(ours)
         process.wait(10)
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Chat:

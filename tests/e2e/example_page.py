@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -18,6 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.chromium import FLAGS
 from tests.harness import processes
+from tests.harness.ports import free_port
 
 _WSSUP = [sys.executable, "-m", "wssup"]
 _SUMMARY = "document.getElementById('summary')?.textContent ?? ''"
@@ -86,9 +86,7 @@ def tab(home: Path, url: str) -> Iterator[Tab]:
 def example(home: Path) -> Iterator[tuple[str, list[str]]]:
     """The example as `make run` serves it: the page's address, and how its commands end."""
     runtime = ["--runtime-dir", str(home / "run")]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     application = ["wssup.examples.page:app", "--bind", "127.0.0.1:0", "--workers", "2"]
     log = home / "log"
     with log.open("wb") as output:

@@ -9,9 +9,9 @@ from pathlib import Path
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.chat_page import free_port
 from tests.e2e.common import Start
 from tests.harness.nginx import errors, nginx
+from tests.harness.ports import free_port
 
 #: It says where its client is; of a word it is silent.
 APPLICATION = """\

@@ -14,9 +14,9 @@ from tests.e2e.common import APPLICATION, Start
 from tests.harness import processes
 from tests.harness.instance import Instance
 from tests.harness.observed import get
+from tests.harness.ports import free_port
 from tests.harness.prometheus import Prometheus, prometheus, promtool
 from tests.harness.raw import raw_clients
-from tests.harness.redis_server import free_port
 from wssup.observer.catalogue import METRICS, Kind
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.harness.bridging import Instance, until
-from tests.harness.redis_server import RedisServer, free_port, redis_server
+from tests.harness.ports import free_port
+from tests.harness.redis_server import RedisServer, redis_server
 from wssup.scoreboard import BridgeFault, BridgeState
 from wssup.topics.message import Message
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
-from tests.e2e.chat_page import free_port
 from tests.e2e.common import Start
 from tests.harness import processes
 from tests.harness.clients import PATIENCE, connected
 from tests.harness.instance import Instance
 from tests.harness.observer import request
+from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.harness import processes
 from tests.harness.instance import Instance
+from tests.harness.ports import free_port
 
 #: Where programs are, also those of administrators.
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -29,9 +30,7 @@ def nginx(
     :param edit: changes what it has printed.
     """
     home = instance.home
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     printed = instance.run("proxy-config", "nginx", "--listen", address, "--user", "root", *options)
     assert printed.returncode == 0, printed.stderr
     file, log = home / "nginx.conf", home / "nginx.log"

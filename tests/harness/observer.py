@@ -81,14 +81,6 @@ def observer(instance: Instance) -> int:
     return pid
 
 
-def free_port() -> int:
-    """A port that nobody has."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 def _connection(where: Instance | Path | str) -> http.client.HTTPConnection:
     if isinstance(where, Instance):
         where = status_socket(where)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness import processes
-from tests.harness.redis_server import free_port
+from tests.harness.ports import free_port
 
 PATIENCE = 60.0
 _UNPACKED = Path(sys.prefix) / "e2e" / "prometheus" / "usr" / "bin"

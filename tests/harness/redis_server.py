@@ -12,16 +12,9 @@ from pathlib import Path
 from typing import Self
 
 from tests.harness import processes
+from tests.harness.ports import free_port
 
 PATIENCE = 20.0
-
-
-def free_port() -> int:
-    """A port that nobody has at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class RedisServer:

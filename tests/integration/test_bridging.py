@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,16 @@ import trio
 from tests.harness import processes
 from tests.harness.clients import ask
 from tests.harness.instance import Instance
+from tests.harness.ports import free_port
 
 Start = Callable[..., Instance]
 
 _MARK = "Zq7pAssw0rd"
 
 
-def closed_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def bridged(start: Start, **settings: object) -> Instance:
     """An instance with a bridge whose server is not there."""
-    bus = f"redis://user:{_MARK}@127.0.0.1:{closed_port()}/0"
+    bus = f"redis://user:{_MARK}@127.0.0.1:{free_port()}/0"
     return start(topics={"bus": bus}, **settings)
 
 

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from tests.harness.clients import aside, connected
 from tests.harness.instance import Instance
+from tests.harness.ports import free_port
 
 Start = Callable[..., Instance]
 
@@ -122,9 +122,7 @@ async def two(url: str) -> AsyncIterator[tuple[Guest, Guest]]:
 @pytest.fixture
 def chat(start: Start, monkeypatch: pytest.MonkeyPatch) -> Instance:
     """The example, with two workers and a history."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("PAGE_PORT", str(probe.getsockname()[1]))
+    monkeypatch.setenv("PAGE_PORT", str(free_port()))
     instance = start(app="wssup.examples.chat:app", topics={"history": 100})
     instance.running()
     return instance

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -19,15 +18,9 @@ from trio_websocket import open_websocket_url
 from tests.harness import processes
 from tests.harness.clients import aside, ask
 from tests.harness.instance import Instance
+from tests.harness.ports import free_port
 
 ANYWHERE = ["--bind", "127.0.0.1:0", "--workers", "2"]
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_page_shows_worker_and_generation(tmp_path: Path) -> None:

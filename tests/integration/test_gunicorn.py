@@ -15,6 +15,7 @@ from trio_websocket import ConnectionClosed
 from tests.harness import processes
 from tests.harness.clients import aside, ask, connected, crowd, prober
 from tests.harness.gunicorn import Gunicorn
+from tests.harness.ports import free_port
 
 Start = Callable[..., Gunicorn]
 
@@ -143,7 +144,7 @@ async def test_requests_are_counted(gunicorn: Start) -> None:
         *("--max-requests", "6", "--max-requests-jitter", "0", "--reuse-port"),
         *("--env", "WSSUP_LIMITS_MESSAGE_BYTES=100", "--env", "WSSUP_DRAIN_WINDOW=0.5s"),
         workers=1,
-        bind=f"127.0.0.1:{_free_port()}",
+        bind=f"127.0.0.1:{free_port()}",
     )
     url = served.url()
     (first,) = served.ready(1)
@@ -348,9 +349,3 @@ async def _head(url: str, path: str) -> bytes:
 def _host_port(url: str) -> tuple[str, int]:
     host, _, port = url.removeprefix("ws://").rstrip("/").partition(":")
     return host, int(port)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

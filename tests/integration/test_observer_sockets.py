@@ -11,7 +11,8 @@ from contextlib import ExitStack
 
 from tests.harness import processes
 from tests.harness.instance import Instance
-from tests.harness.observer import dial, free_port, observer, request, status_socket
+from tests.harness.observer import dial, observer, request, status_socket
+from tests.harness.ports import free_port
 from tests.harness.raw import raw_clients
 
 Start = Callable[..., Instance]

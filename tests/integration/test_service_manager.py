@@ -352,7 +352,7 @@ def reuseport(count: int) -> list[socket.socket]:
     return made
 
 
-@pytest.mark.parametrize(("count", "workers"), [(2, 2), (1, 3), (2, 3), (3, 1)])
+@pytest.mark.parametrize(("count", "workers"), [(1, 3), (2, 3), (3, 1)])
 async def test_socket_activation(
     launch: Launch, manager: ServiceManager, count: int, workers: int
 ) -> None:

@@ -255,8 +255,9 @@ async def test_the_server_keeps_the_history(monkeypatch: pytest.MonkeyPatch) -> 
     assert {c[0] for c in server.heard} >= {b"HSET", b"EXPIRE"}
 
 
-async def test_a_question_waits_for_what_is_under_way() -> None:
+async def test_a_question_waits_for_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was published before a question is in the answer, though the server had it not yet."""
+    monkeypatch.setattr(redis, "_PATIENCE", 30.0)
     async with RespServer().running() as server:
         side = Side(server.port, bus_history=True, history=500)
         async with running(side):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import bpf
+from tests.harness.ports import free_port
 from tests.harness.processes import until
 from wssup.errors import ListenError
 from wssup.supervisor import address as module
@@ -50,13 +51,6 @@ def port_of(address: Address) -> int:
 def only(found: Listeners) -> Address:
     (address,) = found.addresses.values()
     return address
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def meet(address: Address, slots: int, clients: int) -> Counter[int]:
