@@ -12,12 +12,20 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from wssup.config.admission import (
+    MaxConnections,
+    MaxHandshakes,
+    Overflow,
+    Steering,
+    WorkerConnections,
+)
 from wssup.config.forms import APP, HEADERS, NAME
+from wssup.config.health import Health
 from wssup.config.kinds import Binds, Choice, Directory, Flag, Kind, Number, Permissions
 from wssup.config.limits import Heartbeat, Limits
-from wssup.config.observing import Observing
 from wssup.config.proxies import GunicornConfig, ProxyHeaders, TrustedProxies
-from wssup.config.quantities import Duration, Share, Size
+from wssup.config.quantities import Duration, Share
+from wssup.config.scaling import MAX_WORKERS, Connections, ScaleDownAfter, Workers
 from wssup.config.spec import Spec
 from wssup.config.topics import Topics
 from wssup.config.ways import AsgiResumable, Factory, Interface, RootPath, WorkerClass
@@ -35,7 +43,7 @@ __all__ = [
 ]
 
 
-class Settings(Observing, frozen=True, kw_only=True):
+class Settings(Health, frozen=True, kw_only=True):
     """Every setting of an instance, validated. Durations are seconds, sizes are bytes.
 
     ``runtime_dir`` and ``app_dir`` are absolute, not resolved. ``app`` is empty if none was named.
@@ -137,18 +145,13 @@ class Settings(Observing, frozen=True, kw_only=True):
         ),
     ] = 64.0
 
-    workers: Annotated[
-        int | Literal["auto"],
-        Spec(
-            Number(1, 1000, "auto"),
-            "Workers",
-            "How many workers run; auto: as many as the CPU affinity and the cgroup's quota allow.",
-        ),
-    ] = "auto"
+    workers: Workers = "auto"
+    connections: Connections = 0
+    scale_down_after: ScaleDownAfter = 60.0
     max_workers: Annotated[
         int,
         Spec(
-            Number(1, 1000),
+            Number(1, MAX_WORKERS),
             "Workers",
             "The most workers that scaling may reach; shared memory is reserved for them at start.",
             live=False,
@@ -171,6 +174,12 @@ class Settings(Observing, frozen=True, kw_only=True):
             "one was replaced, until all have equally many; every 10 s at most.",
         ),
     ] = False
+
+    steering: Steering = "least"
+    max_connections: MaxConnections = 0
+    worker_connections: WorkerConnections = 0
+    max_handshakes_per_second: MaxHandshakes = 0
+    overflow: Overflow = "queue"
 
     ready_timeout: Annotated[
         float,
@@ -231,81 +240,6 @@ class Settings(Observing, frozen=True, kw_only=True):
             "How long a draining worker may live in all; at least drain_window.",
         ),
     ] = 30.0
-
-    max_worker_age: Annotated[
-        float,
-        Spec(
-            Duration(),
-            "Recycling",
-            "After how long a worker is replaced, give or take a tenth; its connections move to "
-            "the new one. 0: never.",
-        ),
-    ] = 0.0
-    max_worker_rss: Annotated[
-        int,
-        Spec(
-            Size(0, 1 << 40),
-            "Recycling",
-            "The resident memory beyond which a worker is replaced. 0: never.",
-        ),
-    ] = 0
-    max_worker_connections: Annotated[
-        int,
-        Spec(
-            Number(0, 10**15),
-            "Recycling",
-            "How many connections a worker accepts before it is replaced. 0: without end.",
-        ),
-    ] = 0
-
-    stall_after: Annotated[
-        float,
-        Spec(
-            Duration(zero=False),
-            "Health",
-            "After how long without a heartbeat a worker gets no new connections.",
-        ),
-    ] = 2.0
-    hang_after: Annotated[
-        float,
-        Spec(
-            Duration(zero=False),
-            "Health",
-            "After how long without a heartbeat a worker is killed; more than stall_after.",
-        ),
-    ] = 30.0
-    backoff_min: Annotated[
-        float,
-        Spec(
-            Duration(zero=False),
-            "Health",
-            "The wait before a worker that died is started again; it doubles with each failure.",
-        ),
-    ] = 0.1
-    backoff_max: Annotated[
-        float,
-        Spec(
-            Duration(zero=False),
-            "Health",
-            "The longest wait before a worker is started again; at least backoff_min.",
-        ),
-    ] = 30.0
-    failure_budget: Annotated[
-        int,
-        Spec(
-            Number(1, 1000),
-            "Health",
-            "How many failures within failure_window a slot may have until it is given up.",
-        ),
-    ] = 5
-    failure_window: Annotated[
-        float,
-        Spec(
-            Duration(zero=False),
-            "Health",
-            "The time within which a slot's failures are counted.",
-        ),
-    ] = 60.0
 
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
