@@ -11,7 +11,7 @@ from wssup.kernel.procfs import Descriptor
 from wssup.kernel.tcp import TcpSocket, TcpState
 from wssup.kernel.unix import UnixSocket
 
-__all__ = ["Held", "Kernel", "Traffic", "held", "kernel", "traffic", "unlisted"]
+__all__ = ["Held", "Kernel", "Traffic", "held", "kernel", "strays", "traffic", "unlisted"]
 
 _ENDING = (TcpState.FIN_WAIT1, TcpState.FIN_WAIT2, TcpState.CLOSING, TcpState.LAST_ACK)
 
@@ -137,6 +137,19 @@ def held(
         close_wait=close_wait,
         outgoing_close_wait=outgoing_close_wait,
         dead=frozenset(dead),
+    )
+
+
+def strays(there: Kernel, places: Places, workers: Collection[int]) -> frozenset[int]:
+    """TCP connections at the places that some process has, and none of the workers: inodes. Where
+    another server has the port on another address, they may be its.
+
+    :param workers: the inodes that the workers have.
+    """
+    return frozenset(
+        inode
+        for inode, sock in there.tcp.items()
+        if inode not in workers and sock.state != TcpState.LISTEN and places.tcp(sock) is not None
     )
 
 

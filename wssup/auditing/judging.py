@@ -8,7 +8,7 @@ counted so) is not in the next one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from wssup.auditing.holding import Held
@@ -24,6 +24,7 @@ __all__ = [
     "findings",
     "leak",
     "pile",
+    "stayed",
 ]
 
 UNKNOWN_AGE: Final = 0.5
@@ -80,7 +81,8 @@ class Pile(NamedTuple):
 class Finding(NamedTuple):
     """Something that is wrong.
 
-    :ivar kind: ``uncounted``, ``gone``, ``dead`` or ``close_wait``.
+    :ivar kind: ``uncounted``, ``gone``, ``dead``, ``close_wait``, or ``stray``: a process that is
+        no worker has connections that no worker has.
     :ivar pid: where; ``slot`` of a worker.
     :ivar oldest: seconds, of a pile.
     """
@@ -164,3 +166,10 @@ def findings(
     if kept.number > most_kept:
         found.append(Finding("close_wait", pid, slot, kept.number, kept.oldest))
     return found
+
+
+def stayed(looks: Sequence[Mapping[int, frozenset[int]]]) -> list[Finding]:
+    """The strays that are in every look, by the process that has them."""
+    pids = set(looks[0]).intersection(*looks)
+    each = {pid: frozenset.intersection(*(look[pid] for look in looks)) for pid in sorted(pids)}
+    return [Finding("stray", pid, None, len(inodes)) for pid, inodes in each.items() if inodes]

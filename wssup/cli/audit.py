@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+from wssup.cli.audit_instance import audit_instance
 from wssup.cli.audit_page import document, page
+from wssup.cli.audit_process import audit_process
 from wssup.cli.exits import FAILED, OK
-from wssup.cli.looking import Rules, audit_instance, audit_process
+from wssup.cli.looking import Rules
 from wssup.cli.options import instance_options, target_of
 from wssup.cli.render import console
 
@@ -29,8 +31,8 @@ connections in CLOSE_WAIT, whose clients closed them and which the worker keeps.
 second table is about the addresses, whoever holds the sockets: "in queue" waits to be
 accepted, "ending" was closed by the server and is the kernel's.
 
-Nothing is stopped for it. What changed while it looked is never called a leak; it
-looks up to three times.
+Nothing is stopped for it. What changed while it looked is never called a leak: it
+looks up to four times, and a leak is in every look.
 
 --pid looks at any other server and at its child processes: descriptors by kind,
 sockets, accept queues, CLOSE_WAIT.

@@ -60,6 +60,8 @@ _TOLD: Final = {
     "behind the server's back",
     "dead": "{n} of its descriptors are TCP sockets that are connected to nobody: they were reset "
     "and are still held",
+    "stray": "it is no worker, and has {n} connections that no worker has any more: the "
+    "application started it with their descriptors",
     "close_wait": "{n} connections are kept whose clients closed them {age} ago or longer, the "
     "oldest {oldest} ago: the application does not read or close them",
 }
