@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from wssup.auditing.holding import Kernel, Traffic, kernel, unlisted
 from wssup.auditing.judging import (
+    UNKNOWN_AGE,
     Finding,
     Leak,
     Look,
