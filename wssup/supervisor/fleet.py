@@ -17,8 +17,9 @@ import trio
 from wssup import logs
 from wssup.config.settings import Settings
 from wssup.messages import Drain, Failed, Leaving, Message, Ready
-from wssup.scoreboard import Counts, Scoreboard, WorkerState
+from wssup.scoreboard import Counts, RowView, Scoreboard, WorkerState
 from wssup.supervisor.actions import Actions
+from wssup.supervisor.aiming import Aiming
 from wssup.supervisor.attendant import Attendant
 from wssup.supervisor.backoff import Backoff
 from wssup.supervisor.children import CAUSES, Role, Slot, Worker
@@ -58,6 +59,8 @@ class Fleet:
         rollout; the traceback is the application's, or empty.
     :ivar on_fresh: told when a slot has a new current worker that accepts, outside of a rollout.
     :ivar restarts_by_reason: workers that ended without being told.
+    :ivar aiming: follows the loads with the kernel's choice of slots.
+    :ivar arrivals: tells when a connection comes.
     :ivar mesh: the bus of topics: all workers that were asked for, and the bridge.
     :param node: the instance's name among all there are.
     """
@@ -84,6 +87,7 @@ class Fleet:
         self.node = node
         self._processes = processes
         self._listeners = listeners
+        self.arrivals = listeners.arrivals
         self._changed = trio.Event()
         self.attendant = Attendant(
             nursery,
@@ -106,10 +110,11 @@ class Fleet:
         )
         self._actions = Actions(self, nursery)
         self.next_serial = self._actions.next_serial
+        self.aiming = Aiming(self.slots, listeners, read=self._rows, settings=lambda: self.settings)
         self.sharing = Sharing(
-            self.slots, listeners, post=self.attendant.post, active=self._open_by_slot
+            self.slots, listeners, post=self.attendant.post, read=self._rows, aiming=self.aiming
         )
-        nursery.start_soon(self.sharing.steer_when_due)
+        nursery.start_soon(self.aiming.run)
 
     # What others ask for.
 
@@ -130,6 +135,7 @@ class Fleet:
         self.settings = settings
         for slot in self.slots.values():
             slot.backoff = self._backoff()
+        self.aiming.update()
 
     def event(self, slot: Slot, event: Event) -> None:
         """Something happened to a slot."""
@@ -377,10 +383,6 @@ class Fleet:
         s = self.settings
         return Backoff(s.backoff_min, s.backoff_max, s.failure_budget, s.failure_window)
 
-    def _open_by_slot(self) -> dict[int, int]:
-        found: dict[int, int] = {}
-        for worker in self.workers.values():
-            view = self.scoreboard.read(worker.row)
-            if view is not None:
-                found[worker.slot] = found.get(worker.slot, 0) + view.counts.open
-        return found
+    def _rows(self) -> list[RowView]:
+        found = (self.scoreboard.read(worker.row) for worker in self.workers.values())
+        return [view for view in found if view is not None]
