@@ -2,8 +2,8 @@
 answers.
 
 Decisions stand elsewhere: slots.py (what follows), backoff.py (when to try again), lending.py and
-steering.py (who accepts for whom), rollout.py (whether a new generation stays), planning.py (which
-connections move). What the table answers is done in actions.py.
+steering.py (who accepts for whom), capacity.py (how many), rollout.py (whether a new generation
+stays), planning.py (which connections move). What the table answers is done in actions.py.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from wssup.config.settings import Settings
 from wssup.messages import Drain, Failed, Leaving, Message, Ready
 from wssup.scoreboard import Counts, Scoreboard, WorkerState
 from wssup.supervisor.actions import Actions
+from wssup.supervisor.admitting import Admitting
 from wssup.supervisor.attendant import Attendant
 from wssup.supervisor.backoff import Backoff
 from wssup.supervisor.children import CAUSES, Role, Slot, Worker
@@ -58,6 +59,7 @@ class Fleet:
         rollout; the traceback is the application's, or empty.
     :ivar on_fresh: told when a slot has a new current worker that accepts, outside of a rollout.
     :ivar restarts_by_reason: workers that ended without being told.
+    :ivar admitting: tells workers how many connections they may let in.
     :ivar mesh: the bus of topics: all workers that were asked for, and the bridge.
     :param node: the instance's name among all there are.
     """
@@ -109,6 +111,12 @@ class Fleet:
         self.sharing = Sharing(
             self.slots, listeners, post=self.attendant.post, active=self._open_by_slot
         )
+        self.admitting = Admitting(
+            self.slots,
+            settings=lambda: self.settings,
+            post=self.attendant.post,
+            rows=lambda: self.scoreboard.snapshot().rows,
+        )
         nursery.start_soon(self.sharing.steer_when_due)
 
     # What others ask for.
@@ -130,6 +138,7 @@ class Fleet:
         self.settings = settings
         for slot in self.slots.values():
             slot.backoff = self._backoff()
+        self.admitting.look()
 
     def event(self, slot: Slot, event: Event) -> None:
         """Something happened to a slot."""
@@ -146,6 +155,7 @@ class Fleet:
         for action in actions:
             self._actions.perform(action, slot)
         self.sharing.update()
+        self.admitting.look()
         self.changed()
 
     def scale(self, count: int) -> None:
@@ -265,6 +275,7 @@ class Fleet:
     # Facts from workers and zygotes.
 
     def _asked(self, worker: Worker) -> None:
+        self.admitting.begin(worker)
         post = partial(self.attendant.post, worker)
         self.mesh.join(Node(worker.serial, post, worker.noun))
 

@@ -68,6 +68,7 @@ class Watch:
             self.snapshot = self._scoreboard.snapshot()
             self.looked_at = trio.current_time()
             self._judge(self.snapshot)
+            self._fleet.admitting.look(self.snapshot.rows)
             if self._told is not None:
                 self._told(self.snapshot)
             if self.on_look is not None:
