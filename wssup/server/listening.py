@@ -44,9 +44,9 @@ _RELIEF = 1.0
 _QUIET = 10.0
 #: What to do about a limit, by the setting that it comes from.
 _REMEDIES = {
-    "max_connections": "raise max_connections",
+    "max_connections": "raise max_connections, of which this is a worker's part",
     "worker_connections": "raise worker_connections, or have more workers",
-    "max_handshakes_per_second": "raise max_handshakes_per_second if the application can bear it",
+    "max_handshakes_per_second": "raise it, of which this is a worker's part",
     "RLIMIT_NOFILE": "raise the limit of open files (LimitNOFILE= in the unit)",
 }
 

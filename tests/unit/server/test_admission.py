@@ -132,7 +132,7 @@ async def test_not_all_are_turned_away_at_once(tmp_path: Path) -> None:
     admission = Admission(100, refuses=True, part=1)
     async with served(tmp_path, admission=admission) as running:
         await running.connect()
-        stubborn = [await running.open() for _ in range(12)]
+        stubborn = [await running.open() for _ in range(6)]
         most = 0
         for stream in stubborn:
             answer = bytearray()
@@ -142,8 +142,8 @@ async def test_not_all_are_turned_away_at_once(tmp_path: Path) -> None:
                 assert chunk, answer
                 answer += chunk
         # They have the answer and do not leave.
-        counts = await running.until(lambda c: c.refused == 12)
-        assert counts.accepted == 13
+        counts = await running.until(lambda c: c.refused == 6)
+        assert counts.accepted == 7
         assert most <= 1 + 4
         for stream in stubborn:
             await stream.aclose()
