@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 
 import trio
 
-from wssup.config.capacity import worker_limits
 from wssup.config.settings import Settings
 from wssup.scoreboard import RowView
 from wssup.supervisor.children import Slot
@@ -29,22 +28,26 @@ _SHORTEST = 0.1
 class Aiming:
     """Decides when the group's program is replaced.
 
+    :ivar arrivals: tells when a connection comes.
     :param read: reads the rows of all workers.
     :param settings: those in force.
+    :param limits: how many connections each slot may have, from what descriptors allow a worker.
     """
 
     def __init__(
         self,
         slots: Mapping[int, Slot],
         listeners: Listeners,
-        *,
         read: Callable[[], Iterable[RowView]],
         settings: Callable[[], Settings],
+        limits: Callable[[int], Mapping[int, int]],
     ) -> None:
+        self.arrivals = listeners.arrivals
         self._slots = slots
         self._listeners = listeners
         self._read = read
         self._settings = settings
+        self._limits = limits
         self._usual = spacing(os.uname().release)
         #: What is in force: the weights, whether by source, and who served.
         self._aimed: tuple[tuple[int, ...], bool] | None = None
@@ -128,7 +131,6 @@ class Aiming:
         self._listeners.steer(wanted, by_source=by_source)
 
     def _loads(self, rows: Iterable[RowView]) -> list[Load]:
-        settings = self._settings()
         active = self._listeners.queued()
         for index, slot in self._slots.items():
             # Whoever waits at a lent listener will be the borrower's.
@@ -138,19 +140,7 @@ class Aiming:
         for view in rows:
             if view.slot < len(active):
                 active[view.slot] += view.counts.open
-        in_service = [i for i, slot in self._slots.items() if slot.in_service]
-        limits = dict(
-            zip(
-                in_service,
-                worker_limits(
-                    len(in_service),
-                    descriptors=os.sysconf("SC_OPEN_MAX") - settings.reserve_fds,
-                    per_worker=settings.worker_connections,
-                    total=settings.max_connections,
-                ),
-                strict=True,
-            )
-        )
+        limits = self._limits(os.sysconf("SC_OPEN_MAX") - self._settings().reserve_fds)
         return [
             Load(
                 serves=self._serves(index, by_source=False),

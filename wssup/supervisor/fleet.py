@@ -2,8 +2,8 @@
 answers.
 
 Decisions stand elsewhere: slots.py (what follows), backoff.py (when to try again), lending.py and
-steering.py (who accepts for whom), rollout.py (whether a new generation stays), planning.py (which
-connections move). What the table answers is done in actions.py.
+steering.py (who accepts for whom), capacity.py (how many), rollout.py (whether a new generation
+stays), planning.py (which connections move). What the table answers is done in actions.py.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from wssup.config.settings import Settings
 from wssup.messages import Drain, Failed, Leaving, Message, Ready
 from wssup.scoreboard import Counts, RowView, Scoreboard, WorkerState
 from wssup.supervisor.actions import Actions
+from wssup.supervisor.admitting import Admitting
 from wssup.supervisor.aiming import Aiming
 from wssup.supervisor.attendant import Attendant
 from wssup.supervisor.backoff import Backoff
@@ -60,7 +61,7 @@ class Fleet:
     :ivar on_fresh: told when a slot has a new current worker that accepts, outside of a rollout.
     :ivar restarts_by_reason: workers that ended without being told.
     :ivar aiming: follows the loads with the kernel's choice of slots.
-    :ivar arrivals: tells when a connection comes.
+    :ivar admitting: tells workers how many connections they may let in.
     :ivar mesh: the bus of topics: all workers that were asked for, and the bridge.
     :param node: the instance's name among all there are.
     """
@@ -87,7 +88,6 @@ class Fleet:
         self.node = node
         self._processes = processes
         self._listeners = listeners
-        self.arrivals = listeners.arrivals
         self._changed = trio.Event()
         self.attendant = Attendant(
             nursery,
@@ -110,7 +110,12 @@ class Fleet:
         )
         self._actions = Actions(self, nursery)
         self.next_serial = self._actions.next_serial
-        self.aiming = Aiming(self.slots, listeners, read=self._rows, settings=lambda: self.settings)
+        self.admitting = Admitting(
+            self.slots, settings=lambda: self.settings, post=self.attendant.post, rows=self._rows
+        )
+        self.aiming = Aiming(
+            self.slots, listeners, self._rows, lambda: self.settings, self.admitting.limits
+        )
         self.sharing = Sharing(
             self.slots, listeners, post=self.attendant.post, read=self._rows, aiming=self.aiming
         )
@@ -135,6 +140,7 @@ class Fleet:
         self.settings = settings
         for slot in self.slots.values():
             slot.backoff = self._backoff()
+        self.admitting.look()
         self.aiming.update()
 
     def event(self, slot: Slot, event: Event) -> None:
@@ -152,6 +158,7 @@ class Fleet:
         for action in actions:
             self._actions.perform(action, slot)
         self.sharing.update()
+        self.admitting.look()
         self.changed()
 
     def scale(self, count: int) -> None:
@@ -271,6 +278,7 @@ class Fleet:
     # Facts from workers and zygotes.
 
     def _asked(self, worker: Worker) -> None:
+        self.admitting.begin(worker)
         post = partial(self.attendant.post, worker)
         self.mesh.join(Node(worker.serial, post, worker.noun))
 

@@ -90,13 +90,14 @@ class Watch:
 
     async def run(self) -> None:
         """Look, for ever."""
-        arrivals = self._fleet.arrivals
+        arrivals = self._fleet.aiming.arrivals
         was_idle = False
         while True:
             arrivals.forget()
             self.snapshot = self._scoreboard.snapshot()
             self.looked_at = trio.current_time()
             looks = self._judge(self.snapshot)
+            self._fleet.admitting.look(self.snapshot.rows)
             if self._told is not None:
                 self._told(self.snapshot)
             if self.on_look is not None:
