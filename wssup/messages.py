@@ -8,9 +8,10 @@ may start a newer wssup under an older master.
 ====================  ===================================================================
 master → zygote       :class:`Load`, :class:`Fork`
 zygote → master       :class:`Loaded`, :class:`LoadFailed`, :class:`Forked`, :class:`ForkFailed`
-master → worker       :class:`Accept`, :class:`Listen`, :class:`Unlisten`, :class:`Drain`,
-                      :class:`HandOver`, :class:`TakeOver`, :class:`Recall`, :class:`Peers`,
-                      :class:`Publish`, :class:`Inspect`, :class:`CloseConnections`
+master → worker       :class:`Accept`, :class:`Admit`, :class:`Listen`, :class:`Unlisten`,
+                      :class:`Drain`, :class:`HandOver`, :class:`TakeOver`, :class:`Recall`,
+                      :class:`Peers`, :class:`Publish`, :class:`Inspect`,
+                      :class:`CloseConnections`
 worker → master       :class:`Hello`, :class:`Ready`, :class:`Failed`, :class:`Leaving`,
                       :class:`Swept`, :class:`HandedOver`, :class:`TookOver`,
                       :class:`PublishDone`, :class:`Inspected`, :class:`ConnectionsClosing`
@@ -39,6 +40,7 @@ from wssup.questions import Tagged as _Message
 __all__ = [
     "PROTOCOL",
     "Accept",
+    "Admit",
     "Bridge",
     "CloseConnections",
     "ConnectionsClosing",
@@ -72,7 +74,7 @@ __all__ = [
 ]
 
 #: The version of this vocabulary. A process that meets another one says so and ends.
-PROTOCOL = 4
+PROTOCOL = 5
 
 
 class Load(_Message, frozen=True, tag="load"):
@@ -171,6 +173,15 @@ class Accept(_Message, frozen=True, tag="accept"):
     """To a worker: accept new connections, or no longer (it keeps those it has)."""
 
     on: bool
+
+
+class Admit(_Message, frozen=True, tag="admit"):
+    """To a worker: let in so many, from now on. Those it has stay."""
+
+    #: For all workers of its slot together; ``None``: as many as descriptors allow.
+    connections: int | None
+    #: 0: no limit.
+    handshakes_per_second: float
 
 
 class Listen(_Message, frozen=True, tag="listen"):
@@ -331,6 +342,7 @@ Message: TypeAlias = (
     | Failed
     | Leaving
     | Accept
+    | Admit
     | Listen
     | Unlisten
     | Drain

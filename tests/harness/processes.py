@@ -79,6 +79,12 @@ def pss(pid: int) -> int:
     raise AssertionError("no Pss in smaps_rollup")
 
 
+def cpu(pid: int) -> float:
+    """Seconds of processor time that a process has taken (proc_pid_stat(5): utime and stime)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def end(pids: Iterable[int]) -> list[str]:
     """Kill processes and reap those that are ours; what was still running, by name."""
     running = [f"{pid} ({title(pid)})" for pid in pids if alive(pid)]

@@ -20,6 +20,7 @@ from wssup.config.settings import Heartbeat, Limits
 from wssup.config.topics import Topics
 from wssup.scoreboard import Counts, Scoreboard
 from wssup.server.accepting import Accepting
+from wssup.server.admission import Admission
 from wssup.server.connection import Connection
 from wssup.server.engine import Engine
 from wssup.server.request import Request
@@ -126,6 +127,7 @@ async def served(
     heartbeat: Heartbeat | None = None,
     keep_headers: tuple[str, ...] | None = None,
     topics: Topics | None = None,
+    admission: Admission | None = None,
     **limits: object,
 ) -> AsyncIterator[Served]:
     """Serve a handler or an object with hooks; ``limits`` as in the table of settings."""
@@ -136,7 +138,9 @@ async def served(
     listener = socket.create_server(("127.0.0.1", 0), backlog=200)
     listener.setblocking(False)
     address = listener.getsockname()
-    accepting = Accepting(limit=1000, accepted=writer.accepted, gauge=writer.accepting)
+    accepting = Accepting(
+        admission=admission or Admission(1000), accepted=writer.accepted, gauge=writer.accepting
+    )
     engine = Engine(
         application.of("test:app", handler),
         limits=Limits(**limits),  # type: ignore[arg-type]

@@ -188,6 +188,7 @@ _RULES: Final[dict[str, Callable[[_Values], _Found]]] = {
         "limits.message_bytes", "websocket_max_message_size", 1, 1 << 30
     ),
     "worker_class": _worker_class,
+    "worker_connections": _same("worker_connections", "worker_connections", 1, 10_000_000),
     "workers": _same("workers", "workers", 1, 1000),
     "wsgi_app": _app,
 }
@@ -283,10 +284,6 @@ _NONE: Final[dict[str, tuple[str, str]]] = {
     "uwsgi": _WSGI,
     "when_ready": _LIFESPAN,
     "worker_abort": ("a worker that hangs logs where it stands", "leave it out"),
-    "worker_connections": (
-        "descriptors bound the connections of a worker",
-        "LimitNOFILE= in the unit, or limits.connections_per_address for one client",
-    ),
     "worker_int": _LIFESPAN,
     "worker_tmp_dir": ("workers say that they live in shared memory", "leave it out"),
 }

@@ -17,6 +17,7 @@ from wssup.config.settings import Settings
 from wssup.scoreboard import ClosedReason, RowWriter
 from wssup.scoreboard.layout import BLOCK_CELLS, CELL
 from wssup.server.accepting import Accepting
+from wssup.server.admission import Admission
 from wssup.server.asgi.websocket import AsgiStyle
 from wssup.server.engine import Engine
 from wssup.server.forwarded import TrustedProxies
@@ -69,9 +70,8 @@ class Serving:
         self._application = application
         self._settings = settings
         self._row = RowWriter(memoryview(bytearray(BLOCK_CELLS * CELL)).cast("Q"))
-        limit = os.sysconf("SC_OPEN_MAX") - settings.reserve_fds
         self._accepting = Accepting(
-            limit=max(1, min(limit, worker.cfg.worker_connections)),
+            admission=_admission(settings, worker.cfg.workers, worker.cfg.worker_connections),
             accepted=self._row.accepted,
             gauge=self._row.accepting,
         )
@@ -191,3 +191,23 @@ class Serving:
             self._log.warning("drain_deadline", left=engine.count)
         engine.abort_all(ClosedReason.DEADLINE)
         await engine.wait_empty()
+
+
+def _admission(settings: Settings, workers: int, worker_connections: int) -> Admission:
+    """The limits of one of so many workers.
+
+    :param worker_connections: gunicorn's, which holds where wssup's is not set.
+    """
+    workers = max(1, workers)
+    per_worker = settings.worker_connections or worker_connections
+    if settings.max_connections:
+        # Nobody tells a worker how many others there are, or which of them divides with a rest.
+        per_worker = min(per_worker, max(1, settings.max_connections // workers))
+    return Admission(
+        os.sysconf("SC_OPEN_MAX") - settings.reserve_fds,
+        reserve=settings.reserve_fds,
+        refuses=settings.overflow == "refuse",
+        per_worker=per_worker,
+        rate=settings.max_handshakes_per_second / workers,
+        now=time.monotonic(),
+    )

@@ -244,6 +244,14 @@ class Scoreboard(Header):
 
     # Reading.
 
+    def mates(self, row: int) -> tuple[int, ...]:
+        """The rows of other workers of the same slot."""
+        cells = self._cells
+        slot = cells[self._start(row) + SLOT]
+        others = (other for other in range(self._rows) if other != row)
+        starts = ((other, self._start(other)) for other in others)
+        return tuple(o for o, at in starts if cells[at + SERIAL] and cells[at + SLOT] == slot)
+
     def read(self, row: int) -> RowView | None:
         """The worker of a row; ``None`` if the row is free, or was freed meanwhile."""
         cells = self._cells

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import socket
 from collections.abc import Callable
 
 import trio
 
+from wssup.server.admission import Admission
 from wssup.server.listening import Key, Listening
 
 __all__ = ["Accepting"]
-
-#: Seconds until another try when nothing was closed meanwhile.
-_RELIEF = 1.0
 
 
 class Accepting(Listening):
     """All listeners of the worker, on trio."""
 
     def __init__(
-        self, *, limit: int, accepted: Callable[[], None], gauge: Callable[[bool], None]
+        self,
+        *,
+        admission: Admission,
+        accepted: Callable[[], None],
+        gauge: Callable[[bool], None],
     ) -> None:
-        super().__init__(limit=limit, accepted=accepted, gauge=gauge)
+        super().__init__(admission=admission, accepted=accepted, gauge=gauge)
         self._scopes: dict[Key, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
         self._relief = trio.Event()
@@ -49,17 +50,14 @@ class Accepting(Listening):
     async def _take_from(self, listener: socket.socket, scope: trio.CancelScope) -> None:
         with scope:
             while True:
-                while self._is_full:
-                    await self._wait_for_relief(math.inf)
                 # Removing a listener closes it at once, while this task may not have begun to wait,
                 # or be on its way from the wait to here: then its descriptor is -1.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 await trio.lowlevel.wait_readable(listener)
                 await trio.lowlevel.checkpoint_if_cancelled()
-                exhausted = self._take_some(listener)
-                if exhausted:
-                    self._warn("accept_exhausted", error=exhausted, open=self.open)
-                    await self._wait_for_relief(_RELIEF)
+                pause = self._take_some(listener)
+                if pause:
+                    await self._wait_for_relief(pause)
 
     async def _wait_for_relief(self, seconds: float) -> None:
         if self._relief.is_set():

@@ -88,6 +88,8 @@ class Engine:
             self._pump.opening.http = self._http.take
             self._hang_up_at = self._loop.timer(self._http.hang_up)
         accepting.adopt = self._pump.opening.adopt
+        accepting.turn_away = self._pump.opening.turn_away
+        self._pump.opening.turned_away = accepting.turned_away
 
     async def run(self, *, task_status: Any = None) -> None:
         """Serve until cancelled, on trio.

@@ -22,6 +22,7 @@ from wssup.config.settings import Settings
 from wssup.errors import ApplicationError
 from wssup.messages import (
     Accept,
+    Admit,
     CloseConnections,
     Drain,
     Failed,
@@ -39,6 +40,7 @@ from wssup.messages import (
 )
 from wssup.scoreboard import ClosedReason, HandoffRefusal
 from wssup.server import gunicorn_hooks
+from wssup.server.admission import Admission
 from wssup.server.collecting import Collecting
 from wssup.server.engine import Engine
 from wssup.server.forwarded import TrustedProxies
@@ -75,7 +77,7 @@ _REASONS = {_GOING_AWAY: ClosedReason.STOP, _INTERNAL_ERROR: ClosedReason.ERROR}
 class BaseWorker:
     """A worker; subclasses run it on their loop.
 
-    :param accepting: makes what accepts from the limit of sockets and two counters.
+    :param accepting: makes what accepts from the limits and two counters.
     :param told: the loop's.
     :param within: the loop's.
     """
@@ -93,10 +95,18 @@ class BaseWorker:
         self._settings = settings
         self._channel = Channel(start.channel)
         self._row = start.scoreboard.writer(start.fork.row)
-        limit = os.sysconf("SC_OPEN_MAX") - settings.reserve_fds
-        self._listening = accepting(
-            limit=max(1, limit), accepted=self._row.accepted, gauge=self._row.accepting
+        #: The rows of the slot's other workers.
+        self._mates: tuple[int, ...] = ()
+        admission = Admission(
+            os.sysconf("SC_OPEN_MAX") - settings.reserve_fds,
+            reserve=settings.reserve_fds,
+            refuses=settings.overflow == "refuse",
+            per_worker=settings.worker_connections,
         )
+        self._listening = accepting(
+            admission=admission, accepted=self._row.accepted, gauge=self._row.accepting
+        )
+        self._listening.elsewhere = self._elsewhere
         self._topics = Hub(
             settings.topics,
             serial=start.fork.serial,
@@ -178,8 +188,22 @@ class BaseWorker:
         # Some links are among what the reserve is for.
         links = self._topics.bus.links - self._settings.reserve_fds // 2
         self._listening.leave(max(0, links))
+        self._look_for_mates()
         if self._collecting is not None:
             self._collecting.look(self._listening.open, self._listening.closed)
+
+    # The limit, which is one for all workers of the slot.
+
+    def _look_for_mates(self) -> None:
+        if self._listening.is_shared or self._mates:
+            self._mates = self._start.scoreboard.mates(self._start.fork.row)
+            if self._mates:
+                self._listening.look()
+
+    def _elsewhere(self) -> int:
+        """How many sockets the slot's other workers have."""
+        views = map(self._start.scoreboard.read, self._mates)
+        return sum(view.counts.open for view in views if view is not None)
 
     # What the master says.
 
@@ -212,7 +236,11 @@ class BaseWorker:
         match received.message:
             case Accept(on=on):
                 if self._order is None:
+                    self._look_for_mates()
                     self._switch(on=on)
+            case Admit() as order:
+                self._listening.limit(order.connections, order.handshakes_per_second)
+                self._look_for_mates()
             case Listen() | Unlisten() as order:
                 self._listen(order, received.descriptors)
             case Drain() as order:

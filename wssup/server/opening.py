@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from wssup.scoreboard import HandshakeFailure, HttpEnd, Label, RefusedReason
 from wssup.server import handshake, sockets
+from wssup.server.admission import retry_after
 from wssup.server.connection import Connection, State
 from wssup.server.forwarded import TrustedProxies
 from wssup.server.frames import Unfinished
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from wssup.server.pump import Pump
 
 __all__ = ["HttpSocket", "Opening"]
+
+#: Seconds at most that a client has to read why it is turned away: meanwhile it takes the place of
+#: another one.
+_REFUSAL = 2.0
 
 
 class HttpSocket(NamedTuple):
@@ -45,6 +50,7 @@ class Opening:
     :ivar accepting: what health checks are told.
     :ivar trusted: proxies that are believed where a client comes from.
     :ivar hurry: the worker ends now: nobody is let in any more.
+    :ivar turned_away: called for each connection of `turn_away` before it is closed.
     :ivar http: called with each request that asks for no WebSocket; owns the descriptor until it
         calls one of `from_http`, `leave_http` and `http_ended`. ``None``: the answers for those who
         have gone astray.
@@ -58,10 +64,12 @@ class Opening:
         # 21 bits of workers and 32 of connections are a whole number in JavaScript, too.
         self._number = serial << 32
         self._per_address: dict[bytes, int] = {}
+        self._refusals: set[Connection] = set()
         self.trusted = TrustedProxies()
         self.accepting = False
         self.hurry = False
         self.http: Callable[[HttpSocket], None] | None = None
+        self.turned_away: Callable[[], None] = lambda: None
 
     def adopt(self, fd: int, address: object) -> None:
         """Take over an accepted socket, which does not block.
@@ -69,11 +77,8 @@ class Opening:
         :param address: as ``socket.accept()`` gives it.
         """
         pump = self._pump
-        peer = sockets.packed(address)
-        self._number += 1
-        now = time.monotonic()
-        connection = pump.connections[fd] = Connection(pump, fd, peer, self._number, now)
-        count = self._count(peer)
+        connection, now = self._take(fd, address)
+        count = self._count(connection.peer)
         if self.hurry:
             pump.closing.lose(connection, HandshakeFailure.DRAINING)
             return
@@ -85,6 +90,32 @@ class Opening:
         pump.schedule(connection, now + self._limits.handshake_timeout)
         if count > self._limits.connections_per_address > 0:
             self._refuse_one_more(connection)
+
+    def turn_away(self, fd: int, address: object, reason: RefusedReason) -> None:
+        """Take over an accepted socket as `adopt` does, to say that there is no room for it."""
+        pump = self._pump
+        connection, now = self._take(fd, address)
+        self._refusals.add(connection)
+        seconds = retry_after(reason, pump.random.random())
+        limit = "connections at a time" if reason is not RefusedReason.RATE else "handshakes"
+        answer = handshake.text_response(
+            503, f"too many {limit}, come again later", [(b"Retry-After", b"%d" % seconds)]
+        )
+        try:
+            self.respond(connection, answer, reason)
+        except OSError:  # as in adopt()
+            pump.closing.lose(connection)
+            return
+        pump.schedule(connection, now + _REFUSAL, sooner=True)
+
+    def _take(self, fd: int, address: object) -> tuple[Connection, float]:
+        """A new connection, and the time."""
+        pump = self._pump
+        self._number += 1
+        now = time.monotonic()
+        peer = sockets.packed(address)
+        connection = pump.connections[fd] = Connection(pump, fd, peer, self._number, now)
+        return connection, now
 
     def _refuse_one_more(self, connection: Connection) -> None:
         answer = handshake.text_response(429, "too many connections")
@@ -102,7 +133,11 @@ class Opening:
 
     def forget(self, connection: Connection) -> None:
         """A connection is gone."""
-        self._uncount(connection.peer)
+        if connection in self._refusals:
+            self._refusals.discard(connection)
+            self.turned_away()
+        else:
+            self._uncount(connection.peer)
 
     def _uncount(self, peer: bytes) -> None:
         address = peer[:-2]

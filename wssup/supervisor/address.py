@@ -8,6 +8,7 @@ import errno
 import socket
 import stat
 import struct
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import trio
 from wssup.config.addresses import TcpAddress, UnixAddress, parse_bind
 from wssup.errors import ListenError
 from wssup.procinfo import describe_listener
-from wssup.supervisor.steering import Instruction, folded, program
+from wssup.supervisor.bpf import Instruction, program, source_program
+from wssup.supervisor.steering import folded
 
 __all__ = ["Address", "effective"]
 
@@ -25,6 +27,8 @@ __all__ = ["Address", "effective"]
 _SO_ATTACH_FILTER = 26
 _SO_DETACH_FILTER = 27
 _SO_ATTACH_REUSEPORT_CBPF = 51
+#: Where it stands in struct tcp_info (<linux/tcp.h>).
+_UNACKED = 24
 #: Drops segments that open a connection (SYN without ACK, in byte 13 of the TCP header) and passes
 #: all others.
 _NO_NEW = (
@@ -51,6 +55,14 @@ def _attach(sock: socket.socket, option: int, code: Sequence[Instruction]) -> No
     sock.setsockopt(
         socket.SOL_SOCKET, option, struct.pack("@HP", len(code), ctypes.addressof(filters))
     )
+
+
+def _queued(sock: socket.socket) -> int:
+    """The length of a listener's accept queue: of one that listens, TCP_INFO tells it as
+    ``tcpi_unacked`` (net/ipv4/tcp.c, tcp_get_info).
+    """
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED + 4)
+    return int.from_bytes(info[_UNACKED:], sys.byteorder)
 
 
 def _resolved(text: str, where: TcpAddress) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
@@ -179,15 +191,25 @@ class Address:
         """Whether slots share listeners."""
         return self.shared or self.activated
 
-    def steer(self, shares: Sequence[int]) -> None:
-        """Give new connections to slots in proportion to ``shares``.
+    def steer(self, shares: Sequence[int], *, by_source: bool = False) -> None:
+        """Give new connections to slots in proportion to ``shares``, or by the client's address to
+        one of those that have a share.
 
         :raises OSError: if the kernel has no SO_ATTACH_REUSEPORT_CBPF (before 4.5).
         """
         if self.shared:
             return
         mine = folded(shares, self.listening) if self.activated else shares[: self.listening]
-        _attach(self._sockets[0], _SO_ATTACH_REUSEPORT_CBPF, program(mine))
+        code = source_program(mine) if by_source else program(mine)
+        _attach(self._sockets[0], _SO_ATTACH_REUSEPORT_CBPF, code)
+
+    def queued(self) -> list[int]:
+        """How many connections wait to be accepted from each slot's listener; empty where slots
+        share listeners.
+        """
+        if self._divided:
+            return []
+        return [_queued(sock) for sock in self._sockets[: self.listening]]
 
     def refuse_new(self) -> None:
         """Let no further connection begin; those in flight can still be accepted. The sockets of a

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wssup.config.addresses import UnixAddress
+from wssup.config.capacity import arithmetic
 from wssup.config.files import FILE_NAME
 from wssup.config.scaling import Autoscale
 from wssup.config.settings import Settings
@@ -54,12 +55,13 @@ def started(master: Master) -> str:
     resize = ("resize", f"{program} scale {count + 1}{tail}")
     if isinstance(settings.workers, Autoscale):
         resize = ("resize", f"by load, {settings.workers.min} to {settings.workers.max} workers")
+    capacity = master.capacity()
+    why = f"= {count} workers × ({limit} − {reserve} files)"
+    if capacity != count * (limit - reserve):
+        why = f"({arithmetic(settings, count, limit)})"
     rows = [
         ("connect", addresses),
-        (
-            "capacity",
-            f"{master.capacity()} connections = {count} workers × ({limit} − {reserve} files)",
-        ),
+        ("capacity", f"{capacity} connections {why}"),
         ("look", f"{program} status{tail}"),
         *([("browse", f"http://{master.observing.bind}/")] if master.observing.bind else []),
         ("deploy", f"{program} reload{tail}        (new code, nobody disconnected)"),

@@ -2,8 +2,8 @@
 answers.
 
 Decisions stand elsewhere: slots.py (what follows), backoff.py (when to try again), lending.py and
-steering.py (who accepts for whom), rollout.py (whether a new generation stays), planning.py (which
-connections move). What the table answers is done in actions.py.
+steering.py (who accepts for whom), capacity.py (how many), rollout.py (whether a new generation
+stays), planning.py (which connections move). What the table answers is done in actions.py.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import trio
 from wssup import logs
 from wssup.config.settings import Settings
 from wssup.messages import Drain, Failed, Leaving, Message, Ready
-from wssup.scoreboard import Counts, Scoreboard, WorkerState
+from wssup.scoreboard import Counts, RowView, Scoreboard, WorkerState
 from wssup.supervisor.actions import Actions
+from wssup.supervisor.admitting import Admitting
+from wssup.supervisor.aiming import Aiming
 from wssup.supervisor.attendant import Attendant
 from wssup.supervisor.backoff import Backoff
 from wssup.supervisor.children import CAUSES, Role, Slot, Worker
@@ -58,6 +60,8 @@ class Fleet:
         rollout; the traceback is the application's, or empty.
     :ivar on_fresh: told when a slot has a new current worker that accepts, outside of a rollout.
     :ivar restarts_by_reason: workers that ended without being told.
+    :ivar aiming: follows the loads with the kernel's choice of slots.
+    :ivar admitting: tells workers how many connections they may let in.
     :ivar mesh: the bus of topics: all workers that were asked for, and the bridge.
     :param node: the instance's name among all there are.
     """
@@ -106,10 +110,16 @@ class Fleet:
         )
         self._actions = Actions(self, nursery)
         self.next_serial = self._actions.next_serial
-        self.sharing = Sharing(
-            self.slots, listeners, post=self.attendant.post, active=self._open_by_slot
+        self.admitting = Admitting(
+            self.slots, settings=lambda: self.settings, post=self.attendant.post, rows=self._rows
         )
-        nursery.start_soon(self.sharing.steer_when_due)
+        self.aiming = Aiming(
+            self.slots, listeners, self._rows, lambda: self.settings, self.admitting.limits
+        )
+        self.sharing = Sharing(
+            self.slots, listeners, post=self.attendant.post, read=self._rows, aiming=self.aiming
+        )
+        nursery.start_soon(self.aiming.run)
 
     # What others ask for.
 
@@ -130,6 +140,8 @@ class Fleet:
         self.settings = settings
         for slot in self.slots.values():
             slot.backoff = self._backoff()
+        self.admitting.look()
+        self.aiming.update()
 
     def event(self, slot: Slot, event: Event) -> None:
         """Something happened to a slot."""
@@ -146,6 +158,7 @@ class Fleet:
         for action in actions:
             self._actions.perform(action, slot)
         self.sharing.update()
+        self.admitting.look()
         self.changed()
 
     def scale(self, count: int) -> None:
@@ -265,6 +278,7 @@ class Fleet:
     # Facts from workers and zygotes.
 
     def _asked(self, worker: Worker) -> None:
+        self.admitting.begin(worker)
         post = partial(self.attendant.post, worker)
         self.mesh.join(Node(worker.serial, post, worker.noun))
 
@@ -377,10 +391,6 @@ class Fleet:
         s = self.settings
         return Backoff(s.backoff_min, s.backoff_max, s.failure_budget, s.failure_window)
 
-    def _open_by_slot(self) -> dict[int, int]:
-        found: dict[int, int] = {}
-        for worker in self.workers.values():
-            view = self.scoreboard.read(worker.row)
-            if view is not None:
-                found[worker.slot] = found.get(worker.slot, 0) + view.counts.open
-        return found
+    def _rows(self) -> list[RowView]:
+        found = (self.scoreboard.read(worker.row) for worker in self.workers.values())
+        return [view for view in found if view is not None]

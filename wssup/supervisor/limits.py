@@ -1,4 +1,4 @@
-"""What the machine allows: descriptors, processors, and the capacity that follows."""
+"""What the machine allows: descriptors and processors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import resource
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Nofile", "available_cpus", "capacity", "raise_nofile", "somaxconn"]
+__all__ = ["Nofile", "available_cpus", "raise_nofile", "somaxconn"]
 
 
 class Nofile(NamedTuple):
@@ -31,13 +31,6 @@ def raise_nofile() -> Nofile:
         wanted = int(Path("/proc/sys/fs/nr_open").read_text())
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return Nofile(found, wanted, wanted)
-
-
-def capacity(workers: int, nofile: int, reserve: int) -> int:
-    """How many connections fit: each costs one descriptor, and each worker keeps a reserve for
-    other things.
-    """
-    return workers * max(0, nofile - reserve)
 
 
 def somaxconn() -> int:

@@ -15,6 +15,7 @@ from wssup.config.addresses import TcpAddress
 from wssup.errors import ListenError
 from wssup.supervisor.activation import Matching, check_kept
 from wssup.supervisor.address import Address
+from wssup.supervisor.arrivals import Arrivals
 from wssup.supervisor.fdstore import Store
 
 __all__ = ["Listeners"]
@@ -27,12 +28,15 @@ class Listeners:
         net.core.somaxconn.
     :param mode: permissions of unix sockets.
     :param store: where listeners outlive the master.
+    :ivar arrivals: tells when a connection comes to a listener of a slot.
     """
 
     def __init__(self, *, backlog: int, mode: int, store: Store | None = None) -> None:
         self.addresses: dict[str, Address] = {}
         self.slots = 0
         self.shares: tuple[int, ...] = ()
+        self.arrivals = Arrivals()
+        self._by_source = False
         self._backlog = backlog
         self._mode = mode
         self._store = store
@@ -55,6 +59,7 @@ class Listeners:
                 # A slot's number is its listener's place in the group; a gap closes.
                 numbers = sorted(found) if isinstance(found, dict) else range(len(found))
                 address.take([found[n] for n in numbers], self._backlog, activated=activated)
+                self._watch(address)
                 self.slots = max(self.slots, 0 if address.shared else address.listening)
                 if self._store is not None and not activated:
                     address.kept = self._store.found(text, numbers)
@@ -105,9 +110,10 @@ class Listeners:
             address.extend(self.slots, self._backlog)
         for address in made:
             self.addresses[address.text] = address
+            self._watch(address)
             self._keep(address)
         if self.shares:
-            self.steer(self.shares)
+            self.steer(self.shares, by_source=self._by_source)
 
     def extend(self, slots: int) -> None:
         """Have listeners for at least ``slots`` slots.
@@ -117,6 +123,7 @@ class Listeners:
         slots = max(self.slots, slots)
         for address in self.addresses.values():
             address.extend(slots, self._backlog)
+            self._watch(address)
             self._keep(address)
         self.slots = slots
 
@@ -127,12 +134,22 @@ class Listeners:
         chosen = [a for a in self.addresses.values() if not (lent and a.shared)]
         return [a.text for a in chosen], [a.fileno(slot) for a in chosen]
 
-    def steer(self, shares: Sequence[int]) -> None:
-        """Steer every address; says once in the log if the kernel cannot."""
-        self.shares = tuple(shares)
+    def queued(self) -> list[int]:
+        """How many connections wait to be accepted from the listeners of each slot."""
+        found = [0] * self.slots
+        for address in self.addresses.values():
+            for slot, count in enumerate(address.queued()):
+                found[slot] += count
+        return found
+
+    def steer(self, shares: Sequence[int], *, by_source: bool = False) -> None:
+        """Steer every address, by shares or by the client's address (:meth:`Address.steer`); says
+        once in the log if the kernel cannot.
+        """
+        self.shares, self._by_source = tuple(shares), by_source
         try:
             for address in self.addresses.values():
-                address.steer(self.shares)
+                address.steer(self.shares, by_source=by_source)
         except OSError as error:
             if not self._warned:
                 self._warned = True
@@ -144,7 +161,9 @@ class Listeners:
 
     def take_out(self, text: str) -> Address:
         """An address that is to be closed: nobody gets its listeners any more."""
-        return self.addresses.pop(text)
+        address = self.addresses.pop(text)
+        self.arrivals.leave(address.descriptors())
+        return address
 
     def close(self, text: str) -> None:
         """Close an address for good."""
@@ -159,6 +178,11 @@ class Listeners:
         """Close everything."""
         for text in list(self.addresses):
             self.close(text)
+
+    def _watch(self, address: Address) -> None:
+        """Notice what comes to an address. What all slots share is not steered."""
+        if not address.shared:
+            self.arrivals.watch(address.descriptors())
 
     def _keep(self, address: Address) -> None:
         """Have the fd store keep what it does not have yet."""

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 import trio
 
 from wssup import logs
+from wssup.config.capacity import arithmetic
 from wssup.config.loading import Loaded
 from wssup.config.plan import workers_meant
 from wssup.config.settings import Settings
@@ -182,7 +183,7 @@ class Master:
 
     def capacity(self) -> int:
         """How many connections fit into the workers in service."""
-        return limits.capacity(self.fleet.count, self.nofile.soft, self.settings.reserve_fds)
+        return self.fleet.admitting.capacity(self.nofile.soft - self.settings.reserve_fds)
 
     def reload(self) -> Reload:
         """Start a reload; its progress goes to :attr:`events`, its end to :attr:`last_reload`.
@@ -315,7 +316,7 @@ class Master:
             "running",
             workers=fleet.count - len(failed),
             capacity=self.capacity(),
-            formula=f"{fleet.count} * ({self.nofile.soft} - {settings.reserve_fds})",
+            formula=arithmetic(settings, fleet.count, self.nofile.soft),
         )
         if logs.is_pretty(settings.log_format):
             logs.show(started(self))

@@ -1,28 +1,23 @@
-"""Applies who accepts for whom: loans of listeners (lending.py) and the kernel's steering
-(steering.py).
+"""Applies who accepts for whom: loans of listeners (lending.py), and on them the kernel's steering
+(aiming.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-import trio
+from collections.abc import Callable, Iterable, Mapping
 
 from wssup import logs
 from wssup.messages import Listen, Unlisten
+from wssup.scoreboard import RowView
 from wssup.supervisor.address import Address
+from wssup.supervisor.aiming import Aiming
 from wssup.supervisor.children import Slot, Worker
 from wssup.supervisor.lending import lend
 from wssup.supervisor.listeners import Listeners
 from wssup.supervisor.slots import SERVED, State
-from wssup.supervisor.steering import weights
 
 __all__ = ["Sharing"]
 
-#: Seconds between two programs on a group. Kernels before mid-2026 free the replaced one without a
-#: grace period (CVE-2026-52910); whoever is steered to an unserved slot meanwhile meets its
-#: borrower.
-_STEER_EVERY = 1.0
 _AS_IT_SHOULD_BE = frozenset({State.STARTING, State.EMPTY, State.PARKED})
 
 Post = Callable[..., None]
@@ -32,7 +27,8 @@ class Sharing:
     """Keeps loans and steering as the slots' states ask for.
 
     :param post: sends a message with descriptors to a worker.
-    :param active: how many connections the workers of each slot have open.
+    :param read: reads the rows of all workers.
+    :param aiming: told when somebody else accepts.
     """
 
     def __init__(
@@ -41,17 +37,15 @@ class Sharing:
         listeners: Listeners,
         *,
         post: Post,
-        active: Callable[[], Mapping[int, int]],
+        read: Callable[[], Iterable[RowView]],
+        aiming: Aiming,
     ) -> None:
         self._slots = slots
         self._listeners = listeners
         self._post = post
-        self._active = active
+        self._read = read
+        self._aiming = aiming
         self._log = logs.get()
-        self._steered: tuple[int, ...] | None = None
-        self._steered_at = float("-inf")
-        self._wanted: tuple[int, ...] = ()
-        self._due = trio.Event()
 
     def update(self) -> None:
         """The slots changed: lend, take back, steer."""
@@ -62,27 +56,16 @@ class Sharing:
             for i, s in self._slots.items()
             if s.borrower is not None and acceptors.get(s.borrower.slot) is s.borrower
         }
-        load: Mapping[int, int] = self._active() if needy and acceptors else {}
-        loans = lend(needy, {i: load.get(i, 0) for i in acceptors}, standing)
+        load = dict.fromkeys(acceptors, 0)
+        for view in self._read() if needy else ():
+            if view.slot in load:
+                load[view.slot] += view.counts.open
+        loans = lend(needy, load, standing)
         for index, slot in self._slots.items():
             borrower = acceptors[loans[index]] if index in loans else None
             if borrower is not slot.borrower:
                 self._change(slot, borrower)
-        self._wanted = weights([i in acceptors for i in range(self._listeners.slots)])
-        if self._wanted != self._steered:
-            if trio.current_time() - self._steered_at >= _STEER_EVERY:
-                self._steer()
-            else:
-                self._due.set()
-
-    async def steer_when_due(self) -> None:
-        """Attach the programs that :meth:`update` had to put off; runs for ever."""
-        while True:
-            await self._due.wait()
-            self._due = trio.Event()
-            await trio.sleep_until(self._steered_at + _STEER_EVERY)
-            if self._wanted != self._steered:
-                self._steer()
+        self._aiming.update()
 
     def added(self, addresses: list[Address]) -> None:
         """Give new addresses to the workers that accept, for their own slots and for those they
@@ -123,8 +106,3 @@ class Sharing:
         else:
             self._log.debug("listeners_returned", slot=slot.index)
         slot.borrower = borrower
-
-    def _steer(self) -> None:
-        self._steered = self._wanted
-        self._steered_at = trio.current_time()
-        self._listeners.steer(self._wanted)

@@ -1,40 +1,91 @@
-"""Which slot the kernel gives a new connection to: weights, and the program that draws by them.
+"""Which slot gets a new connection: weights by what each has and may still have, and when they are
+to be put in force. Pure functions; bpf.py makes the program, aiming.py acts.
 
-A SO_REUSEPORT group picks a listener by a hash of the addresses unless a program is attached; ours
-is classic BPF (socket(7), SO_ATTACH_REUSEPORT_CBPF), needs no privilege, and returns the index of a
-listener in its group. It draws a random number and compares it with cumulative thresholds. Pure
-functions; address.py attaches the result.
+**The rule of deficits.** With ``steering = "least"`` a slot's weight is what it lacks: the mean of
+all, plus its part of the connections that are expected before the next change, minus what it has.
+The kernel draws by these weights, so that all are expected to have equally many by then; a slot
+that has more than that gets none until then. Weights by room below the limit do not do it: with
+limits of many thousands they are nearly equal, whatever a slot has.
+
+**Bounds.** A slot never weighs more than the connections it may still have, and in an instance of
+many slots one that just started gets at most four times its equal part: a wave of reconnects would
+be a wave for it alone. Equal enough is equal: weights that follow every single connection would
+have the program replaced all the time.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Instruction", "folded", "program", "weights"]
+__all__ = ["UNLIMITED", "Load", "equal", "folded", "is_material", "pause", "spacing", "weights"]
 
-# <linux/bpf_common.h>: class | size | mode, class | operation | source.
-_LD_W_ABS = 0x20
-_JGE_K = 0x35
-_RET_K = 0x06
-#: <linux/filter.h>: offsets from SKF_AD_OFF read ancillary data; this one is a random u32.
-_SKF_AD_RANDOM = (-0x1000 + 56) & 0xFFFFFFFF
-#: <linux/bpf_common.h> BPF_MAXINSNS.
-MOST_INSTRUCTIONS = 4096
-
-
-class Instruction(NamedTuple):
-    """``struct sock_filter``: code, jump if true, jump if false, operand."""
-
-    code: int
-    jt: int
-    jf: int
-    k: int
+#: Room for connections where nothing bounds it.
+UNLIMITED = 1 << 32
+#: The most that a slot gets of new connections, as a multiple of its equal part.
+_MOST_PARTS = 4
+#: Slots that differ from their mean by less than this part of it, or by one connection, are equal.
+_EQUAL = 0.01
+#: Shares that change by less than this part of an equal share are left as they are.
+_MATERIAL = 0.05
+#: Kernels before mid-2026 free a program that is replaced without a grace period (CVE-2026-52910).
+#: These releases, of the series that were maintained then, are certainly later, as is 7.1.
+_LATER = {(6, 6): 155, (6, 12): 100, (6, 18): 40}
+_SELDOM, _OFTEN = 1.0, 0.1
 
 
-def weights(serving: Sequence[bool]) -> tuple[int, ...]:
+class Load(NamedTuple):
+    """What a slot has.
+
+    :ivar serves: a worker of its own accepts from its listeners.
+    :ivar active: connections of all its workers, those in its accept queue included.
+    :ivar headroom: how many more it may have.
+    """
+
+    serves: bool
+    active: int = 0
+    headroom: int = UNLIMITED
+
+
+def equal(serving: Sequence[bool]) -> tuple[int, ...]:
     """A weight per slot: equal among the slots that serve; all zero if none does."""
     return tuple(int(s) for s in serving)
+
+
+def weights(slots: Sequence[Load], expected: int = 0) -> tuple[int, ...]:
+    """A weight per slot by the rule of deficits. Those that do not serve, or are full, weigh
+    nothing; if all are full, those that serve are equal.
+
+    :param expected: connections that will come before the weights can change again.
+    """
+    able = [index for index, slot in enumerate(slots) if slot.serves and slot.headroom > 0]
+    if not able:
+        return equal([slot.serves for slot in slots])
+    count = len(able)
+    have = [slots[index].active for index in able]
+    total = sum(have)
+    # All times the number of slots, so that they are whole numbers.
+    if max(abs(count * n - total) for n in have) <= max(count, _EQUAL * total):
+        lacks = [max(1, expected)] * count
+    else:
+        lacks = [max(0, total + expected - count * n) for n in have]
+    lacks = [min(lack, count * slots[i].headroom) for i, lack in zip(able, lacks, strict=True)]
+    found = [0] * len(slots)
+    for index, lack in zip(able, _bounded(lacks), strict=True):
+        found[index] = lack
+    return tuple(found)
+
+
+def _bounded(lacks: Sequence[int]) -> list[int]:
+    """The same weights with none above its bound. What is cut off goes to the others by the room
+    that each has below it.
+    """
+    most = _MOST_PARTS * sum(lacks) // len(lacks)
+    rooms = [most - min(lack, most) for lack in lacks]
+    cut = sum(lacks) - sum(min(lack, most) for lack in lacks)
+    room = sum(rooms) or 1
+    return [min(lack, most) + cut * r // room for lack, r in zip(lacks, rooms, strict=True)]
 
 
 def folded(shares: Sequence[int], listeners: int) -> tuple[int, ...]:
@@ -44,32 +95,36 @@ def folded(shares: Sequence[int], listeners: int) -> tuple[int, ...]:
     return tuple(sum(shares[index::listeners]) for index in range(listeners))
 
 
-def program(shares: Sequence[int]) -> tuple[Instruction, ...]:
-    """The program that returns index *i* with probability ``shares[i] / sum(shares)``.
-
-    All zero means equal: then some queue is as good as another, and none is refused. It never
-    returns an index outside ``range(len(shares))``, for which the kernel would fall back to its
-    hash.
-
-    :raises ValueError: if there is no slot, a share is negative, or there are more slots than
-        instructions.
+def is_material(old: Sequence[int], new: Sequence[int]) -> bool:
+    """Whether other weights are worth another program: they are for other slots, or move some part
+    of the connections.
     """
-    if not shares or min(shares) < 0:
-        raise ValueError(f"shares must be at least one number, none negative: {shares!r}")
-    if not any(shares):
-        shares = [1] * len(shares)
-    chosen = [(index, share) for index, share in enumerate(shares) if share]
-    total = sum(share for _, share in chosen)
-    if 2 * len(chosen) > MOST_INSTRUCTIONS:
-        raise ValueError(f"{len(chosen)} slots do not fit into {MOST_INSTRUCTIONS} instructions")
-    code: list[Instruction] = []
-    passed = 0
-    if len(chosen) > 1:
-        code.append(Instruction(_LD_W_ABS, 0, 0, _SKF_AD_RANDOM))
-    for index, share in chosen[:-1]:
-        passed += share
-        threshold = (passed << 32) // total
-        code.append(Instruction(_JGE_K, 1, 0, threshold))
-        code.append(Instruction(_RET_K, 0, 0, index))
-    code.append(Instruction(_RET_K, 0, 0, chosen[-1][0]))
-    return tuple(code)
+    if [bool(w) for w in old] != [bool(w) for w in new]:
+        return True
+    before, after = sum(old) or 1, sum(new) or 1
+    return any(
+        abs(a * before - b * after) * len(new) > _MATERIAL * before * after
+        for b, a in zip(old, new, strict=True)
+    )
+
+
+def pause(*, serving_changed: bool, since: float, shortest: float, usual: float) -> float:
+    """Seconds until the next program may be attached; not positive if that is now.
+
+    :param serving_changed: a slot serves no longer, or again; that does not wait as long.
+    :param since: how long ago the last one was attached.
+    :param shortest: seconds between two programs at least, and ``usual`` between two that only
+        change shares.
+    """
+    return (shortest if serving_changed else usual) - since
+
+
+def spacing(release: str) -> float:
+    """Seconds between two programs that differ in shares only.
+
+    :param release: the kernel's, as uname(2) tells it.
+    """
+    numbers = [int(n) for n in re.findall(r"\d+", release.partition("-")[0])[:3]]
+    major, minor, patch = [*numbers, 0, 0, 0][:3]
+    later = (major, minor) >= (7, 1) or patch >= _LATER.get((major, minor), 1 << 32)
+    return _OFTEN if later else _SELDOM

@@ -17,6 +17,7 @@ import trio.testing
 from tests.harness.fresh import python
 from wssup.server import listening
 from wssup.server.accepting import Accepting
+from wssup.server.admission import Admission
 
 
 class Listener:
@@ -65,7 +66,9 @@ class Counted:
 async def accepting(limit: int = 1000) -> AsyncIterator[tuple[Accepting, Counted]]:
     """A running Accepting; everything must come to its end within 30 seconds."""
     counted = Counted()
-    found = Accepting(limit=limit, accepted=counted.one_more, gauge=counted.gauge.append)
+    found = Accepting(
+        admission=Admission(limit), accepted=counted.one_more, gauge=counted.gauge.append
+    )
     found.adopt = lambda fd, _: counted.taken.append(socket.socket(fileno=fd))
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
@@ -310,10 +313,11 @@ def test_out_of_descriptors() -> None:
     said = python(
         """
         from wssup import logs
-        from wssup.server import accepting as module
+        from wssup.server import accepting as module, listening
+        from wssup.server.admission import Admission
         logs.configure("info", "json")
         sys.stderr = sys.stdout
-        module._RELIEF = 1000.0
+        listening._RELIEF = 1000.0
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
         # Clients first: they need descriptors of this process too.
@@ -322,7 +326,10 @@ def test_out_of_descriptors() -> None:
         async def main():
             counted, taken = [], []
             found = module.Accepting(
-                limit=1000, accepted=lambda: counted.append(1), gauge=lambda on: None)
+                admission=Admission(1000),
+                accepted=lambda: counted.append(1),
+                gauge=lambda on: None,
+            )
             found.adopt = lambda fd, _: taken.append(socket.socket(fileno=fd))
             with trio.fail_after(50):
                 async with trio.open_nursery() as nursery:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from tests.harness.fresh import python
 from tests.harness.on_asyncio import on_asyncio
+from wssup.server.admission import Admission
 from wssup.server.uvicorn_worker.accepting import Accepting
 
 
@@ -18,7 +19,9 @@ class Taken:
     def __init__(self, limit: int = 1000) -> None:
         self.sockets: list[socket.socket] = []
         self.gauge: list[bool] = []
-        self.accepting = Accepting(limit=limit, accepted=lambda: None, gauge=self.gauge.append)
+        self.accepting = Accepting(
+            admission=Admission(limit), accepted=lambda: None, gauge=self.gauge.append
+        )
         self.accepting.adopt = lambda fd, _: self.sockets.append(socket.socket(fileno=fd))
 
     def close_one(self) -> None:
@@ -121,10 +124,12 @@ def test_out_of_descriptors() -> None:
         """
         import asyncio
         from wssup import logs
+        from wssup.server import listening
+        from wssup.server.admission import Admission
         from wssup.server.uvicorn_worker import accepting as module
         logs.configure("info", "json")
         sys.stderr = sys.stdout
-        module._RELIEF = 1000.0
+        listening._RELIEF = 1000.0
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
         # Clients first: they need descriptors of this process too.
@@ -133,7 +138,10 @@ def test_out_of_descriptors() -> None:
         async def main():
             counted, taken = [], []
             found = module.Accepting(
-                limit=1000, accepted=lambda: counted.append(1), gauge=lambda on: None)
+                admission=Admission(1000),
+                accepted=lambda: counted.append(1),
+                gauge=lambda on: None,
+            )
             found.adopt = lambda fd, _: taken.append(socket.socket(fileno=fd))
             found.add((0, "a"), os.dup(listener.fileno()))
             opened = len(os.listdir("/proc/self/fd")) - 1

@@ -35,15 +35,6 @@ def rounded(cpus: float) -> int:
     return max(1, math.ceil(min(cpus, CPUS)))
 
 
-def test_capacity() -> None:
-    """Each connection costs one descriptor, and each worker keeps its reserve; never less than
-    none.
-    """
-    assert limits.capacity(4, 20_000, 64) == 4 * 19_936
-    assert limits.capacity(4, 64, 64) == 0
-    assert limits.capacity(4, 32, 64) == 0
-
-
 def test_somaxconn_is_the_kernels() -> None:
     """The figure is the one sysctl shows."""
     assert limits.somaxconn() == int(Path("/proc/sys/net/core/somaxconn").read_text())

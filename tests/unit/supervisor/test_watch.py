@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.unit.supervisor.puppets import stage
 from wssup.messages import Ready
-from wssup.supervisor.watch import Look, hung
+from wssup.supervisor.watch import Look, hung, many_stall, pause
 
 
 def ask(*ages: float) -> int | None:
@@ -53,6 +53,37 @@ def test_each_by_its_own_limits() -> None:
     assert hung({1: Look(50, 1, 40), 2: Look(30, 1, 10)} | turning) == 2
 
 
+def test_many() -> None:
+    """The machine is the problem when at least half of the workers stall, but not for one."""
+    assert not many_stall([])
+    assert not many_stall([Look(9, 2, 30)])
+    assert not many_stall([Look(9, 2, 30), Look(0, 2, 30)])
+    assert many_stall([Look(9, 2, 30), Look(9, 2, 30)])
+    assert many_stall([Look(9, 2, 30), Look(9, 2, 30), Look(0, 2, 30), Look(0, 2, 30)])
+
+
+def test_the_next_look_is_when_somebody_may_count_as_stalled() -> None:
+    """Workers that have just turned are looked at after the pause that is asked for; one that has
+    not is looked at within 20 ms of its stall_after; and one that stalls in half of that.
+    """
+    assert pause([], 1.0) == 1.0
+    assert pause([Look(0.4, 2, 30), Look(0.1, 2, 30)], 1.0) == 1.0
+    assert 0 < 1.5 + pause([Look(1.5, 2, 30), Look(0.1, 2, 30)], 1.0) - 2 < 0.02
+    assert pause([Look(1.5, 2, 30)], 0.1) == 0.1
+    assert pause([Look(2, 2, 30)], 1.0) == pause([Look(1.99, 2, 30)], 1.0) == 0.02
+    assert pause([Look(5, 1.2, 30)], 1.0) == 0.6
+
+
+@given(st.floats(0.02, 60), st.integers(0, 100))
+def test_an_idle_instance_is_left_alone(stall_after: float, late: int) -> None:
+    """Whatever stall_after is, looks at a worker that beats as it should follow one another after
+    half of that at the soonest, or after a second.
+    """
+    beat = min(0.5, stall_after / 4)
+    since = beat * late / 100
+    assert pause([Look(since, stall_after, 60)], 1.0) >= min(1.0, stall_after / 2)
+
+
 async def test_a_worker_whose_first_beat_was_not_seen(tmp_path: Path) -> None:
     """A worker that has said that it is ready turns, although the copy of its row is still one from
     before its first beat: it was in the middle of a write (a stale copy has no heartbeat).
@@ -80,7 +111,6 @@ def test_who_is_ended_hangs(workers: dict[int, Look]) -> None:
     or it is the only one that does; if nobody is chosen, none hangs or several stall, half or more.
     """
     victim = hung(workers)
-    stalled = [look for look in workers.values() if look.age > look.stall_after]
     hangs = {serial for serial, look in workers.items() if look.age > look.hang_after}
-    machine = len(stalled) > 1 and 2 * len(stalled) >= len(workers)
+    machine = many_stall(workers.values())
     assert (victim in hangs) if hangs and not machine else victim is None

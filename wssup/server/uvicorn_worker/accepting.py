@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
+from wssup.server.admission import Admission
 from wssup.server.listening import Key, Listening
 
 __all__ = ["Accepting"]
-
-#: Seconds until another try when nothing was closed meanwhile.
-_RELIEF = 1.0
 
 
 class Accepting(Listening):
     """All listeners of the worker, on the running asyncio loop."""
 
     def __init__(
-        self, *, limit: int, accepted: Callable[[], None], gauge: Callable[[bool], None]
+        self,
+        *,
+        admission: Admission,
+        accepted: Callable[[], None],
+        gauge: Callable[[bool], None],
     ) -> None:
-        super().__init__(limit=limit, accepted=accepted, gauge=gauge)
+        super().__init__(admission=admission, accepted=accepted, gauge=gauge)
         self._watched: dict[Key, int] = {}
         #: Those that are not accepted from until a socket is closed, or a while has passed.
         self._waiting: dict[Key, asyncio.TimerHandle | None] = {}
@@ -37,13 +40,9 @@ class Accepting(Listening):
             timer.cancel()
 
     def _ready(self, key: Key) -> None:
-        if self._is_full:
-            self._wait(key, None)
-            return
-        exhausted = self._take_some(self._listeners[key])
-        if exhausted:
-            self._warn("accept_exhausted", error=exhausted, open=self.open)
-            self._wait(key, _RELIEF)
+        pause = self._take_some(self._listeners[key])
+        if pause:
+            self._wait(key, None if pause == math.inf else pause)
 
     def _wait(self, key: Key, seconds: float | None) -> None:
         """Accept from a listener no more until there is reason to try again."""

@@ -1,0 +1,3 @@
+"""How evenly new connections come to four workers: after one restarts empty, after a storm, and
+while one stalls.
+"""
