@@ -10,6 +10,8 @@ from wssup.cli.client import Document
 from wssup.errors import CommandError
 
 __all__ = [
+    "Autoscale",
+    "Autoscaled",
     "Bridge",
     "Bus",
     "Connections",
@@ -144,6 +146,25 @@ class LastReload(msgspec.Struct, frozen=True):
     disconnected: int = 0
 
 
+class Autoscaled(msgspec.Struct, frozen=True):
+    """When the number of workers last followed the load; ``at`` is unix time."""
+
+    workers: int = 0
+    was: int = 0
+    reason: str = ""
+    at: float = 0.0
+
+
+class Autoscale(msgspec.Struct, frozen=True):
+    """The bounds between which the number of workers follows the load."""
+
+    min: int
+    max: int
+    each: int = 0
+    held: str | None = None
+    last: Autoscaled | None = None
+
+
 class Status(msgspec.Struct, frozen=True):
     """The status document, schema 1. ``started_at`` is unix time or ISO 8601 with a time zone."""
 
@@ -159,6 +180,8 @@ class Status(msgspec.Struct, frozen=True):
     handoff: Handoff = Handoff()
     topics: Topics = Topics()
     capacity: int | None = None
+    workers: int | None = None
+    autoscale: Autoscale | None = None
     mixed: bool = False
     slots: tuple[Slot, ...] = ()
     reload: Reload | None = None

@@ -74,6 +74,7 @@ def notes(status: Status) -> list[Text]:
     """What went wrong, what is under way, and what there is besides connections."""
     return [
         *_errors(status),
+        *_autoscale(status),
         *topics(status.topics),
         *_handoff(status),
         *_reload(status),
@@ -175,6 +176,21 @@ def _errors(status: Status) -> list[Text]:
             first, *more = safe(slot.error).strip("\n").split("\n")
             lines.append(Text(f"slot {slot.slot} {one_line(slot.state)}: {first}", style="red"))
             lines += [Text(f"  {line}") for line in more]
+    return lines
+
+
+def _autoscale(status: Status) -> list[Text]:
+    """How many workers there are where their number follows the load, and when it last did."""
+    found = status.autoscale
+    if found is None:
+        return []
+    workers = f"{status.workers} workers, " if status.workers is not None else ""
+    line = f"autoscale  {workers}{found.min} to {found.max} with {count(found.each)} each"
+    if found.last is not None:
+        line += f"; last {found.last.was} to {found.last.workers} ({one_line(found.last.reason)})"
+    lines = [Text(line)]
+    if found.held:
+        lines.append(Text(f"  none goes: {one_line(found.held)}", style="yellow"))
     return lines
 
 

@@ -13,6 +13,7 @@ import click
 from wssup.cli.exits import FAILED, OK
 from wssup.cli.options import config_option, load_instance
 from wssup.config.loading import DEFAULT, Loaded
+from wssup.config.plan import workers_meant
 from wssup.errors import CommandError, UserError
 from wssup.systemd import installer
 from wssup.systemd.installer import Step
@@ -225,7 +226,7 @@ def _choices(prefix: Path, instance: str, given: dict[str, Any]) -> tuple[Choice
         group=group,
         nofile=given["nofile"],
     )
-    return choices, _workers(loaded)
+    return choices, _workers(loaded, given["nofile"])
 
 
 def _paths(program: tuple[str, ...], loaded: Loaded, *, own: bool) -> tuple[str, ...]:
@@ -237,14 +238,13 @@ def _paths(program: tuple[str, ...], loaded: Loaded, *, own: bool) -> tuple[str,
     return tuple(paths)
 
 
-def _workers(loaded: Loaded) -> int:
-    """How many workers the configuration means on this machine."""
+def _workers(loaded: Loaded, nofile: int) -> int:
+    """How many workers the configuration means on this machine, at most."""
     from wssup.supervisor.limits import available_cpus  # noqa: PLC0415 - only here
 
     settings = loaded.settings
-    if settings.workers == "auto":
-        return min(available_cpus(), settings.max_workers)
-    return int(settings.workers)
+    # The most there can be: those of slots not in service are lent.
+    return workers_meant(settings, cpus=available_cpus(), nofile=nofile, now=settings.max_workers)
 
 
 def _check_reachable(choices: Choices) -> None:

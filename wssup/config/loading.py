@@ -19,6 +19,7 @@ from wssup.config.bus import without_secrets
 from wssup.config.files import FILE_NAME, read_file
 from wssup.config.kinds import Given
 from wssup.config.places import default_runtime_dir, working_directory
+from wssup.config.scaling import AUTO, Autoscale
 from wssup.config.settings import SETTINGS, Heartbeat, Limits, Settings, Topics, value_of
 from wssup.config.values import BadValueError, format_duration
 from wssup.errors import ConfigError, UserError
@@ -323,14 +324,7 @@ def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
                 f"{relation} than {low} = {format_duration(least)!r} ({_origin(sources[low])})",
                 f"set {high} to {step} {format_duration(least)}, or lower {low}",
             )
-    if settings.workers != "auto" and settings.workers > settings.max_workers:
-        raise ConfigError(
-            "workers",
-            settings.workers,
-            sources["workers"],
-            f"more than max_workers = {settings.max_workers} ({_origin(sources['max_workers'])})",
-            "raise max_workers (a restart applies it), or lower workers",
-        )
+    _check_workers(settings, sources)
     socket = PurePosixPath(settings.runtime_dir, settings.name, CONTROL_SOCKET)
     if len(os.fsencode(socket)) > MAX_UNIX_PATH:
         raise ConfigError(
@@ -339,4 +333,36 @@ def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
             sources["runtime_dir"],
             f"too long: {socket} has more than the {MAX_UNIX_PATH} bytes of a unix socket's path",
             "choose a shorter runtime_dir or name",
+        )
+
+
+def _check_workers(settings: Settings, sources: Mapping[str, str]) -> None:
+    """Raise ConfigError if what says how many workers there are contradicts something."""
+    workers, count = settings.workers, settings.connections
+    shown = SETTINGS["workers"].kind.public(workers)
+    if count and workers != AUTO:
+        raise ConfigError(
+            "connections",
+            count,
+            sources["connections"],
+            f"workers = {shown!r} ({_origin(sources['workers'])}) says how many workers there are",
+            f"give one of them: connections = 0, or workers = {AUTO}",
+        )
+    if count and 0 < settings.max_connections < count:
+        raise ConfigError(
+            "connections",
+            count,
+            sources["connections"],
+            f"more than max_connections = {settings.max_connections} "
+            f"({_origin(sources['max_connections'])}) lets in",
+            "raise max_connections, or lower connections",
+        )
+    most = workers.max if isinstance(workers, Autoscale) else workers
+    if most != AUTO and most > settings.max_workers:
+        raise ConfigError(
+            "workers",
+            shown,
+            sources["workers"],
+            f"more than max_workers = {settings.max_workers} ({_origin(sources['max_workers'])})",
+            "raise max_workers (a restart applies it), or lower workers",
         )

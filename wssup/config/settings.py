@@ -25,6 +25,7 @@ from wssup.config.kinds import Binds, Choice, Directory, Flag, Kind, Number, Per
 from wssup.config.limits import Heartbeat, Limits
 from wssup.config.proxies import GunicornConfig, ProxyHeaders, TrustedProxies
 from wssup.config.quantities import Duration, Share
+from wssup.config.scaling import MAX_WORKERS, Connections, ScaleDownAfter, Workers
 from wssup.config.spec import Spec
 from wssup.config.topics import Topics
 from wssup.config.ways import AsgiResumable, Factory, Interface, RootPath, WorkerClass
@@ -144,18 +145,13 @@ class Settings(Health, frozen=True, kw_only=True):
         ),
     ] = 64.0
 
-    workers: Annotated[
-        int | Literal["auto"],
-        Spec(
-            Number(1, 1000, "auto"),
-            "Workers",
-            "How many workers run; auto: as many as the CPU affinity and the cgroup's quota allow.",
-        ),
-    ] = "auto"
+    workers: Workers = "auto"
+    connections: Connections = 0
+    scale_down_after: ScaleDownAfter = 60.0
     max_workers: Annotated[
         int,
         Spec(
-            Number(1, 1000),
+            Number(1, MAX_WORKERS),
             "Workers",
             "The most workers that scaling may reach; shared memory is reserved for them at start.",
             live=False,

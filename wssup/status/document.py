@@ -12,7 +12,7 @@ import msgspec
 
 from wssup.scoreboard import BridgeView, Counts, RowView, Snapshot
 from wssup.scoreboard.histogram import Histogram
-from wssup.status.facts import BridgeFacts, Facts, SlotFacts, WorkerFacts
+from wssup.status.facts import AutoscaleFacts, BridgeFacts, Facts, SlotFacts, WorkerFacts
 
 __all__ = ["SCHEMA", "document", "slot_document"]
 
@@ -48,6 +48,7 @@ def document(
             "backlog": facts.backlog,
         },
         "workers": facts.workers,
+        "autoscale": _autoscale(facts.autoscale),
         "restarts": facts.restarts,
         "restarts_by_reason": dict(facts.restarts_by_reason),
         "recycled": dict(facts.recycled),
@@ -143,6 +144,13 @@ def _quantiles(times: Histogram) -> dict[str, float]:
         "p99": _ms(times.quantile(0.99)),
         "max": _ms(times.max),
     }
+
+
+def _autoscale(found: AutoscaleFacts | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    last = msgspec.structs.asdict(found.last) if found.last is not None else None
+    return msgspec.structs.asdict(found) | {"held": found.held or None, "last": last}
 
 
 def _handoff(counts: Counts, in_progress: int) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import msgspec
 
 __all__ = [
+    "AutoscaleFacts",
+    "AutoscaledFacts",
     "BridgeFacts",
     "Facts",
     "ListenerFacts",
@@ -41,6 +43,35 @@ class BridgeFacts(msgspec.Struct, frozen=True):
     pid: int | None
     restarts: int
     error: str
+
+
+class AutoscaledFacts(msgspec.Struct, frozen=True):
+    """When the number of workers last followed the load.
+
+    :ivar workers: how many there were to be; ``was``: how many there were.
+    :ivar reason: ``full``, ``idle``, or ``bounds``: the settings changed.
+    :ivar at: seconds since the epoch.
+    """
+
+    workers: int
+    was: int
+    reason: str
+    at: float
+
+
+class AutoscaleFacts(msgspec.Struct, frozen=True):
+    """Between which bounds the number of workers follows the load.
+
+    :ivar each: connections that a worker is to carry: ``connections_per_worker``, or what its
+        other limits allow if that is less.
+    :ivar held: why there is no worker fewer although there could be; empty otherwise.
+    """
+
+    min: int
+    max: int
+    each: int
+    held: str = ""
+    last: AutoscaledFacts | None = None
 
 
 class WorkerFacts(msgspec.Struct, frozen=True):
@@ -135,6 +166,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     :ivar capacity: connections that fit into the slots in service.
     :ivar stall_after: seconds without a heartbeat after which a process is stalled.
     :ivar workers: slots in service.
+    :ivar autoscale: ``None`` if the number of workers does not follow the load.
     :ivar restarts: workers that ended without being told; ``restarts_by_reason``: the same, by
         restarts.py's reasons.
     :ivar recycled: workers that were replaced, by reason.
@@ -176,3 +208,4 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     status_bind: str = ""
     processes: tuple[ProcessFacts, ...]
     listeners: tuple[ListenerFacts, ...]
+    autoscale: AutoscaleFacts | None = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from wssup.config.addresses import UnixAddress
 from wssup.config.files import FILE_NAME
+from wssup.config.scaling import Autoscale
 from wssup.config.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def started(master: Master) -> str:
         for a in master.listeners.addresses.values()
     )
     limit, reserve, count = master.nofile.soft, settings.reserve_fds, master.fleet.count
+    resize = ("resize", f"{program} scale {count + 1}{tail}")
+    if isinstance(settings.workers, Autoscale):
+        resize = ("resize", f"by load, {settings.workers.min} to {settings.workers.max} workers")
     rows = [
         ("connect", addresses),
         (
@@ -59,7 +63,7 @@ def started(master: Master) -> str:
         ("look", f"{program} status{tail}"),
         *([("browse", f"http://{master.observing.bind}/")] if master.observing.bind else []),
         ("deploy", f"{program} reload{tail}        (new code, nobody disconnected)"),
-        ("resize", f"{program} scale {count + 1}{tail}"),
+        resize,
         ("stop", f"Ctrl-C, or {program} stop{tail}"),
     ]
     body = "\n".join(f"  {label:<9}{text}" for label, text in rows)

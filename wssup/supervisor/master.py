@@ -16,9 +16,10 @@ import trio
 
 from wssup import logs
 from wssup.config.loading import Loaded
+from wssup.config.plan import workers_meant
 from wssup.config.settings import Settings
 from wssup.errors import ApplicationError, CommandError, ListenError
-from wssup.scoreboard import InstanceState, Scoreboard
+from wssup.scoreboard import InstanceState, Scoreboard, Snapshot
 from wssup.status.facts import ReloadFacts
 from wssup.supervisor import limits
 from wssup.supervisor.address import Address
@@ -38,6 +39,7 @@ from wssup.supervisor.rebalancing import Rebalance, Rebalancing
 from wssup.supervisor.recycling import Recycling
 from wssup.supervisor.reload import OUTCOMES, Reload
 from wssup.supervisor.reporting import Reporting
+from wssup.supervisor.scaling import Scaling
 from wssup.supervisor.slots import State
 from wssup.supervisor.watch import Watch
 from wssup.version import __version__
@@ -74,6 +76,7 @@ class Master:
     control: Control
     ending: Ending
     recycling: Recycling
+    scaling: Scaling
     bridging: Bridging
     observing: Observing
     _rebalancing: Rebalancing
@@ -150,7 +153,8 @@ class Master:
                 self.watch = Watch(self.fleet, self.scoreboard)
                 self.ending = Ending(self)
                 self.recycling = Recycling(self)
-                self.watch.on_look = self.recycling.look
+                self.scaling = Scaling(self)
+                self.watch.on_look = self._look
                 self._rebalancing = Rebalancing(self)
                 self.fleet.on_fresh = self._rebalancing.wish
                 nursery.start_soon(self._rebalancing.run)
@@ -168,11 +172,13 @@ class Master:
 
     # What commands and signals ask for.
 
-    def worker_count(self, settings: Settings) -> int:
-        """How many workers a configuration means."""
-        if settings.workers == "auto":
-            return min(limits.available_cpus(), settings.max_workers)
-        return int(settings.workers)
+    def worker_count(self, settings: Settings, now: int = 0) -> int:
+        """How many workers a configuration means, if there are so many now.
+
+        :raises UserError: if its ``connections`` do not fit into as many as there may be.
+        """
+        cpus = limits.available_cpus()
+        return workers_meant(settings, cpus=cpus, nofile=self.nofile.soft, now=now)
 
     def capacity(self) -> int:
         """How many connections fit into the workers in service."""
@@ -200,19 +206,7 @@ class Master:
         :raises CommandError: if there is a reason not to.
         """
         self._check_free("scale")
-        most = self.settings.max_workers
-        if not 1 <= workers <= most:
-            raise CommandError(
-                "bad_argument",
-                f"{workers} workers: it must be 1 to {most}",
-                "max_workers sets the upper end",
-            )
-        self.recycling.stand_down("the number of workers changes")
-        try:
-            self.fleet.scale(workers)
-        except ListenError as error:
-            raise CommandError("refused", error.message, error.remedy) from error
-        self._log.info("scaled", workers=workers, capacity=self.capacity())
+        self.scaling.to(workers)
 
     def rebalance(self) -> Rebalance:
         """Have connections move until all slots have equally many.
@@ -239,6 +233,10 @@ class Master:
         if address.retirement is not None:
             address.retirement.cancel()
             address.retirement = None
+
+    def _look(self, snapshot: Snapshot) -> None:
+        self.scaling.look(snapshot)
+        self.recycling.look(snapshot)
 
     # Tasks.
 
@@ -275,6 +273,7 @@ class Master:
             app=settings.app,
             app_dir=settings.app_dir,
             workers=count,
+            connections=settings.connections or None,
             bind=[str(a) for a in self.listeners.addresses.values()],
             pid=os.getpid(),
         )

@@ -96,6 +96,11 @@ class Recycling:
         self._busy = False
         self._scope = trio.CancelScope()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a worker is being replaced."""
+        return self._busy
+
     def look(self, snapshot: Snapshot) -> None:
         """Begin to replace a worker if one is due."""
         settings = self._fleet.settings

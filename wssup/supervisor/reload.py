@@ -87,7 +87,8 @@ class Reload:
         master.listeners.check(settings.bind)
         # Bound before anything starts, so that an address that cannot be had refuses the reload;
         # nobody can connect to it before listen().
-        fleet.prepare(max(fleet.count, self._wanted(before, loaded)))
+        wanted = self._wanted(before, loaded)
+        fleet.prepare(max(fleet.count, wanted))
         added = master.listeners.bind(
             t for t in settings.bind if t not in master.listeners.addresses
         )
@@ -128,7 +129,7 @@ class Reload:
             raise
         master.loaded = loaded
         await old.end()
-        self._apply(before, loaded)
+        self._apply(loaded, wanted)
         master.bridging.renew()
         await self._drain(old.number)
 
@@ -156,22 +157,28 @@ class Reload:
         finally:
             telling.cancel()
 
-    def _apply(self, before: Loaded, loaded: Loaded) -> None:
+    def _apply(self, loaded: Loaded, workers: int) -> None:
         """What of the configuration applies only once the new generation serves."""
         master = self._master
         wanted = set(loaded.settings.bind)
         for text, address in list(master.listeners.addresses.items()):
             if text not in wanted and address.retirement is None:
                 master.retire_address(address)
-        wanted_workers = self._wanted(before, loaded)
-        if wanted_workers:
-            self._fleet.scale(wanted_workers)
+        if workers:
+            self._fleet.scale(workers)
 
     def _wanted(self, before: Loaded, loaded: Loaded) -> int:
-        """The number of workers, if the configuration's changed; 0 leaves what is."""
-        if loaded.settings.workers == before.settings.workers:
-            return 0
-        return self._master.worker_count(loaded.settings)
+        """The number of workers, if the configuration's changed; 0 leaves what is.
+
+        :raises UserError: if its ``connections`` do not fit.
+        """
+        was, now = before.settings, loaded.settings
+        wanted = self._master.worker_count(now, self._fleet.count)
+        changed = (was.workers, was.connections) != (now.workers, now.connections)
+        # Other settings decide about it, too, where it follows from the connections.
+        if changed or (now.connections and wanted != self._master.worker_count(was)):
+            return wanted
+        return 0
 
     async def _drain(self, old: int) -> None:
         """Wait for the old workers, as far as ``on_reload`` says, and tell how many connections

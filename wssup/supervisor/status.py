@@ -71,6 +71,7 @@ def facts(master: Master) -> Facts:
         status_bind=master.observing.bind,
         processes=tuple(_processes(master)),
         listeners=tuple(_listeners(addresses)),
+        autoscale=master.scaling.facts,
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from wssup.config.addresses import TcpAddress, UnixAddress, parse_bind
+from wssup.config.scaling import Autoscale
 from wssup.config.settings import Settings
 
 __all__ = ["KINDS", "Choices", "derived", "has_low_port", "render", "seal", "seal_of", "word"]
@@ -72,7 +73,9 @@ def derived(settings: Settings) -> Derived:
     A rollout imports, boots its workers (in waves, if ``max_surge`` says so), settles, moves
     connections, and drains what could not move.
     """
-    most = settings.max_workers if settings.workers == "auto" else int(settings.workers)
+    workers = settings.workers
+    fixed = workers.max if isinstance(workers, Autoscale) else workers
+    most = settings.max_workers if fixed == "auto" else fixed
     waves = 1 if settings.max_surge == "all" else math.ceil(most / int(settings.max_surge))
     rollout = settings.ready_timeout * (1 + waves) + settings.settle + 2 * settings.drain_timeout
     addresses = len(settings.bind)
@@ -80,7 +83,7 @@ def derived(settings: Settings) -> Derived:
         start=math.ceil(rollout) + _GRACE,
         stop=math.ceil(settings.drain_timeout) + _GRACE,
         abort=math.ceil(min(settings.drain_window, settings.drain_timeout)) + _ABORT_GRACE,
-        listeners=most if settings.workers != "auto" else 0,
+        listeners=most if fixed != "auto" else 0,
         # A reload may change every address, and the old ones linger.
         store=2 * addresses * settings.max_workers,
         waves=waves,
