@@ -146,6 +146,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar slots: workers that there should be.
     :ivar zygote_anonymous: memory of the process that workers are forked from.
+    :ivar tasks: processes and threads that it has in all.
     """
 
     name: str
@@ -153,6 +154,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     workers: tuple[WorkerProcess, ...] = ()
     zygote_anonymous: int | None = None
+    tasks: int | None = None
 
     @property
     def connections(self) -> int:

@@ -14,16 +14,8 @@ from wssup.config.addresses import UnixAddress, parse_bind
 from wssup.config.settings import Settings
 from wssup.doctor.facts import Facts
 
-__all__ = ["COSTS", "SIGMAS", "SPARE", "Costs", "Plan", "costs", "descriptors_needed", "plan"]
+__all__ = ["COSTS", "Costs", "Plan", "costs", "plan"]
 
-SIGMAS: Final = 5
-"""Beyond the mean by which a worker's share may lie when the kernel's hash divides connections:
-of a million divisions one is worse.
-"""
-SPARE: Final = 128
-"""Descriptors of a worker besides its connections: listeners, links to other workers, the
-application's own.
-"""
 #: Connections from which on a running instance tells better than the table what one costs.
 _TELLING: Final = 1000
 
@@ -35,7 +27,8 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     :ivar kernel_least: of the kernel's memory for an idle one; ``kernel_most``: for one that was
         used.
     :ivar charged_1: what of the kernel's memory counts for a control group of version 1.
-    :ivar worker: a worker without connections, resident.
+    :ivar worker: a worker without connections; of pages that others have too, its part.
+    :ivar resident: a worker without connections; pages that others have too count in full.
     :ivar virtual: a worker's address space without connections.
     :ivar base: master, zygote and observer together.
     :ivar measured: ``connection`` was measured on the running instance.
@@ -46,6 +39,7 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     kernel_most: int
     charged_1: int
     worker: int
+    resident: int
     virtual: int
     base: int
     measured: bool = False
@@ -53,20 +47,21 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
 
 COSTS: Final = {
     # benchmarks/results/engine.md, "Memory (PSS) of 15000 idle connections": 3073 and 1312 bytes,
-    # and 18.7 MiB; resident memory counts shared pages in full (ps: 32 MiB each). ASGI:
-    # benchmarks/results/asgi.md. The kernel's: 3.7 KiB for an idle socket with file, inode, dentry
-    # and epoll item; about 5 KiB with a socket buffer. A control group of version 1 is charged only
-    # for what accept(2) and epoll_ctl(2) allocate (1480 bytes), not for the socket itself.
+    # and 18.7 MiB for a worker (32 MiB resident); benchmarks/results/asgi.md: 7265. The kernel's
+    # memory: 3.7 KiB for an idle socket with its file, inode, dentry and epoll item, about 5 KiB
+    # with a buffer. A control group of version 1 is charged only for what accept(2) and
+    # epoll_ctl(2) allocate (1480 bytes each at 8000 connections), not for the socket itself.
     style: Costs(
         connection=connection,
         kernel_least=3789,
         kernel_most=5120,
         charged_1=1480,
-        worker=33 << 20,
+        worker=19 << 20,
+        resident=33 << 20,
         virtual=46 << 20,
         base=48 << 20,
     )
-    for style, connection in (("task", 3073), ("event", 1312), ("asgi", 9216))
+    for style, connection in (("task", 3073), ("event", 1312), ("asgi", 7265))
 }
 """By style of application."""
 
@@ -77,6 +72,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     :ivar connections: how many; ``None``: as many as there can be.
     :ivar reserve: descriptors that a worker keeps for other things (``reserve_fds``).
     :ivar per_worker: ``worker_connections``; ``total``: ``max_connections``; 0: no limit.
+    :ivar handshakes: ``max_handshakes_per_second``; 0: no limit.
     :ivar even: connections are steered to workers that have fewer, not divided by a hash.
     :ivar reconnects_per_second: connects that may come; ``None``: unknown.
     :ivar stall: seconds for which nobody may accept from a worker's queue (``stall_after``).
@@ -92,6 +88,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     reserve: int = 64
     per_worker: int = 0
     total: int = 0
+    handshakes: int = 0
     even: bool = True
     reconnects_per_second: float | None = None
     stall: float = 2.0
@@ -127,6 +124,7 @@ def plan(
         reserve=settings.reserve_fds,
         per_worker=settings.worker_connections,
         total=settings.max_connections,
+        handshakes=settings.max_handshakes_per_second,
         even=settings.steering == "least",
         reconnects_per_second=reconnects_per_second,
         stall=settings.stall_after,
@@ -155,7 +153,7 @@ def costs(interface: str, facts: Facts) -> Costs:
         return found
     resident = [worker.resident for worker in running.workers if worker.resident is not None]
     if resident and not running.connections:
-        found = msgspec.structs.replace(found, worker=max(resident))
+        found = msgspec.structs.replace(found, resident=max(resident))
     measured = _measured(facts)
     return found if measured is None else msgspec.structs.replace(
         found, connection=measured, measured=True
@@ -176,13 +174,3 @@ def _measured(facts: Facts) -> int | None:
         grown += max(0, worker.anonymous - running.zygote_anonymous)
     return math.ceil(grown / running.connections) or None
 
-
-def descriptors_needed(connections: int, workers: int, reserve: int) -> int:
-    """Descriptors that a worker needs so that none fills up before all have their share.
-
-    N/W + 5·√(N/W·(1 − 1/W)) + 128: the mean, five standard deviations of what a hash gives to one
-    of W, and what is no connection.
-    """
-    mean = connections / workers
-    spread = SIGMAS * math.sqrt(mean * (1 - 1 / workers))
-    return math.ceil(mean + spread) + max(SPARE, reserve)
