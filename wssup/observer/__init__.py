@@ -4,6 +4,5 @@ It reads the scoreboard and is told facts by the master; whether it answers, han
 workers serve on, and it is started again.
 
 Metrics: ``catalogue`` is the table of all metrics, ``families`` (pure) fills it, ``metrics`` looks
-and answers; ``procs`` asks /proc, ``queues`` asks the kernel for accept queues in the language of
-``sockdiag`` (pure).
+and answers; ``procs`` asks /proc, ``queues`` asks the kernel for accept queues (wssup/kernel).
 """

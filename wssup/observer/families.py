@@ -10,10 +10,10 @@ from typing import Final
 
 from prometheus_client import metrics_core as core
 
+from wssup.kernel.sockdiag import Queue
 from wssup.observer import catalogue as table
 from wssup.observer.catalogue import METRICS, Metric
 from wssup.observer.procs import ProcessSample
-from wssup.observer.sockdiag import Queue
 from wssup.scoreboard import (
     BridgeState,
     BridgeView,

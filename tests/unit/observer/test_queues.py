@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from tests.harness.processes import until
 from wssup.errors import MessageError
-from wssup.observer import sockdiag
+from wssup.kernel import sockdiag
+from wssup.kernel.sockdiag import Family
 from wssup.observer.queues import Queues, families
-from wssup.observer.sockdiag import Family
 from wssup.status.facts import ListenerFacts
 
 

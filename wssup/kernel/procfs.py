@@ -1,0 +1,178 @@
+"""What /proc tells of a process (proc(5)).
+
+Everything here is ``None`` where this user may not know it: a process of another user, or one that
+changed its user, shows its descriptors to root alone. A process that is gone is a
+``ProcessLookupError``.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+__all__ = [
+    "Descriptor",
+    "Limit",
+    "Status",
+    "children",
+    "command_line",
+    "counters",
+    "descriptors",
+    "limits",
+    "status",
+]
+
+_KIB: Final = 1024
+_LONGEST: Final = 200
+"""Characters of a command line that are shown."""
+_LIMIT_NAME: Final = 26
+"""/proc/PID/limits: a name fills as many characters."""
+
+
+class Descriptor(NamedTuple):
+    """An open descriptor.
+
+    :ivar kind: ``socket``, ``pipe``, ``file``, or what the kernel names it: ``eventpoll``,
+        ``eventfd``, ``pidfd``…
+    :ivar inode: of a socket or a pipe; 0 of others.
+    """
+
+    kind: str
+    inode: int
+
+
+class Limit(NamedTuple):
+    """A resource limit (getrlimit(2)); ``None``: unlimited."""
+
+    soft: int | None
+    hard: int | None
+
+
+class Status(NamedTuple):
+    """A process at one moment.
+
+    :ivar rss: resident memory in bytes; shared pages count in full.
+    :ivar uid: the effective user.
+    """
+
+    name: str
+    state: str
+    parent: int
+    uid: int
+    threads: int
+    rss: int
+
+
+def descriptors(pid: int) -> dict[int, Descriptor] | None:
+    """All open descriptors of a process; those that it closes meanwhile may be missing."""
+    try:
+        directory = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return None
+    except FileNotFoundError:
+        raise ProcessLookupError(f"no process {pid}") from None
+    found = {}
+    try:
+        for name in os.listdir(directory):  # noqa: PTH208 - a path would be walked each time
+            with suppress(FileNotFoundError):  # closed since
+                found[int(name)] = _descriptor(os.readlink(name, dir_fd=directory))
+    except PermissionError:
+        return None
+    finally:
+        os.close(directory)
+    return found
+
+
+def _descriptor(link: str) -> Descriptor:
+    """``socket:[4711]``, ``pipe:[4711]``, ``anon_inode:[eventpoll]``, ``anon_inode:inotify``, or a
+    path.
+    """
+    if link.startswith("/"):
+        return Descriptor("file", 0)
+    kind, _, rest = link.partition(":")
+    rest = rest.strip("[]")
+    return Descriptor(kind, int(rest)) if rest.isdigit() else Descriptor(rest, 0)
+
+
+def limits(pid: int) -> dict[str, Limit] | None:
+    """All limits of a process by the names that /proc/PID/limits has: ``Max open files``…"""
+    text = _read(pid, "limits")
+    if text is None:
+        return None
+    found = {}
+    for line in text.splitlines()[1:]:
+        soft, hard = line[_LIMIT_NAME:].split()[:2]
+        found[line[:_LIMIT_NAME].strip()] = Limit(_limit(soft), _limit(hard))
+    return found
+
+
+def _limit(text: str) -> int | None:
+    return None if text == "unlimited" else int(text)
+
+
+def status(pid: int) -> Status | None:
+    """Memory, threads and user of a process."""
+    text = _read(pid, "status")
+    if text is None:
+        return None
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return Status(
+        name=fields["Name"].strip(),
+        state=fields["State"].split()[0],
+        parent=int(fields["PPid"]),
+        uid=int(fields["Uid"].split()[1]),
+        threads=int(fields["Threads"]),
+        # A zombie has no memory and no such line.
+        rss=int(fields["VmRSS"].split()[0]) * _KIB if "VmRSS" in fields else 0,
+    )
+
+
+def children(pid: int) -> list[int] | None:
+    """The processes that a process forked or adopted, in the order of their birth."""
+    found: list[int] = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):  # the thread ended
+                found += map(int, (task / "children").read_text().split())
+    except FileNotFoundError:
+        raise ProcessLookupError(f"no process {pid}") from None
+    except PermissionError:
+        return None
+    return found
+
+
+def command_line(pid: int) -> str | None:
+    """The command line of a process, cut where it is long; its name in brackets if it has none.
+    What it holds is the process's own choice.
+    """
+    text = _read(pid, "cmdline")
+    if text is None:
+        return None
+    shown = text.replace("\0", " ").strip()
+    return shown[:_LONGEST] if shown else f"[{(_read(pid, 'comm') or '').strip()}]"
+
+
+def counters(pid: int | None = None) -> dict[str, int]:
+    """The kernel's counters of IP and TCP in the network namespace of a process (this one):
+    /proc/net/netstat and snmp, as ``TcpExt.ListenOverflows`` and ``Tcp.CurrEstab``.
+    """
+    found: dict[str, int] = {}
+    directory = Path("/proc", "self" if pid is None else str(pid), "net")
+    for name in ("snmp", "netstat"):
+        lines = (directory / name).read_text().splitlines()
+        for names, values in zip(lines[::2], lines[1::2], strict=False):
+            group, _, heads = names.partition(":")
+            keys = (f"{group}.{head}" for head in heads.split())
+            found |= zip(keys, map(int, values.partition(":")[2].split()), strict=False)
+    return found
+
+
+def _read(pid: int, name: str) -> str | None:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text("utf-8", "replace")
+    except PermissionError:
+        return None
+    except FileNotFoundError:
+        raise ProcessLookupError(f"no process {pid}") from None
