@@ -24,7 +24,7 @@ __all__ = ["COMMANDS", "group", "main"]
 
 COMMANDS: Final = (
     *("serve", "status", "events", "connections", "close", "reload", "scale", "rebalance"),
-    *("drain", "stop", "publish", "config", "systemd", "proxy-config", "completion"),
+    *("drain", "stop", "publish", "config", "doctor", "systemd", "proxy-config", "completion"),
 )
 """The subcommands, in the order of the help."""
 

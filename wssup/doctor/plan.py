@@ -13,8 +13,9 @@ import msgspec
 from wssup.config.addresses import UnixAddress, parse_bind
 from wssup.config.settings import Settings
 from wssup.doctor.facts import Facts
+from wssup.doctor.served import Server
 
-__all__ = ["COSTS", "Costs", "Plan", "costs", "plan"]
+__all__ = ["COSTS", "Costs", "Plan", "costs", "plan", "plan_of_server"]
 
 #: Connections from which on a running instance tells better than the table what one costs.
 _TELLING: Final = 1000
@@ -61,9 +62,9 @@ COSTS: Final = {
         virtual=46 << 20,
         base=48 << 20,
     )
-    for style, connection in (("task", 3073), ("event", 1312), ("asgi", 7265))
+    for style, connection in (("task", 3073), ("event", 1312), ("asgi", 7265), ("other", 24311))
 }
-"""By style of application."""
+"""By style of application; ``other`` is what uvicorn with websockets takes in the same table."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +77,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     :ivar even: connections are steered to workers that have fewer, not divided by a hash.
     :ivar reconnects_per_second: connects that may come; ``None``: unknown.
     :ivar stall: seconds for which nobody may accept from a worker's queue (``stall_after``).
-    :ivar raises: the soft limit of descriptors is raised to the hard one at start.
+    :ivar ours: it is wssup, which raises its soft limits to the hard ones, and has settings.
     :ivar queues: listeners that share the connects.
     :ivar helpers: processes besides workers.
     :ivar proxies: ``trusted_proxies``; ``proxy_timeout``: seconds of silence after which a proxy
@@ -93,7 +94,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     reconnects_per_second: float | None = None
     stall: float = 2.0
     backlog: int = 4096
-    raises: bool = True
+    ours: bool = True
     queues: int = 1
     unix: bool = False
     helpers: int = 3
@@ -142,6 +143,31 @@ def plan(
     )
 
 
+def plan_of_server(
+    server: Server,
+    facts: Facts,
+    *,
+    connections: int | None = None,
+    reconnects_per_second: float | None = None,
+) -> Plan:
+    """The plan for a server that is no wssup: as many processes as it has."""
+    workers = facts.running.workers if facts.running is not None else ()
+    others = [w.descriptors - w.connections for w in workers if w.descriptors is not None]
+    limits = [queue.limit for queue in server.queues if queue.limit]
+    return Plan(
+        connections=connections,
+        workers=max(1, len(server.acceptors)),
+        reserve=max(others, default=0),
+        even=False,
+        reconnects_per_second=reconnects_per_second,
+        backlog=min(limits) if limits else facts.network.somaxconn or 0,
+        ours=False,
+        queues=len(server.queues),
+        helpers=len(server.processes) - len(server.acceptors),
+        costs=COSTS["other"],
+    )
+
+
 def costs(interface: str, facts: Facts) -> Costs:
     """What connections cost: as the running instance shows, or else as measured for the style.
 
@@ -155,8 +181,10 @@ def costs(interface: str, facts: Facts) -> Costs:
     if resident and not running.connections:
         found = msgspec.structs.replace(found, resident=max(resident))
     measured = _measured(facts)
-    return found if measured is None else msgspec.structs.replace(
-        found, connection=measured, measured=True
+    return (
+        found
+        if measured is None
+        else msgspec.structs.replace(found, connection=measured, measured=True)
     )
 
 
@@ -173,4 +201,3 @@ def _measured(facts: Facts) -> int | None:
             return None
         grown += max(0, worker.anonymous - running.zygote_anonymous)
     return math.ceil(grown / running.connections) or None
-

@@ -14,7 +14,9 @@ def size(value: float) -> str:
     """Bytes: ``512 B``, ``3.4 MiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(value) < 1024 or unit == "GiB":
-            return f"{value:,.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
+            return (
+                f"{value:,.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
+            )
         value /= 1024
     raise AssertionError
 
@@ -26,5 +28,5 @@ def at_least(value: float) -> str:
 
 def rounded(value: int) -> int:
     """A number to set: not below `value`, with two digits that say something."""
-    step = max(1, 10 ** (len(str(value)) - 2))
+    step = int(10 ** max(0, len(str(value)) - 2))
     return -(-value // step) * step

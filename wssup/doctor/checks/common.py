@@ -39,5 +39,3 @@ def limit(
 def unknown(check: str, why: str) -> Finding:
     """The finding where something cannot be known."""
     return Finding(check=check, found=why, needed=UNKNOWN_NEED, verdict=Verdict.UNKNOWN)
-
-

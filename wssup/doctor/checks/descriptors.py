@@ -20,7 +20,7 @@ __all__ = ["ceiling", "effective", "machine", "others", "per_process"]
 def effective(facts: Facts, plan: Plan) -> int | None:
     """RLIMIT_NOFILE that a worker has, or will have."""
     found = facts.descriptors
-    if facts.running is not None or not plan.raises:
+    if facts.running is not None or not plan.ours:
         return found.soft
     if found.hard is None or found.nr_open is None:
         return found.hard
@@ -101,7 +101,7 @@ def ceiling(facts: Facts, plan: Plan) -> Iterator[Finding]:
 
 def others(facts: Facts, plan: Plan) -> Iterator[Finding]:
     """What workers have open besides connections, against what is kept for that."""
-    if facts.running is None:
+    if facts.running is None or not plan.ours:
         return
     counts = [
         worker.descriptors - worker.connections
@@ -117,7 +117,9 @@ def others(facts: Facts, plan: Plan) -> Iterator[Finding]:
         found=f"up to {number(most)} in a worker",
         needed=f"≤ {number(plan.reserve)} (reserve_fds)",
         verdict=Verdict.OK if fits else Verdict.WARN,
-        remedy="" if fits else f"reserve_fds = {rounded(most * 2)}: connections would fail at "
+        remedy=""
+        if fits
+        else f"reserve_fds = {rounded(most * 2)}: connections would fail at "
         "the limit, instead of waiting",
     )
 

@@ -113,9 +113,10 @@ def reload(facts: Facts, plan: Plan) -> Iterator[Finding]:
     """Two generations of workers live while connections move: each connection's part in workers is
     there twice.
     """
-    rooms = [facts.memory.available, facts.memory.group and facts.memory.group.room]
+    limiting = facts.memory.group
+    rooms = [facts.memory.available, limiting.room if limiting is not None else None]
     known = [room for room in rooms if room is not None]
-    if not known:
+    if not known or not plan.ours:
         return
     room = min(known)
     if plan.connections is not None:

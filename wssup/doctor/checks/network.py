@@ -154,9 +154,7 @@ def tcp_memory(facts: Facts, plan: Plan) -> Iterator[Finding]:
         remedy=""
         if verdict is Verdict.OK
         else f'sysctl -w net.ipv4.tcp_mem="{values}" (pages of {facts.page} bytes)',
-        changes=()
-        if verdict is Verdict.OK
-        else (Change("sysctl", "net.ipv4.tcp_mem", values),),
+        changes=() if verdict is Verdict.OK else (Change("sysctl", "net.ipv4.tcp_mem", values),),
     )
 
 
@@ -191,13 +189,13 @@ def conntrack(facts: Facts, plan: Plan) -> Iterator[Finding]:
     )
 
 
-def migration(facts: Facts, _plan: Plan) -> Iterator[Finding]:
+def migration(facts: Facts, plan: Plan) -> Iterator[Finding]:
     """tcp_migrate_req moves what waits at a listener that closes to another one, which it picks by
     hash.
     """
     value = facts.network.migrate_req
-    if value is None:
-        # Before Linux 5.14 there is none.
+    if value is None or not plan.ours:
+        # Before Linux 5.14 there is none; and other servers may close their listeners.
         return
     yield Finding(
         check="net.ipv4.tcp_migrate_req",

@@ -47,14 +47,14 @@ def proxy_ports(facts: Facts, plan: Plan) -> Iterator[Finding]:
         f'nginx --source), or net.ipv4.ip_local_port_range = "{_WIDE}" there',
         changes=(Change("sysctl", "net.ipv4.ip_local_port_range", _WIDE),) if local else (),
     )
-    if finding.verdict is Verdict.OK and plan.connections is not None:
-        if plan.connections > count * _USABLE:
-            finding = msgspec.structs.replace(
-                finding,
-                verdict=Verdict.WARN,
-                remedy="the last ports are hard to find: bind a unix socket, or give the proxy "
-                "more source addresses",
-            )
+    tight = plan.connections is not None and plan.connections > count * _USABLE
+    if finding.verdict is Verdict.OK and tight:
+        finding = msgspec.structs.replace(
+            finding,
+            verdict=Verdict.WARN,
+            remedy="the last ports are hard to find: bind a unix socket, or give the proxy "
+            "more source addresses",
+        )
     if not (single and local):
         # Another machine's ports, or addresses that nobody counted: it may be different there.
         finding = msgspec.structs.replace(
@@ -96,9 +96,7 @@ def heartbeat(_facts: Facts, plan: Plan) -> Iterator[Finding]:
         return
     total = plan.ping_interval + plan.ping_timeout
     fits = bool(plan.ping_interval) and total < plan.proxy_timeout
-    found = (
-        f"{plan.ping_interval:g} s + {plan.ping_timeout:g} s" if plan.ping_interval else "off"
-    )
+    found = f"{plan.ping_interval:g} s + {plan.ping_timeout:g} s" if plan.ping_interval else "off"
     yield Finding(
         check="heartbeat",
         found=found,
