@@ -76,10 +76,17 @@ _ASKED: Final = (
     *("heartbeat.ping_interval", "heartbeat.ping_timeout"),
 )
 _MOST: Final = 100_000_000
-_OPTIONS: Final = ("connections", "workers", "bind", "trusted_proxies", "interface")
+_OPTIONS: Final = ("workers", "bind", "trusted_proxies", "interface")
 
 
 @click.command("doctor", help=_HELP, short_help="Say what caps the number of connections here.")
+@click.option(
+    "--connections",
+    "count",
+    type=click.IntRange(1, _MOST),
+    metavar="N",
+    help="How many are to be carried. [default: the setting connections]",
+)
 @click.option(
     "--reconnects-per-second",
     "rate",
@@ -112,6 +119,7 @@ _OPTIONS: Final = ("connections", "workers", "bind", "trusted_proxies", "interfa
 @instance_options
 def command(
     *,
+    count: int | None,
     rate: float | None,
     proxy_timeout: float,
     pid: int | None,
@@ -123,12 +131,13 @@ def command(
 ) -> int:
     """Look, judge, tell."""
     loaded = load_instance(given, given["config_file"])
+    count = count or loaded.settings.connections or None
     cores = len(os.sched_getaffinity(0))
     speed = hardware.measure(cores) if measured else None
     server: Server | None = None
     if pid is not None:
         server, facts, wanted = _other(
-            pid, loaded.settings, rate=rate, cores=cores, seconds=seconds, speed=speed
+            pid, count, rate=rate, cores=cores, seconds=seconds, speed=speed
         )
         findings = [*examine(facts, wanted), *examine_server(server)]
     else:
@@ -136,6 +145,7 @@ def command(
             target_of(given, loaded),
             loaded.settings,
             given,
+            count=count,
             rate=rate,
             proxy_timeout=proxy_timeout,
             seconds=seconds,
@@ -160,6 +170,7 @@ def _own(
     settings: Settings,
     given: dict[str, Any],
     *,
+    count: int | None,
     rate: float | None,
     proxy_timeout: float,
     seconds: float,
@@ -189,7 +200,7 @@ def _own(
         settings,
         facts,
         workers=workers,
-        connections=settings.connections or None,
+        connections=count,
         reconnects_per_second=rate,
         proxy_timeout=proxy_timeout,
     )
@@ -257,7 +268,7 @@ def _alike(value: object, known: object) -> bool:
 
 def _other(
     pid: int,
-    settings: Settings,
+    count: int | None,
     *,
     rate: float | None,
     cores: int,
@@ -272,9 +283,7 @@ def _other(
         counted=collect.counters(seconds, pid),
         hardware=speed,
     )
-    wanted = plan_of_server(
-        server, facts, connections=settings.connections or None, reconnects_per_second=rate
-    )
+    wanted = plan_of_server(server, facts, connections=count, reconnects_per_second=rate)
     return server, facts, wanted
 
 

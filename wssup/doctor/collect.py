@@ -34,6 +34,9 @@ _SYS: Final = Path("/proc/sys")
 _OPEN_FILES: Final = "Max open files"
 _ADDRESS_SPACE: Final = "Max address space"
 _PROCESSES: Final = "Max processes"
+#: How often processes are counted, and the seconds between.
+_LOOKS: Final = 5
+_BETWEEN: Final = 0.02
 
 
 def facts(
@@ -50,13 +53,12 @@ def facts(
     :param running: the instance, if there is one: limits are its own then, and otherwise those of
         this process.
     """
-    pid = running.pid if running is not None else None
     return Facts(
         cores=cores,
         page=resource.getpagesize(),
         descriptors=_descriptors(running),
         memory=_memory(running),
-        tasks=Tasks(group=tasks_group(pid), nproc=_nproc(running)),
+        tasks=_tasks(running),
         network=_network(),
         counters=counted,
         holders=tuple(holders),
@@ -77,14 +79,12 @@ def running(name: str, pid: int, slots: int, workers: Iterable[tuple[int, int]])
         for child in members
         if (_quietly(procfs.command_line, child) or "").startswith("wssup: zygote")
     ]
-    threads = [status.threads for child in members if (status := _quietly(procfs.status, child))]
     return Running(
         name=name,
         pid=pid,
         slots=slots,
         workers=tuple(_worker(worker, count) for worker, count in workers),
         zygote_anonymous=_sizes(max(zygotes)).get("RssAnon") if zygotes else None,
-        tasks=sum(threads) or None,
     )
 
 
@@ -189,6 +189,22 @@ def _memory(running: Running | None) -> Memory:
         group=memory_group(running.pid if running is not None else None),
         address_space=address_space,
     )
+
+
+def _tasks(running: Running | None) -> Tasks:
+    pid = running.pid if running is not None else None
+    group = tasks_group(pid)
+    others: list[int] = []
+    while group is not None and len(others) < _LOOKS:
+        own = 0
+        if pid is not None:
+            seen = [_quietly(procfs.status, member) for member in family(pid)]
+            own = sum(status.threads for status in seen if status is not None)
+        others.append(max(0, group.used - own))
+        group = tasks_group(pid)
+        time.sleep(_BETWEEN)
+    # Threads and processes that come and go between the two counts are nobody's: the least counts.
+    return Tasks(group=group, others=min(others, default=0), nproc=_nproc(running))
 
 
 def _nproc(running: Running | None) -> int | None:

@@ -73,11 +73,12 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 class Tasks(msgspec.Struct, frozen=True, kw_only=True):
     """Processes and threads (getrlimit(2), cgroup-v2.rst).
 
-    :ivar group: pids.max.
+    :ivar group: pids.max; ``others``: what of it is not the instance's.
     :ivar nproc: RLIMIT_NPROC; ``None`` too if it is unlimited, or root's, which nothing limits.
     """
 
     group: Group | None = None
+    others: int = 0
     nproc: int | None = None
 
 
@@ -146,7 +147,6 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar slots: workers that there should be.
     :ivar zygote_anonymous: memory of the process that workers are forked from.
-    :ivar tasks: processes and threads that it has in all.
     """
 
     name: str
@@ -154,7 +154,6 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     workers: tuple[WorkerProcess, ...] = ()
     zygote_anonymous: int | None = None
-    tasks: int | None = None
 
     @property
     def connections(self) -> int:

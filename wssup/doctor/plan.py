@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from wssup.config.addresses import UnixAddress, parse_bind
+from wssup.config.bus import EMBEDDED
 from wssup.config.settings import Settings
 from wssup.doctor.facts import Facts
 from wssup.doctor.served import Server
@@ -30,6 +31,7 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     :ivar charged_1: what of the kernel's memory counts for a control group of version 1.
     :ivar worker: a worker without connections; of pages that others have too, its part.
     :ivar resident: a worker without connections; pages that others have too count in full.
+    :ivar warm: what a worker takes once, with its first connections.
     :ivar virtual: a worker's address space without connections.
     :ivar base: master, zygote and observer together.
     :ivar measured: ``connection`` was measured on the running instance.
@@ -41,6 +43,7 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     charged_1: int
     worker: int
     resident: int
+    warm: int
     virtual: int
     base: int
     measured: bool = False
@@ -59,6 +62,7 @@ COSTS: Final = {
         charged_1=1480,
         worker=19 << 20,
         resident=33 << 20,
+        warm=64 << 10,
         virtual=46 << 20,
         base=48 << 20,
     )
@@ -134,7 +138,7 @@ def plan(
         queues=1 if unix else workers,
         unix=unix,
         # Master and zygote.
-        helpers=2 + settings.status + bool(settings.topics.bus),
+        helpers=2 + settings.status + (settings.topics.bus != EMBEDDED),
         proxies=settings.trusted_proxies,
         proxy_timeout=proxy_timeout,
         ping_interval=settings.heartbeat.ping_interval,
@@ -199,5 +203,5 @@ def _measured(facts: Facts) -> int | None:
     for worker in running.workers:
         if worker.anonymous is None:
             return None
-        grown += max(0, worker.anonymous - running.zygote_anonymous)
+        grown += max(0, worker.anonymous - running.zygote_anonymous - COSTS["task"].warm)
     return math.ceil(grown / running.connections) or None

@@ -67,7 +67,7 @@ def _remedy(have: int, need: int, plan: Plan) -> str:
     value = rounded(need)
     each = room(have, plan.reserve, plan.per_worker)
     more = planned_workers(plan.connections or 0, each, least=plan.workers)
-    workers = f"; or run {more} workers" if more is not None and more > plan.workers else ""
+    workers = f"; or --workers {more}" if more is not None and more > plan.workers else ""
     return (
         f"LimitNOFILE={value} for a service (systemctl edit), nofile {value} in limits.d for a "
         f"login, --ulimit nofile={value} for a container{workers}"

@@ -169,9 +169,7 @@ def tasks(facts: Facts, plan: Plan) -> Iterator[Finding]:
     found = facts.tasks.group
     if found is None:
         return
-    running = facts.running
-    own = (running.tasks or 0) if running is not None else 0
-    others = max(0, found.used - own)
+    others = facts.tasks.others
     fitting = max(0, found.limit - others - plan.helpers - _PASSING)
     needed = others + plan.helpers + plan.workers + _PASSING
     reloading = needed + plan.workers + 1
