@@ -23,9 +23,9 @@ from wssup.version import __version__
 __all__ = ["COMMANDS", "group", "main"]
 
 COMMANDS: Final = (
-    *("serve", "status", "events", "connections", "audit", "close", "reload", "scale"),
-    "rebalance",
-    *("drain", "stop", "publish", "config", "systemd", "proxy-config", "completion"),
+    *("serve", "status", "events", "connections", "close", "reload", "scale", "rebalance"),
+    *("drain", "stop", "publish", "config", "doctor", "audit", "systemd", "proxy-config"),
+    "completion",
 )
 """The subcommands, in the order of the help."""
 

@@ -1,0 +1,337 @@
+"""``wssup doctor``: what caps the number of connections here."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from typing import Any, Final
+
+import click
+import msgspec
+from rich.table import Table
+from rich.text import Text
+
+from wssup.cli.client import Target
+from wssup.cli.documents import Status, read
+from wssup.cli.exits import OK
+from wssup.cli.options import instance_options, load_instance, setting_options, target_of
+from wssup.cli.render import console
+from wssup.cli.text import one_line
+from wssup.cli.visitor import status_of
+from wssup.config.plan import workers_meant
+from wssup.config.settings import Settings, value_of
+from wssup.doctor import collect, hardware, listeners
+from wssup.doctor import server as servers
+from wssup.doctor.checks import examine
+from wssup.doctor.checks.server import examine_server
+from wssup.doctor.facts import Facts, Hardware, Running
+from wssup.doctor.findings import Finding, Verdict, ordered, overall
+from wssup.doctor.fixes import fixes
+from wssup.doctor.plan import Plan, plan, plan_of_server
+from wssup.doctor.report import document, summary
+from wssup.doctor.served import Server
+from wssup.errors import CommandError, UserError
+
+__all__ = ["command"]
+
+_HELP = """\
+Say what caps the number of connections here, and what to change.
+
+Limits of descriptors, memory and processes, queues and tables of the kernel, the
+configuration's own limits, and what the kernel dropped while it looked: each
+with what was found, what is needed, and a remedy to the letter. What is met
+first stands first. Without --connections it says how many can be carried.
+
+An instance that runs is looked at as it is: its limits, its memory, its
+connections. Otherwise it is what `wssup serve` would have from here: as the same
+user, in the same shell or unit.
+
+\b
+  wssup doctor
+  wssup doctor --connections 50000 --reconnects-per-second 2000
+  wssup doctor --connections 50000 --fix
+  wssup doctor --pid 4711
+
+--pid looks at any other server: its descriptors by kind, its sockets by state,
+its queues, and how many connections it can carry. --fix prints files for sysctl.d,
+limits.d and systemd; nothing is ever changed.
+
+Exit status: 0 all is good, 1 there are warnings, 2 something will fail, or a
+mistake in the command or the configuration.
+"""
+_STATUSES: Final = {Verdict.OK: OK, Verdict.WARN: 1, Verdict.FAIL: 2}
+_STYLES: Final = {
+    Verdict.OK: "green",
+    Verdict.WARN: "yellow",
+    Verdict.FAIL: "bold red",
+    Verdict.UNKNOWN: "dim",
+}
+#: Cells from which on there is room for remedies beside the rest.
+_WIDE: Final = 140
+#: Settings that a running instance is asked for: what they are there counts.
+_ASKED: Final = (
+    *("reserve_fds", "worker_connections", "max_connections", "max_handshakes_per_second"),
+    *("steering", "backlog", "interface", "trusted_proxies", "stall_after", "status", "bind"),
+    *("heartbeat.ping_interval", "heartbeat.ping_timeout"),
+)
+_MOST: Final = 100_000_000
+_OPTIONS: Final = ("workers", "bind", "trusted_proxies", "interface")
+
+
+@click.command("doctor", help=_HELP, short_help="Say what caps the number of connections here.")
+@click.option(
+    "--connections",
+    "count",
+    type=click.IntRange(1, _MOST),
+    metavar="N",
+    help="How many are to be carried. [default: the setting connections]",
+)
+@click.option(
+    "--reconnects-per-second",
+    "rate",
+    type=click.FloatRange(0, 10_000_000, min_open=True),
+    metavar="R",
+    help="How many clients may come per second, after a failure of the network.",
+)
+@click.option(
+    "--proxy-timeout",
+    type=click.FloatRange(1, 86_400),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="The silence after which a proxy in front hangs up.",
+)
+@click.option("--pid", type=click.IntRange(1), help="Look at this server, of any kind.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, 3600),
+    default=1.0,
+    show_default=True,
+    help="How long the kernel's counters are watched.",
+)
+@click.option(
+    "--hardware", "measured", is_flag=True, help="Also measure the rate of accepting, for 2 s."
+)
+@click.option("--fix", is_flag=True, help="Print files that mend it; nothing is changed.")
+@click.option("--json", "as_json", is_flag=True, help="Print a document for programs.")
+@setting_options(_OPTIONS)
+@instance_options
+def command(
+    *,
+    count: int | None,
+    rate: float | None,
+    proxy_timeout: float,
+    pid: int | None,
+    seconds: float,
+    measured: bool,
+    fix: bool,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Look, judge, tell."""
+    loaded = load_instance(given, given["config_file"])
+    count = count or loaded.settings.connections or None
+    cores = len(os.sched_getaffinity(0))
+    speed = hardware.measure(cores) if measured else None
+    server: Server | None = None
+    if pid is not None:
+        server, facts, wanted = _other(
+            pid, count, rate=rate, cores=cores, seconds=seconds, speed=speed
+        )
+        findings = [*examine(facts, wanted), *examine_server(server)]
+    else:
+        facts, wanted = _own(
+            target_of(given, loaded),
+            loaded.settings,
+            given,
+            count=count,
+            rate=rate,
+            proxy_timeout=proxy_timeout,
+            seconds=seconds,
+            speed=speed,
+        )
+        findings = examine(facts, wanted)
+    if as_json:
+        found = document(findings, wanted, facts, server)
+        if fix:
+            found["fixes"] = {file.path: file.text for file in _fixes(findings, facts)}
+        click.echo(json.dumps(found, indent=2))
+    elif fix:
+        for file in _fixes(findings, facts):
+            click.echo(f"# {file.path}\n{file.text}")
+    else:
+        _show(findings, wanted, facts)
+    return _STATUSES[overall(findings)]
+
+
+def _own(
+    target: Target,
+    settings: Settings,
+    given: dict[str, Any],
+    *,
+    count: int | None,
+    rate: float | None,
+    proxy_timeout: float,
+    seconds: float,
+    speed: Hardware | None,
+) -> tuple[Facts, Plan]:
+    """What there is of wssup here: an instance that runs, or one that would."""
+    from wssup.supervisor.limits import available_cpus  # noqa: PLC0415 - only here
+
+    cores = available_cpus()
+    running, bound = _running(target)
+    own: frozenset[int] | None = frozenset()
+    if running is not None:
+        settings = _effective(target, settings, given)
+        settings = msgspec.structs.replace(settings, bind=bound or settings.bind)
+        own = listeners.own_sockets([running.pid])
+    facts = collect.facts(
+        cores=cores,
+        running=running,
+        counted=collect.counters(seconds),
+        holders=listeners.holders(settings.bind, own),
+        hardware=speed,
+    )
+    workers = running.slots if running is not None else None
+    if given["workers"] is not None or workers is None:
+        workers = _workers(settings, facts, cores)
+    wanted = plan(
+        settings,
+        facts,
+        workers=workers,
+        connections=count,
+        reconnects_per_second=rate,
+        proxy_timeout=proxy_timeout,
+    )
+    return facts, wanted
+
+
+def _workers(settings: Settings, facts: Facts, cores: int) -> int:
+    nofile = facts.descriptors.hard or 0
+    try:
+        return workers_meant(settings, cpus=cores, nofile=nofile)
+    except UserError:
+        # They do not fit: the most there may be, so that the table says why.
+        return settings.max_workers
+
+
+def _running(target: Target) -> tuple[Running | None, tuple[str, ...]]:
+    """The instance, if one runs, and its addresses with the ports that they have."""
+    try:
+        status = read(status_of(target), Status)
+    except CommandError as error:
+        if error.code != "not_running":
+            click.echo(
+                f"wssup: {one_line(error.message)}; what would run from here is looked at",
+                err=True,
+            )
+        return None, ()
+    if status.pid is None:
+        return None, ()
+    workers = [
+        (worker.pid, worker.open)
+        for slot in status.slots
+        for worker in slot.workers
+        if worker.pid is not None
+    ]
+    slots = sum(slot.state not in {"empty", "parked"} for slot in status.slots)
+    return collect.running(status.name, status.pid, slots or 1, workers), status.bind
+
+
+def _effective(target: Target, settings: Settings, given: dict[str, Any]) -> Settings:
+    """The settings with those that the running instance has; options of this command are kept."""
+    try:
+        rows = {row["key"]: row["value"] for row in target.ask("config")["settings"]}
+    except (CommandError, KeyError, TypeError):
+        return settings
+    top: dict[str, Any] = {}
+    beat: dict[str, Any] = {}
+    for key in _ASKED:
+        value = rows.get(key)
+        value = tuple(value) if isinstance(value, list) else value
+        if given.get(key) not in (None, ()) or not _alike(value, value_of(settings, key)):
+            continue
+        table, dot, name = key.partition(".")
+        (beat if dot else top)[name if dot else table] = value
+    heartbeat = msgspec.structs.replace(settings.heartbeat, **beat)
+    return msgspec.structs.replace(settings, heartbeat=heartbeat, **top)
+
+
+def _alike(value: object, known: object) -> bool:
+    """An instance of another version may have other kinds of values."""
+    numbers = (int, float)
+    if isinstance(known, numbers) and not isinstance(known, bool):
+        return isinstance(value, numbers) and not isinstance(value, bool)
+    return type(value) is type(known)
+
+
+def _other(
+    pid: int,
+    count: int | None,
+    *,
+    rate: float | None,
+    cores: int,
+    seconds: float,
+    speed: Hardware | None,
+) -> tuple[Server, Facts, Plan]:
+    """A server of any kind."""
+    server = servers.look(pid)
+    facts = collect.facts(
+        cores=cores,
+        running=servers.running(server),
+        counted=collect.counters(seconds, pid),
+        hardware=speed,
+    )
+    wanted = plan_of_server(server, facts, connections=count, reconnects_per_second=rate)
+    return server, facts, wanted
+
+
+def _fixes(findings: list[Finding], facts: Facts) -> Any:
+    running = facts.running
+    uid = os.stat(f"/proc/{running.pid}").st_uid if running is not None else os.geteuid()  # noqa: PTH116
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    name = running.name if running is not None else "NAME"
+    return fixes(findings, user=user, unit=f"wssup@{name}.service")
+
+
+def _show(findings: list[Finding], wanted: Plan, facts: Facts) -> None:
+    out = console()
+    out.print(Text(summary(findings, wanted), style="bold"), soft_wrap=True)
+    out.print(Text(_whose(facts, wanted), style="dim"), soft_wrap=True)
+    out.print()
+    rows = ordered(findings)
+    wide = out.width >= _WIDE
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for heading in ("check", "verdict"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("found", "needed", *(("remedy",) if wide else ())):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        cells = [Text(one_line(row.check)), Text(row.verdict.value, style=_STYLES[row.verdict])]
+        cells += [Text(one_line(row.found)), Text(row.needed)]
+        cells += [Text(row.remedy)] if wide else []
+        table.add_row(*cells)
+    out.print(table)
+    if wide:
+        return
+    for row in rows:
+        if row.remedy:
+            out.print()
+            line = Text(f"{one_line(row.check)}: ", style="bold").append(row.remedy, style="none")
+            out.print(line, soft_wrap=True)
+
+
+def _whose(facts: Facts, wanted: Plan) -> str:
+    noun = "worker" if wanted.workers == 1 else "workers"
+    if facts.running is None:
+        return f"of an instance that would run from here, with {wanted.workers} {noun}"
+    if not wanted.ours:
+        return f"of the server {facts.running.pid} ({one_line(facts.running.name)})"
+    return (
+        f"of the running instance {one_line(facts.running.name)}, {wanted.workers} {noun}, "
+        f"{facts.present} connections"
+    )

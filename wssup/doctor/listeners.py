@@ -1,0 +1,99 @@
+"""Who listens on the instance's addresses besides the instance."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import pwd
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from wssup.config.addresses import TcpAddress, parse_bind
+from wssup.doctor.facts import Holder
+from wssup.kernel import procfs
+from wssup.kernel.sockets import tcp_table
+from wssup.kernel.tcp import TcpSocket, TcpState
+
+__all__ = ["conflicts", "holders", "own_sockets"]
+
+
+def holders(binds: Iterable[str], own: frozenset[int] | None) -> list[Holder]:
+    """Processes that listen where `binds` say, besides those that have the sockets `own`.
+
+    :param own: inodes; ``None`` if it cannot be known which are the instance's: then nobody is
+        named.
+    """
+    addresses = [
+        where for bind in binds if isinstance(where := parse_bind(bind), TcpAddress) and where.port
+    ]
+    if not addresses or own is None:
+        return []
+    try:
+        table = tcp_table().sockets
+    except OSError:
+        return []
+    listening = [sock for sock in table if sock.state == TcpState.LISTEN and sock.inode not in own]
+    found: dict[tuple[str, str], Holder] = {}
+    for address in addresses:
+        for sock in listening:
+            if conflicts(address, sock):
+                who = _who(sock)
+                found[str(address), who] = Holder(str(address), who)
+    return list(found.values())
+
+
+def conflicts(address: TcpAddress, sock: TcpSocket) -> bool:
+    """Whether a listening socket is in the way of an address. A name that is no address is taken
+    for every one.
+    """
+    if address.port != sock.local_port:
+        return False
+    theirs = ipaddress.ip_address(sock.local)
+    if isinstance(theirs, ipaddress.IPv6Address) and theirs.ipv4_mapped is not None:
+        theirs = theirs.ipv4_mapped
+    try:
+        ours = ipaddress.ip_address(address.host.partition("%")[0])
+    except ValueError:
+        return True
+    if theirs.is_unspecified or ours.is_unspecified:
+        # [::] may or may not include IPv4: if it does not, it is not in the way.
+        return ours.version == theirs.version or 6 in (
+            ours.version if ours.is_unspecified else 4,
+            theirs.version if theirs.is_unspecified else 4,
+        )
+    return ours == theirs
+
+
+def own_sockets(pids: Iterable[int]) -> frozenset[int] | None:
+    """The sockets that processes have, by inode; ``None`` if this user may not know."""
+    found: set[int] = set()
+    for pid in pids:
+        try:
+            table = procfs.descriptors(pid)
+        except OSError:
+            continue
+        if table is None:
+            return None
+        found.update(entry.inode for entry in table.values() if entry.kind == "socket")
+    return frozenset(found)
+
+
+def _who(sock: TcpSocket) -> str:
+    """The process that has a socket, or at least its user."""
+    for pid in _everybody():
+        with suppress(OSError):
+            table = procfs.descriptors(pid) or {}
+            if any(d.inode == sock.inode and d.kind == "socket" for d in table.values()):
+                return f"pid {pid} ({procfs.command_line(pid)})"
+    try:
+        return f"a process of user {pwd.getpwuid(sock.uid).pw_name}"
+    except KeyError:
+        return f"a process of user {sock.uid}"
+
+
+def _everybody() -> Iterator[int]:
+    """All processes but this one; those with few descriptors are read fast."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            yield int(entry.name)

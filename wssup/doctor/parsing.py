@@ -1,0 +1,95 @@
+"""Reads the texts of /proc, /sys and control groups. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+__all__ = ["Mounts", "fields", "integers", "membership", "mounts", "ports", "sockstat"]
+
+_KIB: Final = 1024
+
+
+class Mounts(NamedTuple):
+    """Where control groups are mounted.
+
+    :ivar unified: the directory of version 2, if any; ``controllers``: directories of version 1.
+    """
+
+    unified: str | None
+    controllers: dict[str, str]
+
+
+def fields(text: str) -> dict[str, int]:
+    """``MemTotal:  24105 kB`` and ``inactive_file 4096`` as bytes, by name."""
+    found = {}
+    for line in text.splitlines():
+        words = line.replace(":", " ").split()
+        if len(words) >= 2 and words[1].lstrip("-").isdigit():
+            found[words[0]] = int(words[1]) * (_KIB if words[2:3] == ["kB"] else 1)
+    return found
+
+
+def integers(text: str) -> tuple[int, ...] | None:
+    """Numbers between spaces; ``None`` if that is something else."""
+    try:
+        return tuple(int(word) for word in text.split()) or None
+    except ValueError:
+        return None
+
+
+def sockstat(text: str) -> dict[str, int]:
+    """``TCP: inuse 5 orphan 0`` as ``TCP.inuse`` and so on (/proc/net/sockstat)."""
+    found = {}
+    for line in text.splitlines():
+        group, _, rest = line.partition(":")
+        words = rest.split()
+        for name, value in zip(words[::2], words[1::2], strict=False):
+            if value.isdigit():
+                found[f"{group}.{name}"] = int(value)
+    return found
+
+
+def ports(span: str, reserved: str) -> int | None:
+    """How many ports connect(2) may choose from (ip_local_port_range, ip_local_reserved_ports)."""
+    bounds = integers(span)
+    if bounds is None or len(bounds) != 2:
+        return None
+    low, high = bounds
+    count = max(0, high - low + 1)
+    for part in reserved.strip().split(",") if reserved.strip() else ():
+        first, _, last = part.partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            continue
+        begin, end = max(low, int(first)), min(high, int(last or first))
+        count -= max(0, end - begin + 1)
+    return max(0, count)
+
+
+def membership(text: str) -> dict[str, str]:
+    """The control groups of a process by controller; version 2 is the empty name
+    (/proc/PID/cgroup, cgroups(7)).
+    """
+    found = {}
+    for line in text.splitlines():
+        parts = line.split(":", 2)
+        if len(parts) == 3:
+            for controller in parts[1].split(","):
+                found[controller] = parts[2]
+    return found
+
+
+def mounts(lines: Iterable[str]) -> Mounts:
+    """Control groups among /proc/mounts."""
+    unified: str | None = None
+    controllers: dict[str, str] = {}
+    for line in lines:
+        words = line.split()
+        if len(words) < 4:
+            continue
+        if words[2] == "cgroup2":
+            unified = unified or words[1]
+        elif words[2] == "cgroup":
+            for option in words[3].split(","):
+                controllers.setdefault(option, words[1])
+    return Mounts(unified, controllers)
