@@ -128,8 +128,14 @@ async def test_nobody_is_disconnected(tmp_path: Path, resumable: bool) -> None: 
         facts = made.scaling.facts
         assert facts is not None
         assert "is not resumable" in facts.held
-        for _ in range(2):
-            last.row.closed(ClosedReason.CLIENT, 1)
+        first = made.stage.puppet(0)
+        first.connect(8)
+        assert made.look() == ["ready", "ready"]
+        assert made.scaling.facts is not None
+        assert made.scaling.facts.held == ""
+        for puppet, count in ((first, 8), (last, 2)):
+            for _ in range(count):
+                puppet.row.closed(ClosedReason.CLIENT, 1)
         assert made.look() == ["ready", "parked"]
         assert made.scaling.facts is not None
         assert made.scaling.facts.held == ""
