@@ -75,6 +75,7 @@ def notes(status: Status) -> list[Text]:
     return [
         *_errors(status),
         *topics(status.topics),
+        *_refused(status),
         *_handoff(status),
         *_reload(status),
         *_draining(status),
@@ -176,6 +177,17 @@ def _errors(status: Status) -> list[Text]:
             lines.append(Text(f"slot {slot.slot} {one_line(slot.state)}: {first}", style="red"))
             lines += [Text(f"  {line}") for line in more]
     return lines
+
+
+def _refused(status: Status) -> list[Text]:
+    connections = status.connections
+    if not connections.refused:
+        return []
+    line = f"refused  {count(connections.refused)}"
+    reasons = {reason: n for reason, n in connections.refused_by_reason.items() if n}
+    if reasons:
+        line += f" ({', '.join(f'{one_line(name)} {count(n)}' for name, n in reasons.items())})"
+    return [Text(line)]
 
 
 def _handoff(status: Status) -> list[Text]:

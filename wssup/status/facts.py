@@ -133,6 +133,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     :ivar started_at: seconds since the epoch.
     :ivar bind: addresses that are served; ``retiring``: those that a reload removed.
     :ivar capacity: connections that fit into the slots in service.
+    :ivar max_connections: of the instance, and ``worker_connections``, of each worker, as they are
+        set; 0: no limit but descriptors.
     :ivar stall_after: seconds without a heartbeat after which a process is stalled.
     :ivar workers: slots in service.
     :ivar restarts: workers that ended without being told; ``restarts_by_reason``: the same, by
@@ -172,6 +174,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     last_reload: ReloadFacts | None
     reloads: dict[str, int]
     observer_restarts: int
+    max_connections: int = 0
+    worker_connections: int = 0
     status_socket: str = ""
     status_bind: str = ""
     processes: tuple[ProcessFacts, ...]
