@@ -31,6 +31,8 @@ _DOCUMENT: dict[str, Any] = {
         "nofile": {"soft": int, "hard": int, "found": int},
         "reserve_fds": int,
         "backlog": int,
+        "max_connections": int,
+        "worker_connections": int,
     },
     "workers": int,
     "restarts": int,

@@ -66,6 +66,7 @@ class Connections(msgspec.Struct, frozen=True):
     closed: int = 0
     refused: int = 0
     handshake_failures: int = 0
+    refused_by_reason: dict[str, int] = {}
     messages_in: int = 0
     messages_out: int = 0
 

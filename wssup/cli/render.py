@@ -76,6 +76,7 @@ def notes(status: Status) -> list[Text]:
         *_errors(status),
         *_autoscale(status),
         *topics(status.topics),
+        *_refused(status),
         *_handoff(status),
         *_reload(status),
         *_draining(status),
@@ -192,6 +193,17 @@ def _autoscale(status: Status) -> list[Text]:
     if found.held:
         lines.append(Text(f"  none goes: {one_line(found.held)}", style="yellow"))
     return lines
+
+
+def _refused(status: Status) -> list[Text]:
+    connections = status.connections
+    if not connections.refused:
+        return []
+    line = f"refused  {count(connections.refused)}"
+    reasons = {reason: n for reason, n in connections.refused_by_reason.items() if n}
+    if reasons:
+        line += f" ({', '.join(f'{one_line(name)} {count(n)}' for name, n in reasons.items())})"
+    return [Text(line)]
 
 
 def _handoff(status: Status) -> list[Text]:

@@ -16,8 +16,8 @@ MaxConnections = Annotated[
     Spec(
         Number(0, 100_000_000),
         "Admission",
-        "The most connections of the whole instance; each worker gets its part. 0: as many as "
-        "descriptors allow.",
+        "The most connections of the whole instance; each worker gets its part, which it shares "
+        "with its successor in a reload. 0: as many as descriptors allow.",
     ),
 ]
 WorkerConnections = Annotated[
@@ -25,7 +25,8 @@ WorkerConnections = Annotated[
     Spec(
         Number(0, 10_000_000),
         "Admission",
-        "The most connections of one worker. 0: as many as descriptors allow.",
+        "The most connections of one worker, and of its successor with it in a reload. 0: as many "
+        "as descriptors allow.",
     ),
 ]
 MaxHandshakes = Annotated[
@@ -33,8 +34,9 @@ MaxHandshakes = Annotated[
     Spec(
         Number(0, 10_000_000),
         "Admission",
-        "The most handshakes per second of the whole instance, with a second's worth at once; each "
-        "worker gets its part. 0: no limit.",
+        "The most new connections per second of the whole instance, with a second's worth at once; "
+        "each worker gets its part, and one at least at once. Those that speak plain HTTP count, "
+        "too. 0: no limit.",
     ),
 ]
 Overflow = Annotated[
@@ -43,8 +45,8 @@ Overflow = Annotated[
         Choice(("queue", "refuse")),
         "Admission",
         "What meets a client beyond max_connections, worker_connections or "
-        "max_handshakes_per_second: it waits in the kernel's queue, or gets status 503 with "
-        "Retry-After.",
+        "max_handshakes_per_second, or when there are no descriptors: it waits in the kernel's "
+        "queue (backlog), or gets status 503 with Retry-After.",
     ),
 ]
 Steering = Annotated[

@@ -61,7 +61,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             Number(0, 10_000_000),
             "Limits",
             "The most connections of one client address in a worker; more are answered with "
-            "status 429. 0: no limit.",
+            'status 429. With steering = "source" and no proxy in front one address always meets '
+            "the same worker, so it is the instance's. Of trusted proxies the clients are counted. "
+            "0: no limit.",
         ),
     ] = 0
     message_bytes: Annotated[

@@ -46,6 +46,8 @@ def document(
             "nofile": msgspec.structs.asdict(facts.nofile),
             "reserve_fds": facts.reserve_fds,
             "backlog": facts.backlog,
+            "max_connections": facts.max_connections,
+            "worker_connections": facts.worker_connections,
         },
         "workers": facts.workers,
         "autoscale": _autoscale(facts.autoscale),

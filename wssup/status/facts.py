@@ -164,6 +164,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     :ivar started_at: seconds since the epoch.
     :ivar bind: addresses that are served; ``retiring``: those that a reload removed.
     :ivar capacity: connections that fit into the slots in service.
+    :ivar max_connections: of the instance, and ``worker_connections``, of each worker, as they are
+        set; 0: no limit but descriptors.
     :ivar stall_after: seconds without a heartbeat after which a process is stalled.
     :ivar workers: slots in service.
     :ivar autoscale: ``None`` if the number of workers does not follow the load.
@@ -204,6 +206,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     last_reload: ReloadFacts | None
     reloads: dict[str, int]
     observer_restarts: int
+    max_connections: int = 0
+    worker_connections: int = 0
     status_socket: str = ""
     status_bind: str = ""
     processes: tuple[ProcessFacts, ...]

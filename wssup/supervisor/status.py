@@ -54,6 +54,8 @@ def facts(master: Master) -> Facts:
         capacity=master.capacity(),
         nofile=NofileFacts(master.nofile.soft, master.nofile.hard, master.nofile.found),
         reserve_fds=settings.reserve_fds,
+        max_connections=settings.max_connections,
+        worker_connections=settings.worker_connections,
         backlog=min(settings.backlog, limits.somaxconn()),
         stall_after=settings.stall_after,
         workers=fleet.count,

@@ -92,7 +92,7 @@ async def test_a_receiver_without_room(tmp_path: Path, make: Callable[[], object
     """
     async with two(tmp_path, make()) as both, opened(both.old, 100) as peers:
         await answered(peers, 1)
-        both.new.accepting._limit = 30
+        both.new.accepting.leave(970)
         given, taken = await begin(both.old, both.new).over()
         assert (given.moved, taken.taken, given.error) == (30, 30, "receiver_full")
         assert both.moved() == (30, 30)

@@ -6,9 +6,11 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from tests.harness.fresh import python
 from tests.harness.on_asyncio import on_asyncio
+from wssup.scoreboard import RefusedReason
 from wssup.server.admission import Admission
 from wssup.server.uvicorn_worker.accepting import Accepting
 
@@ -16,11 +18,11 @@ from wssup.server.uvicorn_worker.accepting import Accepting
 class Taken:
     """What was accepted, as descriptors' sockets."""
 
-    def __init__(self, limit: int = 1000) -> None:
+    def __init__(self, limit: int = 1000, **more: Any) -> None:
         self.sockets: list[socket.socket] = []
         self.gauge: list[bool] = []
         self.accepting = Accepting(
-            admission=Admission(limit), accepted=lambda: None, gauge=self.gauge.append
+            admission=Admission(limit, **more), accepted=lambda: None, gauge=self.gauge.append
         )
         self.accepting.adopt = lambda fd, _: self.sockets.append(socket.socket(fileno=fd))
 
@@ -114,6 +116,89 @@ async def test_the_limit() -> None:
         taken.end()
         for client in clients:
             client.close()
+
+
+@on_asyncio
+async def test_turned_away_or_let_in_at_a_rate() -> None:
+    """Beyond a limit connections are given to whoever turns them away, a few at a time; those that
+    come too fast wait until it is their turn, which comes by itself.
+    """
+    listener = _listener()
+    with listener:
+        clients = [socket.create_connection(listener.getsockname(), 20) for _ in range(12)]
+        taken = Taken(part=2, refuses=True)
+        away: list[tuple[socket.socket, RefusedReason]] = []
+        taken.accepting.turn_away = lambda fd, _, why: away.append((socket.socket(fileno=fd), why))
+        taken.accepting.add((0, "one"), os.dup(listener.fileno()))
+        taken.accepting.switch(on=True)
+        for left in range(10, 0, -1):
+            await taken.until(lambda left=left: len(away) == min(4, left))
+            assert await taken.settled() == 2
+            assert len(away) == min(4, left)
+            sock, why = away.pop()
+            sock.close()
+            assert why is RefusedReason.LIMIT
+            taken.accepting.turned_away()
+            taken.accepting.closed_one()
+        taken.end()
+        patient = Taken(rate=20.0)
+        clients += [socket.create_connection(listener.getsockname(), 20) for _ in range(25)]
+        patient.accepting.add((0, "one"), os.dup(listener.fileno()))
+        patient.accepting.switch(on=True)
+        await patient.until(lambda: len(patient.sockets) == 25)
+        patient.end()
+        for client in clients:
+            client.close()
+
+
+def test_the_spare_descriptor() -> None:
+    """Out of descriptors, those who come are turned away one at a time by means of the descriptor
+    that was kept for it, which is kept anew when one has gone.
+    """
+    said = python(
+        """
+        import asyncio
+        from wssup import logs
+        from wssup.server import listening
+        from wssup.server.admission import Admission
+        from wssup.server.uvicorn_worker import accepting as module
+        logs.configure("info", "json")
+        sys.stderr = sys.stdout
+        listening._RELIEF = 1000.0
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        clients = [socket.create_connection(listener.getsockname(), 20) for _ in range(10)]
+
+        async def main():
+            inside, away = [], []
+            found = module.Accepting(
+                admission=Admission(1000, refuses=True),
+                accepted=lambda: None,
+                gauge=lambda on: None,
+            )
+            found.adopt = lambda fd, _: inside.append(fd)
+            found.turn_away = lambda fd, _, why: away.append((fd, why.label))
+            found.add((0, "a"), os.dup(listener.fileno()))
+            opened = len(os.listdir("/proc/self/fd")) - 1
+            resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 4, opened + 4))
+            found.switch(on=True)
+            for n in range(7):
+                while not away:
+                    await asyncio.sleep(0.005)
+                await asyncio.sleep(0.02)
+                assert len(inside) == 3
+                ((fd, why),) = away
+                assert why == "descriptors"
+                away.clear()
+                os.close(fd)
+                found.turned_away()
+                found.closed_one()
+            print(found.open, found.closed)
+
+        asyncio.run(asyncio.wait_for(main(), 50))
+        """
+    )
+    assert said.splitlines()[-1] == "3 7"
 
 
 def test_out_of_descriptors() -> None:
