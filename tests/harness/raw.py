@@ -55,12 +55,20 @@ class Ending(NamedTuple):
 class Raw:
     """One connection.
 
-    :param address: ``host:port``, as the status tells it.
+    :param address: ``host:port``, or ``unix:`` and a path, as the status tells it.
+    :param source: the address to connect from.
     """
 
-    def __init__(self, address: str, patience: float = PATIENCE) -> None:
-        host, _, port = address.rpartition(":")
-        self.socket = socket.create_connection((host.strip("[]"), int(port)), patience)
+    def __init__(self, address: str, patience: float = PATIENCE, *, source: str = "") -> None:
+        if address.startswith("unix:"):
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.settimeout(patience)
+            self.socket.connect(address.removeprefix("unix:"))
+        else:
+            host, _, port = address.rpartition(":")
+            self.socket = socket.create_connection(
+                (host.strip("[]"), int(port)), patience, (source, 0) if source else None
+            )
         self._buffer = b""
 
     def __enter__(self) -> Self:

@@ -128,6 +128,7 @@ def test_when_all_workers_stall_none_is_killed(start: Start) -> None:
         assert instance.workers() == workers
         assert all(_stalled(instance.status()))
         assert instance.events("worker_hung") == []
+        assert instance.events("many_workers_stalled")[0]["workers"] == 2
         # Both go on before the master looks again: it could catch the slower one alone.
         instance.signal(signal.SIGSTOP)
         _go_on(instance, workers)

@@ -38,6 +38,7 @@ from __future__ import annotations
 from wssup.scoreboard.board import Scoreboard
 from wssup.scoreboard.bridge import BridgeView, BridgeWriter
 from wssup.scoreboard.counts import Counts, RowView, Snapshot, TopicCounts
+from wssup.scoreboard.glance import Glance
 from wssup.scoreboard.layout import (
     LIFETIME_BOUNDS_S,
     PAUSE_BOUNDS_US,
@@ -65,6 +66,7 @@ __all__ = [
     "BridgeWriter",
     "ClosedReason",
     "Counts",
+    "Glance",
     "HandoffRefusal",
     "HandshakeFailure",
     "HttpEnd",

@@ -11,6 +11,7 @@ from wssup.errors import ScoreboardError
 from wssup.scoreboard import layout, segment
 from wssup.scoreboard.bridge import BridgeView, BridgeWriter
 from wssup.scoreboard.counts import Counts, RowView, Snapshot, altogether, ended, plausible
+from wssup.scoreboard.glance import Glance
 from wssup.scoreboard.header import Header, Memory, write_header
 from wssup.scoreboard.layout import (
     ACCEPTED,
@@ -316,6 +317,17 @@ class Scoreboard(Header):
         if self._last_snapshot is None:
             self._last_snapshot = self._snapshot_within_a_fold()
         return replace(self._last_snapshot, stale=True)
+
+    def glance(self) -> list[Glance]:
+        """The living workers in passing, for decisions that need no certainty: costs a few
+        microseconds for each, a tenth of :meth:`read`.
+        """
+        starts = ((row, self._start(row)) for row in range(self._rows))
+        return [
+            Glance.of(row, self._cells[start + IDENTITY_CELLS : start + ROW_CELLS])
+            for row, start in starts
+            if self._cells[start + SERIAL]
+        ]
 
     def _snapshot_within_a_fold(self) -> Snapshot:
         """What is certain in any case: never more than what was counted.

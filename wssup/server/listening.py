@@ -13,6 +13,7 @@ from collections.abc import Callable
 from wssup import logs
 from wssup.scoreboard import RefusedReason
 from wssup.server.admission import EXHAUSTED, Admission, Verdict
+from wssup.server.fairness import HOLD, Fairness, is_shared
 
 __all__ = ["Key", "Listening"]
 
@@ -68,6 +69,8 @@ class Listening:
         owns it from then on.
     :ivar turn_away: the same for connections beyond a limit, and with what is against them;
         `turned_away` is to be called before it closes one.
+    :ivar fairness: decides whether a queue that all workers share is left to others; ``None``: it
+        never is.
     :ivar elsewhere: how many sockets the other workers of the slot have.
     """
 
@@ -94,6 +97,8 @@ class Listening:
         self._quiet_until: dict[str, float] = {}
         self.adopt: Callable[[int, object], None]
         self.turn_away: Callable[[int, object, RefusedReason], None]
+        self.fairness: Fairness | None = None
+        self._shared: set[socket.socket] = set()
         self.elsewhere: Callable[[], int] = lambda: 0
         self._log = logs.get()
 
@@ -104,7 +109,9 @@ class Listening:
         if key in self._listeners:
             os.close(descriptor)
             return
-        self._listeners[key] = socket.socket(fileno=descriptor)
+        listener = self._listeners[key] = socket.socket(fileno=descriptor)
+        if is_shared(listener):
+            self._shared.add(listener)
         if self._on:
             self._start(key)
 
@@ -113,6 +120,7 @@ class Listening:
         listener = self._listeners.pop(key, None)
         if listener is not None:
             self._stop(key)
+            self._shared.discard(listener)
             listener.close()
 
     def switch(self, *, on: bool) -> None:
@@ -130,7 +138,10 @@ class Listening:
                 self._stop(key)
 
     def empty_queues(self) -> None:
-        """Take what has been accepted by the kernel and waits, without waiting for more."""
+        """Take what has been accepted by the kernel and waits, without waiting for more; none of it
+        is left to others any more.
+        """
+        self.fairness = None
         for listener in self._listeners.values():
             before = -1
             while before != self.open:
@@ -202,6 +213,8 @@ class Listening:
 
         :returns: seconds for which no more can be taken; infinite: until a socket is closed.
         """
+        if self.fairness and listener in self._shared and self.fairness.leaves(self.open):
+            return HOLD
         elsewhere = self.elsewhere()
         for _ in range(_BATCH):
             verdict = self._admission.judge(

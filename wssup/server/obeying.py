@@ -43,6 +43,7 @@ from wssup.server import gunicorn_hooks
 from wssup.server.admission import Admission
 from wssup.server.collecting import Collecting
 from wssup.server.engine import Engine
+from wssup.server.fairness import Fairness
 from wssup.server.forwarded import TrustedProxies
 from wssup.server.handoff.record import VERSIONS
 from wssup.server.listening import Listening
@@ -107,6 +108,9 @@ class BaseWorker:
             admission=admission, accepted=self._row.accepted, gauge=self._row.accepting
         )
         self._listening.elsewhere = self._elsewhere
+        self._listening.fairness = Fairness(
+            start.scoreboard.glance, start.fork.row, settings.stall_after
+        )
         self._topics = Hub(
             settings.topics,
             serial=start.fork.serial,

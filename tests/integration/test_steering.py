@@ -1,0 +1,82 @@
+"""Which worker gets a new connection."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.harness import processes
+from tests.harness.instance import Instance
+from tests.harness.raw import Raw, spread_clients
+
+Start = Callable[..., Instance]
+
+WORKERS = 3
+
+
+def _slot(client: Raw) -> int:
+    return int(client.ask("who").split()[0])
+
+
+def _met(address: str, source: str) -> int:
+    """The slot that a connection from an address comes to."""
+    with Raw(address, source=source) as client:
+        slot = _slot(client.open())
+        client.close()
+        return slot
+
+
+def test_who_gets_a_new_connection(start: Start, tmp_path: Path) -> None:
+    """By source, connections from one address meet one slot, and those from others another one. A
+    reload to "least" changes that: a worker that starts empty gets the new ones until it has its
+    part. And where all accept from one queue, connections do not wait for the worker that has the
+    fewest when it is stopped.
+    """
+    unix = f"unix:{tmp_path}/all.sock"
+    bind = ["127.0.0.1:0", unix]
+    instance = start(bind=bind, workers=WORKERS, steering="source", stall_after=300, hang_after=400)
+    instance.running()
+    address = instance.address()
+    sources = [f"127.0.{n}.{3 * n + 2}" for n in range(12)]
+    met = {source: {_met(address, source) for _ in range(3)} for source in sources}
+    assert {len(slots) for slots in met.values()} == {1}, met
+    assert len({slot for slots in met.values() for slot in slots}) > 1
+
+    instance.reconfigure(steering="least")
+    assert instance.run("reload").returncode == 0
+    with spread_clients(address, WORKERS, 24) as clients:
+        victim = instance.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        instance.wait(
+            lambda s: (
+                s["slots"][0]["state"] == "ready"
+                and s["slots"][0]["workers"][0]["pid"] != victim
+                and s["slots"][0]["lent_to"] is None
+            ),
+            "the successor",
+        )
+        assert all(len(clients[slot]) >= 24 for slot in range(1, WORKERS))
+        with ExitStack() as stack:
+
+            def all_come_to_it() -> bool:
+                """The successor has no others, for the duration of twelve."""
+                with ExitStack() as these:
+                    fresh = [these.enter_context(Raw(address)).open() for _ in range(12)]
+                    if {_slot(client) for client in fresh} != {0}:
+                        return False
+                    stack.enter_context(these.pop_all())
+                    return True
+
+            processes.until(all_come_to_it, 60, "new connections to come to the empty worker")
+
+        fresh_worker = instance.workers()[0]
+        os.kill(fresh_worker, signal.SIGSTOP)
+        try:
+            with ExitStack() as stack:
+                through = [stack.enter_context(Raw(unix)) for _ in range(4)]
+                assert {_slot(client.open()) for client in through} <= {1, 2}
+        finally:
+            os.kill(fresh_worker, signal.SIGCONT)
