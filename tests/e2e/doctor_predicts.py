@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.harness.foreign import foreign_server
 from tests.harness.instance import Instance
 from tests.harness.limited import Limited, control_group, network_of
 from tests.harness.storm import Storm, storm
@@ -178,6 +180,41 @@ def test_accept_queue(tmp_path: Path) -> None:
         assert is_close(first["predicted"], waiting)
 
 
+def test_another_server(tmp_path: Path) -> None:
+    """Of a server that is no wssup, too: its own soft limit, and what else it has open."""
+    with foreign_server("prlimit", f"--nofile={NOFILE}", backlog=16) as (pid, address):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "wssup",
+                "doctor",
+                "--json",
+                "--seconds",
+                "0",
+                "--pid",
+                str(pid),
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
+        found = json.loads(done.stdout)["predicted"]
+        assert found["limit"] == "descriptors per worker"
+        with storm(address) as clients:
+            clients.add(300)
+            clients.watch(3)
+            # Those that wait in the queue have no inode yet.
+            port = int(address.rpartition(":")[2])
+            count = sum(
+                s.local_port == port and s.state == TcpState.ESTABLISHED and s.inode > 0
+                for s in tcp_table().sockets
+            )
+        assert is_close(found["connections"], count), (found, count)
+
+
 def test_memory(tmp_path: Path) -> None:
     """A control group's memory: what connections take is measured on those that there are, and so
     many more come as there is room for.
@@ -186,7 +223,7 @@ def test_memory(tmp_path: Path) -> None:
         status = instance.running()
         with storm(status["bind"][0]) as clients:
             clients.add(3000)
-            assert held(instance, clients) == 3000
+            clients.until_served(3000)
             assert examined(instance)["facts"]["memory"]["group"] is None
             taken = int((group / "memory.usage_in_bytes").read_text())
             (group / "memory.limit_in_bytes").write_text(str(taken + (12 << 20)))
