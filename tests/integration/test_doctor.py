@@ -41,7 +41,8 @@ def test_an_instance(tmp_path: Path) -> None:
     """
     with limited(tmp_path) as instance:
         status = instance.running()
-        quick = ("doctor", "--seconds", "0")
+        # A busy machine takes its time to answer.
+        quick = ("doctor", "--seconds", "0", "--answer-timeout", "60")
         with storm(status["bind"][0]) as clients:
             clients.add(20)
             clients.until_served(20)
@@ -59,19 +60,12 @@ def test_an_instance(tmp_path: Path) -> None:
                 assert worker["resident"] > 1 << 20
             assert not found["facts"]["holders"]
 
-        told = instance.run(*quick)
-        assert "472 connections can be carried; descriptors per worker" in told.stdout
-        assert "of the running instance test, 2 workers" in told.stdout
-        assert told.returncode == {"ok": 0, "warn": 1, "fail": 2}[found["verdict"]]
-
         more = instance.run(*quick, "--connections", "1000")
         assert more.returncode == 2
+        assert "1,000 connections do not fit: 472 can be carried; descriptors per" in more.stdout
+        assert "of the running instance test, 2 workers" in more.stdout
         rows = [line for line in more.stdout.splitlines() if " fail " in line]
         assert rows[0].startswith("descriptors per worker")
-        fix = instance.run(*quick, "--connections", "1000", "--fix")
-        assert "[Service]\nLimitNOFILE=" in fix.stdout
-        assert "wssup@test.service.d" in fix.stdout
-
         # Whoever takes the address of one that runs is seen, if the kernel lets him.
         port = int(status["bind"][0].rpartition(":")[2])
         with socket.socket() as other:
