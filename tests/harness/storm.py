@@ -52,6 +52,13 @@ class Storm:
             for number, _ in self._poll.poll(left, 512):
                 self._turn(number)
 
+    def until_served(self, count: int, seconds: float = 60) -> None:
+        """Wait until so many have a WebSocket."""
+        deadline = time.monotonic() + seconds
+        while len(self.served) < count:
+            assert time.monotonic() < deadline, f"{len(self.served)} of {count} are served"
+            self.watch(0.05)
+
     def close(self) -> None:
         """Close all clients."""
         for client in self._clients.values():

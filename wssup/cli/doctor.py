@@ -58,7 +58,8 @@ its queues, and how many connections it can carry. --fix prints files for sysctl
 limits.d and systemd; nothing is ever changed.
 
 Exit status: 0 all is good, 1 there are warnings, 2 something will fail, or a
-mistake in the command or the configuration.
+mistake in the command or the configuration, 4 an instance is there, but does not
+answer (--pid can look at it all the same).
 """
 _STATUSES: Final = {Verdict.OK: OK, Verdict.WARN: 1, Verdict.FAIL: 2}
 _STYLES: Final = {
@@ -222,10 +223,7 @@ def _running(target: Target) -> tuple[Running | None, tuple[str, ...]]:
         status = read(status_of(target), Status)
     except CommandError as error:
         if error.code != "not_running":
-            click.echo(
-                f"wssup: {one_line(error.message)}; what would run from here is looked at",
-                err=True,
-            )
+            raise
         return None, ()
     if status.pid is None:
         return None, ()
@@ -235,15 +233,19 @@ def _running(target: Target) -> tuple[Running | None, tuple[str, ...]]:
         for worker in slot.workers
         if worker.pid is not None
     ]
-    slots = sum(slot.state not in {"empty", "parked"} for slot in status.slots)
-    return collect.running(status.name, status.pid, slots or 1, workers), status.bind
+    slots = status.workers or len(status.slots) or 1
+    return collect.running(status.name, status.pid, slots, workers), status.bind
 
 
 def _effective(target: Target, settings: Settings, given: dict[str, Any]) -> Settings:
     """The settings with those that the running instance has; options of this command are kept."""
     try:
         rows = {row["key"]: row["value"] for row in target.ask("config")["settings"]}
-    except (CommandError, KeyError, TypeError):
+    except (KeyError, TypeError):
+        return settings
+    except CommandError as error:
+        if error.code != "forbidden":
+            raise
         return settings
     top: dict[str, Any] = {}
     beat: dict[str, Any] = {}

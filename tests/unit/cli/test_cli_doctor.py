@@ -1,0 +1,91 @@
+"""``wssup doctor``: options, output, exit statuses; what it says is tested in tests/unit/doctor."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+from control_peer import Peer
+
+from wssup.cli.main import group, main
+
+QUICK = ("doctor", "--seconds", "0", "--workers", "2")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(group, [*QUICK, *arguments], standalone_mode=False)
+
+
+def test_json(peer: Peer) -> None:
+    """A document with a verdict, a prediction, findings in order, and the facts."""
+    done = run("--json", "--fix", "--connections", "10")
+    found = json.loads(done.stdout)
+    assert found["schema"] == 1
+    assert found["connections"] == 10
+    assert found["predicted"]["connections"] > 0
+    assert found["facts"]["running"] is None
+    assert {f["verdict"] for f in found["findings"]} <= {"ok", "warn", "fail", "unknown"}
+    assert len(found["fixes"]) == 3
+    assert done.return_value == {"ok": 0, "warn": 1, "fail": 2}[found["verdict"]]
+
+
+def test_too_many(peer: Peer) -> None:
+    """What does not fit fails, with exit status 2, and files say what would mend it."""
+    done = run("--connections", "100000000")
+    assert done.return_value == 2
+    assert "100,000,000 connections do not fit" in done.stdout
+    assert " fail " in done.stdout
+    fix = run("--connections", "100000000", "--fix")
+    assert fix.return_value == 2
+    assert "[Service]\nLimitNOFILE=" in fix.stdout
+    for line in fix.stdout.splitlines():
+        assert line.startswith(("#", "[")) or not line or "=" in line or " - no" in line
+
+
+def test_the_configuration_counts(peer: Peer) -> None:
+    """Limits of the configuration are limits; `connections` of it is what is to be carried."""
+    with open("wssup.toml", "w") as file:  # noqa: PTH123 - the current directory's
+        file.write("max_connections = 77\n")
+    found = json.loads(run("--json").stdout)
+    assert found["predicted"] == {"connections": 77, "limit": "max_connections"}
+    with open("wssup.toml", "w") as file:  # noqa: PTH123
+        file.write("connections = 55\n")
+    found = json.loads(CliRunner().invoke(group, ["doctor", "--json", "--seconds", "0"]).stdout)
+    assert found["connections"] == 55
+
+
+def test_an_instance_that_does_not_answer(peer: Peer, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not taken for none: exit status 4."""
+    peer.lock()
+    assert main([*QUICK, "--answer-timeout", "0.2"]) == 4
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--connections", "0"),
+        ("--connections", "many"),
+        ("--reconnects-per-second", "0"),
+        ("--pid", "0"),
+        ("--seconds", "-1"),
+        ("--workers", "0"),
+    ],
+)
+def test_mistakes(
+    peer: Peer, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    """One line that names the option, and exit status 2."""
+    assert main(["doctor", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert arguments[0].lstrip("-") in error
+
+
+def test_hardware(peer: Peer) -> None:
+    """The rate of accepting is measured with real connections, for two seconds."""
+    found = json.loads(run("--json", "--hardware").stdout)["facts"]["hardware"]
+    assert found["accepts_per_second"] > 0
+    assert found["seconds"] >= 2
+    assert found["cores"] >= 1
