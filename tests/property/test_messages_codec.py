@@ -27,6 +27,7 @@ _BY_TYPE = {
     float: st.floats(allow_nan=False),
     bool: st.booleans(),
     str: st.text(),
+    int | None: st.none() | st.integers(-(2**63), 2**64 - 1),
     bytes: st.binary(),
     list[str]: st.lists(st.text()),
     list[int]: st.lists(st.integers(-(2**63), 2**64 - 1)),
