@@ -179,7 +179,7 @@ def test_an_instance(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
         shown = instance.run("audit")
         assert shown.returncode == 1, shown
         assert shown.stderr == ""
-        assert "1 connections are counted that it does not have" in shown.stdout
+        assert ": 1 gone: connections that are counted and not there" in shown.stdout
         assert "clean" not in shown.stdout
 
 
@@ -225,7 +225,7 @@ def test_another_server(capsys: pytest.CaptureFixture[str]) -> None:
         assert audit("--older-than", "3600")[0] == 0
         assert main(["audit", "--pid", str(server.pid), "--older-than", "0"]) == 1
         shown = capsys.readouterr().out
-        assert "5 connections are kept whose clients closed them" in shown
+        assert ": 5 close-wait: kept for more than 0s after their clients closed them" in shown
         assert f"127.0.0.1:{where[1]}" in shown
 
 

@@ -32,7 +32,7 @@ second table is about the addresses, whoever holds the sockets: "in queue" waits
 accepted, "ending" was closed by the server and is the kernel's.
 
 Nothing is stopped for it. What changed while it looked is never called a leak: it
-looks up to four times, and a leak is in every look.
+looks up to three times, and a leak is in every look.
 
 --pid looks at any other server and at its child processes: descriptors by kind,
 sockets, accept queues, CLOSE_WAIT.

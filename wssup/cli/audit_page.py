@@ -54,26 +54,26 @@ _TRAFFIC: Final = (
     Column("gave up", number=True, rank=5),
 )
 _TOLD: Final = {
-    "uncounted": "{n} of its descriptors are connections that are not counted: something keeps "
-    "them open (a duplicate of a descriptor, an accept() of the application's own)",
-    "gone": "{n} connections are counted that it does not have: their descriptors were closed "
-    "behind the server's back",
-    "dead": "{n} of its descriptors are TCP sockets that are connected to nobody: they were reset "
-    "and are still held",
-    "stray": "it is no worker, and has {n} connections that no worker has any more: the "
-    "application started it with their descriptors",
-    "close_wait": "{n} connections are kept whose clients closed them {age} ago or longer, the "
-    "oldest {oldest} ago: the application does not read or close them",
+    "uncounted": "open connections that are not counted: the application keeps duplicates of "
+    "descriptors, or accepts by itself",
+    "gone": "connections that are counted and not there: something closed their descriptors behind "
+    "the server's back",
+    "dead": "TCP sockets that are connected to nobody: they were reset, and are still held",
+    "stray": "connections that no worker has any more: the application started this process with "
+    "their descriptors",
+    "close_wait": "kept for more than {bound:g}s after their clients closed them, the oldest for "
+    "{oldest}: the application neither reads nor closes them",
 }
+_LONGEST: Final = 60
+"""Characters of a command line in the heading."""
 
 
 def told(finding: Finding, older_than: float) -> str:
-    """A finding in a line."""
-    where = f"pid {finding.pid}" if finding.slot is None else f"slot {finding.slot}, {finding.pid}"
-    what = _TOLD[finding.kind].format(
-        n=count(finding.number), age=ago(older_than), oldest=ago(finding.oldest)
-    )
-    return f"{where}: {what}"
+    """A finding in a line, under the name of its column."""
+    where = "" if finding.slot is None else f"slot {finding.slot}, "
+    what = _TOLD[finding.kind].format(bound=older_than, oldest=ago(finding.oldest))
+    kind = finding.kind.replace("_", "-")
+    return f"{where}pid {finding.pid}: {count(finding.number)} {kind}: {what}"
 
 
 def page(audited: Audited, *, older_than: float, width: int) -> RenderableType:
@@ -83,7 +83,9 @@ def page(audited: Audited, *, older_than: float, width: int) -> RenderableType:
     """
     looks = "one look" if audited.looks == 1 else f"{audited.looks} looks"
     head = Text(one_line(audited.name), style="bold")
-    head.append(f"  {one_line(audited.detail)}  {looks} in {audited.seconds:.2f}s", "not bold")
+    head.append(
+        f"  {one_line(audited.detail)[:_LONGEST]}  {looks} in {audited.seconds:.2f}s", "not bold"
+    )
     counted = any(process.slot is not None for process in audited.processes)
     columns, row = (_WORKERS, _worker) if counted else (_PROCESSES, _process)
     parts: list[RenderableType] = [

@@ -40,7 +40,7 @@ __all__ = [
     "kernel_of",
 ]
 
-_PAUSES: Final = (0.05, 0.1, 0.3)
+_PAUSES: Final = (0.1, 0.3)
 """Seconds before each further look: many turns of a worker's loop."""
 _NOFILE: Final = "Max open files"
 
@@ -140,10 +140,18 @@ class Looking:
         self.seconds = time.monotonic() - began
 
     def _is_quiet(self) -> bool:
-        """Whether another look could show nothing else."""
-        return not self.seen.strays and all(
-            not any(leak(looks)) and (self.seen.known or not looks[-1].held.close_wait)
-            for looks in self.looks.values()
+        """Whether another look could tell more. That connections come and go is reason for one
+        more; the next one would not be quieter.
+        """
+        differs = [leak(looks) for looks in self.looks.values()]
+        return not (
+            self.seen.strays
+            or any(any(one[:-1]) for one in differs)
+            or (self.taken == 1 and any(one.unsure for one in differs))
+            or (
+                not self.seen.known
+                and any(looks[-1].held.close_wait for looks in self.looks.values())
+            )
         )
 
     def process(self, pid: int, slot: int | None, rules: Rules) -> tuple[Process, list[Finding]]:
