@@ -204,6 +204,8 @@ async def test_a_storm_at_the_limit(start: Callable[..., Instance]) -> None:
         await crowd.come_until(20)
         await crowd.come(10)
         await exactly()
+    failed = [e for e in await aside(instance.entries) if e["level"] == "error"]
+    assert failed == []
 
 
 def _working(status: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
