@@ -71,12 +71,16 @@ def test_another_rate_gives_no_second_burst(before: float, after: float, comers:
 
 
 @FEW
-@given(st.integers(1, 20), st.integers(0, 500), st.integers(0, 100), st.integers(0, 3000))
+@given(st.integers(0, 20), st.integers(0, 500), st.integers(0, 100), st.integers(0, 3000))
 def test_the_parts_are_the_whole(workers: int, descriptors: int, each: int, total: int) -> None:
     """Parts differ by one at most, none is more than any limit, and they add up to the capacity:
     to max_connections itself where there is room for it.
     """
     found = worker_limits(workers, descriptors=descriptors, per_worker=each, total=total)
+    assert len(found) == workers
+    if not found:
+        assert capacity(0, descriptors=descriptors, per_worker=each, total=total) == 0
+        return
     assert max(found) - min(found) <= 1
     most = min(descriptors, each or descriptors)
     assert max(found) <= most

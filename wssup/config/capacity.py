@@ -24,7 +24,7 @@ def worker_limits(
     each = max(0, descriptors)
     if per_worker:
         each = min(each, per_worker)
-    if not total:
+    if not total or not workers:
         return (each,) * workers
     share, more = divmod(total, workers)
     return tuple(min(each, share + (slot < more)) for slot in range(workers))
