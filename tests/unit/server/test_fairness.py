@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wssup.scoreboard import ClosedReason, RowWriter, Scoreboard
-from wssup.server.fairness import Fairness, has_more, is_shared
+from wssup.server.fairness import HOLD, Fairness, has_more, is_shared
 
 #: Seconds; no test takes as long.
 STALL_AFTER = 300.0
@@ -59,10 +59,10 @@ class Workers:
             writer.accepted()
 
     def leaves(self, fairness: Fairness, taken: int) -> bool:
-        """What it says once its last look is too old."""
+        """What it says after what it said before is over."""
         began = time.monotonic()
-        while time.monotonic() < began + 0.003:
-            pass
+        while time.monotonic() <= began + HOLD:
+            time.sleep(HOLD / 4)
         return fairness.leaves(taken)
 
 
@@ -87,6 +87,21 @@ def test_a_worker_with_more_leaves_the_queue_while_others_take(workers: Workers)
     workers.accept(workers.second, 14)
     workers.accept(workers.third, 19)
     assert not workers.leaves(fairness, 20)
+
+
+def test_a_moment_is_not_cut_short(workers: Workers) -> None:
+    """However often it is asked meanwhile, a queue is left to others until the moment is over, and
+    no longer.
+    """
+    fairness = workers.fairness()
+    began = time.monotonic()
+    assert fairness.leaves(20)
+    asked = 0
+    while fairness.leaves(20):
+        asked += 1
+        assert time.monotonic() < began + 30
+    assert time.monotonic() >= began + HOLD
+    assert asked
 
 
 def test_what_others_have_is_what_is_open(workers: Workers) -> None:
