@@ -63,8 +63,9 @@ class Fairness:
         self._stall_after_ns = int(stall_after * 1e9)
         self._others: list[Glance] = []
         self._looked_at = float("-inf")
-        #: What the others had accepted when the queue was left to them.
+        #: What the others had accepted when the queue was left to them, and until when it is.
         self._left_at: int | None = None
+        self._left_until = self._looked_at
 
     def leaves(self, taken: int) -> bool:
         """Whether a queue with connections in it is to be left to others for :data:`HOLD`.
@@ -72,6 +73,8 @@ class Fairness:
         :param taken: connections that this worker has now.
         """
         now = time.monotonic()
+        if now < self._left_until:
+            return True
         if now - self._looked_at > _GOOD:
             self._looked_at = now
             self._others = [g for g in self._look() if self._counts(g)]
@@ -79,7 +82,7 @@ class Fairness:
         left_at, self._left_at = self._left_at, None
         if accepted == left_at or not has_more(taken, [g.open for g in self._others]):
             return False
-        self._left_at = accepted
+        self._left_at, self._left_until = accepted, now + HOLD
         return True
 
     def _counts(self, glance: Glance) -> bool:

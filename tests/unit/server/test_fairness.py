@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import time
@@ -12,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.server.test_accepting import accepting, until
 from wssup.scoreboard import ClosedReason, RowWriter, Scoreboard
-from wssup.server.fairness import Fairness, has_more, is_shared
+from wssup.server.fairness import HOLD, Fairness, has_more, is_shared
 
 #: Seconds; no test takes as long.
 STALL_AFTER = 300.0
@@ -59,10 +61,10 @@ class Workers:
             writer.accepted()
 
     def leaves(self, fairness: Fairness, taken: int) -> bool:
-        """What it says once its last look is too old."""
+        """What it says after what it said before is over."""
         began = time.monotonic()
-        while time.monotonic() < began + 0.003:
-            pass
+        while time.monotonic() <= began + HOLD:
+            time.sleep(HOLD / 4)
         return fairness.leaves(taken)
 
 
@@ -87,6 +89,18 @@ def test_a_worker_with_more_leaves_the_queue_while_others_take(workers: Workers)
     workers.accept(workers.second, 14)
     workers.accept(workers.third, 19)
     assert not workers.leaves(fairness, 20)
+
+
+def test_a_moment_is_not_cut_short(workers: Workers) -> None:
+    """However often it is asked meanwhile, a queue is left to others until the moment is over, and
+    no longer.
+    """
+    fairness = workers.fairness()
+    began = time.monotonic()
+    assert fairness.leaves(20)
+    while fairness.leaves(20):
+        assert time.monotonic() < began + 30
+    assert time.monotonic() >= began + HOLD
 
 
 def test_what_others_have_is_what_is_open(workers: Workers) -> None:
@@ -127,3 +141,22 @@ def test_which_queues_are_shared() -> None:
     with socket.socket(socket.AF_UNIX) as unix, socket.socket() as alone, socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         assert [is_shared(s) for s in (unix, alone, one)] == [True, True, False]
+
+
+async def test_connections_wait_for_nobody(workers: Workers) -> None:
+    """A connection in a shared queue is taken by a worker that has more than the others when they
+    do not take it; and at the end, when the queue is emptied, at once.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        async with accepting() as (found, counted):
+            found.fairness = workers.fairness()
+            found.open = 20
+            found.add((0, "a"), os.dup(server.fileno()))
+            found.switch(on=True)
+            with socket.create_connection(server.getsockname(), 20):
+                await until(lambda: counted.accepted == 1)
+            found.switch(on=False)
+            with socket.create_connection(server.getsockname(), 20):
+                found.empty_queues()
+                assert counted.accepted == 2
