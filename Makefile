@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TESTS ?= tests
 E2E ?= tests/e2e/systemd_service.py tests/e2e/npm_ws.py tests/e2e/shells.py tests/e2e/chromium.py \
   tests/e2e/example_page.py tests/e2e/chat_page.py tests/e2e/prometheus.py tests/e2e/dashboard*.py \
-  tests/e2e/redis_*.py tests/e2e/nginx_front.py tests/e2e/nginx_room.py
+  tests/e2e/redis_*.py tests/e2e/nginx_front.py tests/e2e/nginx_room.py tests/e2e/doctor_predicts.py
 
 .PHONY: help run test lint bench bench-handoff bench-topics bench-asgi bench-job bench-observing bench-admission bench-audit bench-steering conformance soak e2e e2e-room format clean
 help: ## this list

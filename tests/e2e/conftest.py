@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.limited import controller
 from tests.harness.nginx import NGINX, PATH
 from tests.harness.prometheus import program
 
@@ -50,6 +51,12 @@ def _prometheus() -> bool:
     return program("prometheus") is not None
 
 
+def _limits() -> bool:
+    """Control groups and namespaces can be made (the former of version 1)."""
+    tools = all(shutil.which(tool) for tool in ("prlimit", "unshare", "nsenter", "ip"))
+    return tools and all(controller(name) for name in ("pids", "memory"))
+
+
 #: By the beginning of the file's name.
 NEEDS: dict[str, tuple[str, Callable[[], bool]]] = {
     "npm_": ("Node.js and its package ws", _ws),
@@ -61,6 +68,7 @@ NEEDS: dict[str, tuple[str, Callable[[], bool]]] = {
     "shells": ("zsh or fish", _shells),
     "nginx_front": ("nginx", _nginx),
     "nginx_room": ("nginx, tcpdump or root's rights", _nginx_and_tcpdump),
+    "doctor_": ("root's rights, or control groups of version 1", _limits),
     "prometheus": ("Prometheus", _prometheus),
 }
 

@@ -194,8 +194,9 @@ def _own(
         holders=listeners.holders(settings.bind, own),
         hardware=speed,
     )
-    workers = running.slots if running is not None else None
-    if given["workers"] is not None or workers is None:
+    # One that is about to start has no slots yet.
+    workers = running.slots if running is not None else 0
+    if given["workers"] is not None or not workers:
         workers = _workers(settings, facts, cores)
     wanted = plan(
         settings,
@@ -233,7 +234,7 @@ def _running(target: Target) -> tuple[Running | None, tuple[str, ...]]:
         for worker in slot.workers
         if worker.pid is not None
     ]
-    slots = status.workers or len(status.slots) or 1
+    slots = status.workers or len(status.slots)
     return collect.running(status.name, status.pid, slots, workers), status.bind
 
 
@@ -323,7 +324,7 @@ def _show(findings: list[Finding], wanted: Plan, facts: Facts) -> None:
     for row in rows:
         if row.remedy:
             out.print()
-            line = Text(f"{one_line(row.check)}: ", style="bold").append(row.remedy, style="none")
+            line = Text.assemble((f"{one_line(row.check)}: ", "bold"), row.remedy)
             out.print(line, soft_wrap=True)
 
 

@@ -154,8 +154,10 @@ def _descriptors(running: Running | None) -> Descriptors:
     soft: int | None
     hard: int | None
     if running is not None:
-        softs = [worker.soft for worker in running.workers if worker.soft is not None]
-        hards = [worker.hard for worker in running.workers if worker.hard is not None]
+        # A worker has the master's limits.
+        workers = running.workers or (_worker(running.pid, 0),)
+        softs = [worker.soft for worker in workers if worker.soft is not None]
+        hards = [worker.hard for worker in workers if worker.hard is not None]
         soft, hard = min(softs, default=None), min(hards, default=None)
     else:
         soft, hard = (_bounded(value) for value in resource.getrlimit(resource.RLIMIT_NOFILE))

@@ -32,7 +32,7 @@ def per_process(facts: Facts, plan: Plan) -> Iterator[Finding]:
     name = "descriptors per worker"
     have = effective(facts, plan)
     if have is None:
-        yield unknown(name, "no permission: another user's processes")
+        yield unknown(name, "its limits cannot be read")
         return
     count = capacity(plan.workers, descriptors=have - plan.reserve)
     soft = facts.descriptors.soft

@@ -18,7 +18,9 @@ __all__ = ["heartbeat", "listeners", "proxy_ports"]
 
 #: The search for a free port gets slow towards the end.
 _USABLE: Final = 0.85
-_WIDE: Final = "1024 65535"
+#: A wider range, above the ports that services usually listen on; and how many these are.
+_WIDE: Final = "16384 65535"
+_WIDE_COUNT: Final = 49_152
 
 
 def proxy_ports(facts: Facts, plan: Plan) -> Iterator[Finding]:
@@ -36,6 +38,7 @@ def proxy_ports(facts: Facts, plan: Plan) -> Iterator[Finding]:
     single = all(_is_single(source) for source in sources)
     local = all(_is_loopback(source) for source in sources)
     count = ports * len(sources)
+    wider = ports < _WIDE_COUNT and (plan.connections or 0) <= _WIDE_COUNT * len(sources)
     where = "here" if local else "if it is set up as this machine"
     finding = limit(
         name,
@@ -44,8 +47,11 @@ def proxy_ports(facts: Facts, plan: Plan) -> Iterator[Finding]:
         needed=at_least(plan.connections or 0),
         connections=count,
         remedy="bind a unix socket, or give the proxy more source addresses (wssup proxy-config "
-        f'nginx --source), or net.ipv4.ip_local_port_range = "{_WIDE}" there',
-        changes=(Change("sysctl", "net.ipv4.ip_local_port_range", _WIDE),) if local else (),
+        "nginx --source)"
+        + (f', or net.ipv4.ip_local_port_range = "{_WIDE}" where it runs' if wider else ""),
+        changes=(Change("sysctl", "net.ipv4.ip_local_port_range", _WIDE),)
+        if wider and local
+        else (),
     )
     tight = plan.connections is not None and plan.connections > count * _USABLE
     if finding.verdict is Verdict.OK and tight:
