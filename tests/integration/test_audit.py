@@ -123,12 +123,14 @@ def test_an_instance(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     instance = start(LEAKY, heartbeat={"ping_interval": 0})
     instance.running()
     address = instance.address()
-    arguments = ["--config", str(instance.config)]
+    arguments = ["--config", str(instance.config), "--answer-timeout", str(PATIENCE)]
 
     def audit(*further: str) -> tuple[int, dict[str, Any]]:
         capsys.readouterr()
         status = main(["audit", "--json", *further, *arguments])
-        document: dict[str, Any] = json.loads(capsys.readouterr().out)
+        told = capsys.readouterr()
+        assert told.err == ""
+        document: dict[str, Any] = json.loads(told.out)
         assert document["verdict"] == ("leak" if status else "clean")
         return status, document
 
@@ -176,7 +178,7 @@ def test_an_instance(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
         assert stray["pid"] not in {p["pid"] for p in document["processes"]}
 
         tell(other, "close")
-        shown = instance.run("audit")
+        shown = instance.run("audit", "--answer-timeout", str(PATIENCE))
         assert shown.returncode == 1, shown
         assert shown.stderr == ""
         assert ": 1 gone: connections that are counted and not there" in shown.stdout
