@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 import subprocess
@@ -123,12 +124,14 @@ def test_an_instance(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     instance = start(LEAKY, heartbeat={"ping_interval": 0})
     instance.running()
     address = instance.address()
-    arguments = ["--config", str(instance.config)]
+    arguments = ["--config", str(instance.config), "--answer-timeout", str(PATIENCE)]
 
     def audit(*further: str) -> tuple[int, dict[str, Any]]:
         capsys.readouterr()
         status = main(["audit", "--json", *further, *arguments])
-        document: dict[str, Any] = json.loads(capsys.readouterr().out)
+        told = capsys.readouterr()
+        assert told.err == ""
+        document: dict[str, Any] = json.loads(told.out)
         assert document["verdict"] == ("leak" if status else "clean")
         return status, document
 
@@ -176,7 +179,7 @@ def test_an_instance(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
         assert stray["pid"] not in {p["pid"] for p in document["processes"]}
 
         tell(other, "close")
-        shown = instance.run("audit")
+        shown = instance.run("audit", "--answer-timeout", str(PATIENCE))
         assert shown.returncode == 1, shown
         assert shown.stderr == ""
         assert ": 1 gone: connections that are counted and not there" in shown.stdout
@@ -238,9 +241,27 @@ def test_what_cannot_be_audited(
     monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
-    for arguments in (["--runtime-dir", "."], ["--pid", str(gone.pid)]):
+    for arguments in (["--runtime-dir", "."], ["--pid", str(gone.pid)], ["--older-than", "nan"]):
         assert main(["audit", *arguments]) == 2
         told = capsys.readouterr()
         assert told.out == ""
-        assert told.err.startswith("wssup: error: cannot audit: ")
+        assert told.err.startswith("wssup: error: ")
         assert told.err.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which needs root")
+def test_another_user() -> None:
+    """Who may not see a process's descriptors is told who may; exit status 2."""
+    # The interpreter may be where other users cannot read: everything is imported before.
+    code = (
+        "import os, sys; from wssup.cli import audit, main; os.setgroups([]); os.setgid(65534); "
+        f"os.setuid(65534); sys.exit(main.main(['audit', '--pid', '{os.getpid()}']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"wssup: error: cannot audit: the descriptors of pid {os.getpid()} are not shown to this "
+        "user → run as the service's user or as root\n"
+    )

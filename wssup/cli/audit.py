@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import click
@@ -71,6 +72,8 @@ def command(
     *, pid: int | None, older_than: float, tolerate: int, as_json: bool, **given: Any
 ) -> int:
     """Audit and show what was found."""
+    if math.isnan(older_than):
+        raise click.UsageError("--older-than needs a number of seconds")
     rules = Rules(older_than, tolerate)
     audited = audit_instance(target_of(given), rules) if pid is None else audit_process(pid, rules)
     if as_json:
