@@ -24,6 +24,7 @@ values: st.SearchStrategy[Any] = st.recursive(
 )
 _BY_TYPE = {
     int: st.integers(-(2**63), 2**64 - 1),
+    int | None: st.none() | st.integers(-(2**63), 2**64 - 1),
     float: st.floats(allow_nan=False),
     bool: st.booleans(),
     str: st.text(),

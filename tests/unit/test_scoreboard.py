@@ -221,6 +221,16 @@ def test_fold_counts_what_was_open_as_worker_died(board: Scoreboard) -> None:
     assert final.handshake_failures_by_reason["worker_died"] == 3
 
 
+def test_mates_are_the_other_workers_of_the_slot(board: Scoreboard) -> None:
+    """A worker finds the rows of its slot's other workers, and no free ones."""
+    first, other, second = (board.allocate(n, slot, 1) for n, slot in ((1, 0), (2, 1), (3, 0)))
+    assert board.mates(first) == (second,)
+    assert board.mates(second) == (first,)
+    assert board.mates(other) == ()
+    board.fold(first)
+    assert board.mates(second) == ()
+
+
 def test_row_is_empty_for_its_next_worker(board: Scoreboard) -> None:
     """A row given out again shows nothing of the worker before."""
     row = board.allocate(1, 0, 1)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from wssup.cli.documents import Slot, Status, Worker
+from wssup.cli.documents import Connections, Slot, Status, Worker
 from wssup.cli.progress import sentence
 from wssup.cli.render import page
 from wssup.cli.text import ago, count, one_line, safe
@@ -102,6 +102,15 @@ def test_columns_go_in_their_order() -> None:
         "slot state active",
         "slot active",
     ]
+
+
+def test_who_was_turned_away() -> None:
+    """A line says how many were refused and for what, if there are any."""
+    by_reason = {"draining": 0, "limit": 1200, "address": 34}
+    some = Connections(refused=1234, refused_by_reason=by_reason)
+    for connections, said in ((Connections(), 0), (some, 1)):
+        status = Status(name="x", state="running", generation=1, connections=connections)
+        assert drawn(status, 80).count("refused  1,234 (limit 1,200, address 34)\n") == said
 
 
 def test_uptime_is_read_from_either_form() -> None:
