@@ -8,13 +8,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.harness import processes
 from tests.harness.instance import Instance
 from tests.harness.raw import Raw, spread_clients
 
 Start = Callable[..., Instance]
 
 WORKERS = 3
+#: New connections within which an empty worker has nearly as many as the others; drawn alike it
+#: would stay behind by what it lacks.
+ENOUGH = 500
 
 
 def _slot(client: Raw) -> int:
@@ -58,19 +60,14 @@ def test_who_gets_a_new_connection(start: Start, tmp_path: Path) -> None:
             ),
             "the successor",
         )
-        assert all(len(clients[slot]) >= 24 for slot in range(1, WORKERS))
+        has = {slot: len(clients[slot]) if slot else 0 for slot in range(WORKERS)}
         with ExitStack() as stack:
-
-            def all_come_to_it() -> bool:
-                """The successor has no others, for the duration of twelve."""
-                with ExitStack() as these:
-                    fresh = [these.enter_context(Raw(address)).open() for _ in range(12)]
-                    if {_slot(client) for client in fresh} != {0}:
-                        return False
-                    stack.enter_context(these.pop_all())
-                    return True
-
-            processes.until(all_come_to_it, 60, "new connections to come to the empty worker")
+            for _ in range(ENOUGH):
+                has[_slot(stack.enter_context(Raw(address)).open())] += 1
+                if has[0] >= 0.9 * max(has.values()):
+                    break
+            else:
+                raise AssertionError(f"the empty worker stayed behind: {has}")
 
         fresh_worker = instance.workers()[0]
         os.kill(fresh_worker, signal.SIGSTOP)
