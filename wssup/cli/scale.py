@@ -21,6 +21,7 @@ More workers are started at once. Fewer: the workers of the last slots hand thei
 connections over to the others, which accept from their listeners too, and end;
 connections that cannot move are closed with 1012. The next start, and a reload with
 another number of workers in the configuration, goes by the configuration again.
+Where the number follows the load, the command is refused: change the bounds.
 
 \b
   wssup scale 8

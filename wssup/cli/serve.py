@@ -23,6 +23,8 @@ MODULE is imported from the application directory; ATTR is its handler, such as
 \b
   wssup serve shop.chat:app
   wssup serve shop.chat:app --bind 0.0.0.0:8000 --bind '[::]:8000' --workers 8
+  wssup serve shop.chat:app --connections 100000
+  wssup serve shop.chat:app --workers min=2,max=8,connections_per_worker=5000
   wssup serve --config /etc/wssup/shop.toml
   wssup serve --gunicorn-config gunicorn.conf.py
 
@@ -31,12 +33,15 @@ or text such as 500ms, 30s, 2m, 8h; sizes bytes or text such as 64KiB, 1MiB.
 Each option is also the environment variable WSSUP_OPTION (WSSUP_DRAIN_WINDOW,
 WSSUP_LIMITS_MESSAGE_BYTES).
 
+With --connections the number of workers follows from them and the limit of open
+files; with bounds for --workers it follows the load.
+
 Signals: HUP reloads; TERM drains and stops; INT and QUIT stop fast; TTIN and
 TTOU run one worker more or less.
 
 Exit status: 0 stopped as told; 1 the application cannot be imported or no worker
-can be started; 2 a mistake in the command or the configuration, an address in
-use, or another instance of this name: nothing was started.
+can be started; 2 a mistake in the command or the configuration, connections that
+do not fit, an address in use, or another instance of this name: nothing was started.
 """
 
 

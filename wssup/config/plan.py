@@ -2,8 +2,9 @@
 doctor share it.
 
 Where the kernel's hash spreads N connections over W workers, each gets N/W on average, with the
-standard deviation √(N/W · (1 − 1/W)) of a binomial distribution; that one of them gets five of these
-more happens once in three million draws. Steering by load spreads better; this holds for any.
+standard deviation of a binomial distribution, the root of N/W * (1 - 1/W). That a worker gets five
+of these more happens less than once in three million times. Steering by load spreads better than
+that; the plan holds for any.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ MAX_WORKERS: Final = 1000
 MAX_CONNECTIONS: Final = 100_000_000
 """The most connections that can be planned for: more than machines carry."""
 
+_COUNT: Final = Number(1, MAX_WORKERS, AUTO)
 _KEYS: Final = ("min", "max", "connections_per_worker")
 _NUMBERS: Final[Mapping[str, Number]] = {
     "min": Number(1, MAX_WORKERS),
@@ -53,14 +54,12 @@ class Autoscale(msgspec.Struct, frozen=True):
 class WorkerCount(Kind):
     """A number of workers, ``auto``, or the bounds between which it follows the load."""
 
-    number: Number = Number(1, MAX_WORKERS, AUTO)
-
     def _metavar(self) -> str:
-        return f"{self.number.metavar}|AUTOSCALE"
+        return f"{_COUNT.metavar}|AUTOSCALE"
 
     def _description(self) -> str:
         return (
-            f"{self.number.description}, or a table `{{min = 2, max = 8, connections_per_worker = "
+            f"{_COUNT.description}, or a table `{{min = 2, max = 8, connections_per_worker = "
             "5000}`; in the environment and on the command line "
             "`min=2,max=8,connections_per_worker=5000`"
         )
@@ -70,14 +69,14 @@ class WorkerCount(Kind):
             return _autoscale(value, given, _REMEDY)
         if given.text and isinstance(value, str) and "=" in value:
             return _autoscale(_pairs(value), given, _REMEDY_TEXT)
-        return self.number.read(value, given)
+        return _COUNT.read(value, given)
 
     def _show(self, value: object) -> str:
         table = self._public(value)
         if isinstance(table, dict):
             pairs = (f"{key} = {json.dumps(item)}" for key, item in table.items())
             return f"{{{', '.join(pairs)}}}"
-        return self.number.show(value)
+        return _COUNT.show(value)
 
     def _public(self, value: object, /) -> object:
         return msgspec.structs.asdict(value) if isinstance(value, Autoscale) else value

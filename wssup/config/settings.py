@@ -157,11 +157,6 @@ class Settings(Health, frozen=True, kw_only=True):
             live=False,
         ),
     ] = 64
-    steering: Steering = "least"
-    max_connections: MaxConnections = 0
-    worker_connections: WorkerConnections = 0
-    max_handshakes_per_second: MaxHandshakes = 0
-    overflow: Overflow = "queue"
     reserve_fds: Annotated[
         int,
         Spec(
@@ -179,6 +174,12 @@ class Settings(Health, frozen=True, kw_only=True):
             "one was replaced, until all have equally many; every 10 s at most.",
         ),
     ] = False
+
+    steering: Steering = "least"
+    max_connections: MaxConnections = 0
+    worker_connections: WorkerConnections = 0
+    max_handshakes_per_second: MaxHandshakes = 0
+    overflow: Overflow = "queue"
 
     ready_timeout: Annotated[
         float,

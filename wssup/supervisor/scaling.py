@@ -76,6 +76,8 @@ class Scaling:
         count, load = self._fleet.count, snapshot.total.open
         target = wanted(load, count, bounds, self._each(bounds))
         fewer = self._patience.over(now, self._fleet.settings.scale_down_after, so=target < count)
+        if not fewer:
+            self._held = ""
         if target > count:
             self._scale(target, load, "full" if count >= bounds.min else "bounds")
         elif fewer and self._calm() and self._may_shrink():

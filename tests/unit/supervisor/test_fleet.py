@@ -254,6 +254,7 @@ def shown(made: Made, **changes: Any) -> dict[str, Any]:
         "reloads": {"done": 0, "rolled_back": 0, "refused": 0},
         "observing": SimpleNamespace(pid=None, restarts=0, path="", bind=""),
         "bridging": SimpleNamespace(wanted=False, pid=None),
+        "scaling": SimpleNamespace(facts=None),
         "recycling": SimpleNamespace(counts={"age": 0, "rss": 0, "connections": 2}),
     }
     master = SimpleNamespace(**(parts | changes))

@@ -40,6 +40,10 @@ const SENTENCES = {
   reload_rolled_back: (e) => `Reload rolled back${because(e.reason)}`,
   handed_over: (e) => `Moved ${plural(e.moved ?? 0, "connection")}: ${who(e)}${because(e.error)}`,
   generation_mixed: (e) => `Generation ${e.gen} is mixed: files changed since it was loaded`,
+  autoscaled: (e) =>
+    `${e.workers > e.was ? "Grows" : "Shrinks"} to ${plural(e.workers, "worker")} by load` +
+    because(e.reason),
+  not_autoscaled: (e) => `The number of workers cannot follow the load${because(e.reason)}`,
   scaled: (e) => `Scaled to ${plural(e.workers, "worker")}`,
   rebalancing: (e) => `Rebalances ${plural(e.connections ?? 0, "connection")}`,
   draining: (e) =>
@@ -94,6 +98,7 @@ export function mark(event) {
     case "slot_failed":
       return `slot ${event.slot} failed`;
     case "scaled":
+    case "autoscaled":
       return `scaled to ${event.workers}`;
     default:
       return null;
