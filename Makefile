@@ -8,7 +8,7 @@ E2E ?= tests/e2e/systemd_service.py tests/e2e/npm_ws.py tests/e2e/shells.py test
   tests/e2e/example_page.py tests/e2e/chat_page.py tests/e2e/prometheus.py tests/e2e/dashboard*.py \
   tests/e2e/redis_*.py tests/e2e/nginx_front.py tests/e2e/nginx_room.py tests/e2e/doctor_predicts.py
 
-.PHONY: help run test lint bench bench-handoff bench-topics bench-asgi bench-job bench-observing conformance soak e2e e2e-room format clean
+.PHONY: help run test lint bench bench-handoff bench-topics bench-asgi bench-job bench-observing bench-audit conformance soak e2e e2e-room format clean
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 24
 
@@ -43,6 +43,7 @@ bench: $(STAMP) ## the engine, a reload and topics beside their peers; needs cc;
 	@$(BIN)/python -m benchmarks.topics
 	@$(BIN)/python -m benchmarks.asgi
 	@$(BIN)/python -m benchmarks.observing
+	@$(BIN)/python -m benchmarks.audit
 
 bench-handoff: $(STAMP) ## a reload with 15 000 and 100 000 live connections; about six minutes
 	@$(BIN)/python -m benchmarks.handoff
@@ -55,6 +56,9 @@ bench-asgi: $(STAMP) ## an ASGI application here and on its other servers; about
 
 bench-observing: $(STAMP) ## status and metrics with 64 slots, echo while watched; two minutes
 	@$(BIN)/python -m benchmarks.observing
+
+bench-audit: $(STAMP) ## an audit with 20 000 live connections; one minute
+	@$(BIN)/python -m benchmarks.audit
 
 bench-job: $(STAMP) ## the main job: a reload under load, a worker's death; about two minutes
 	@$(BIN)/python -m benchmarks.main_job

@@ -23,7 +23,8 @@ from wssup.version import __version__
 __all__ = ["COMMANDS", "group", "main"]
 
 COMMANDS: Final = (
-    *("serve", "status", "events", "connections", "close", "reload", "scale", "rebalance"),
+    *("serve", "status", "events", "connections", "audit", "close", "reload", "scale"),
+    "rebalance",
     *("drain", "stop", "publish", "config", "doctor", "systemd", "proxy-config", "completion"),
 )
 """The subcommands, in the order of the help."""

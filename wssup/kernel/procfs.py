@@ -20,7 +20,9 @@ __all__ = [
     "command_line",
     "counters",
     "descriptors",
+    "family",
     "limits",
+    "protocol",
     "status",
 ]
 
@@ -96,6 +98,20 @@ def _descriptor(link: str) -> Descriptor:
     return Descriptor(kind, int(rest)) if rest.isdigit() else Descriptor(rest, 0)
 
 
+def protocol(pid: int, descriptor: int, inode: int) -> str:
+    """The protocol of a socket, also of one in no table: ``TCP``, ``TCPv6``, ``UNIX-STREAM``…
+
+    :param inode: the socket's. Empty if the descriptor is another one's by now, or cannot be seen.
+    """
+    path = f"/proc/{pid}/fd/{descriptor}"
+    try:
+        if os.readlink(path) != f"socket:[{inode}]":  # noqa: PTH115 - it is no path
+            return ""
+        return os.getxattr(path, "system.sockprotoname").rstrip(b"\0").decode("ascii", "replace")
+    except OSError:
+        return ""
+
+
 def limits(pid: int) -> dict[str, Limit] | None:
     """All limits of a process by the names that /proc/PID/limits has: ``Max open files``…"""
     text = _read(pid, "limits")
@@ -140,6 +156,21 @@ def children(pid: int) -> list[int] | None:
         raise ProcessLookupError(f"no process {pid}") from None
     except PermissionError:
         return None
+    return found
+
+
+def family(pid: int) -> list[int]:
+    """A process and its descendants that can be seen, parents first.
+
+    :raises ProcessLookupError: there is no such process.
+    """
+    found = [pid]
+    waiting = children(pid) or []
+    while waiting:
+        one = waiting.pop(0)
+        found.append(one)
+        with suppress(ProcessLookupError):
+            waiting += children(one) or []
     return found
 
 

@@ -17,13 +17,10 @@ from wssup.kernel.tcp import ALL_STATES, TcpSocket, TcpState
 __all__ = [
     "Family",
     "Queue",
-    "UnixSocket",
     "answers",
     "request",
     "tcp_answers",
     "tcp_request",
-    "unix_answers",
-    "unix_request",
 ]
 
 # <linux/netlink.h>
@@ -39,13 +36,10 @@ _NLATTR: Final = struct.Struct("=HH")  # length, type
 _SOCK_DIAG_BY_FAMILY: Final = 20
 _IPPROTO_TCP: Final = 6
 _LISTEN: Final = 1 << TcpState.LISTEN  # unix sockets use these numbers as well
-_ESTABLISHED: Final = 1 << TcpState.ESTABLISHED
 _INET_DIAG_INFO: Final = 2
 _INET_DIAG_SKMEMINFO: Final = 7
 _SK_MEMINFO_DROPS: Final = 8
-_UDIAG_SHOW_NAME: Final = 0x01
 _UDIAG_SHOW_RQLEN: Final = 0x10
-_UNIX_DIAG_NAME: Final = 0
 _UNIX_DIAG_RQLEN: Final = 4
 _INET_REQUEST: Final = struct.Struct("=BBBxI48x")  # family, protocol, extensions, states, id
 _UNIX_REQUEST: Final = struct.Struct("=BBHIII8x")  # family, protocol, -, states, inode, show
@@ -69,17 +63,6 @@ class Family(IntEnum):
     UNIX = 1
     IPV4 = 2
     IPV6 = 10
-
-
-class UnixSocket(NamedTuple):
-    """A connected unix socket.
-
-    :ivar path: that it is bound to: of an accepted one, its listener's; empty at the client's end.
-        An abstract name (unix(7)) begins with a zero byte.
-    """
-
-    inode: int
-    path: bytes
 
 
 class Queue(NamedTuple):
@@ -124,14 +107,6 @@ def tcp_request(
     return _request(_INET_REQUEST.pack(family, _IPPROTO_TCP, extensions, wanted), sequence)
 
 
-def unix_request(sequence: int) -> bytes:
-    """The request for all connected unix sockets. The kernel leaves out those that nobody has
-    accepted yet.
-    """
-    body = _UNIX_REQUEST.pack(Family.UNIX, 0, 0, _ESTABLISHED, 0, _UDIAG_SHOW_NAME)
-    return _request(body, sequence)
-
-
 def _request(body: bytes, sequence: int) -> bytes:
     length = _NLMSGHDR.size + len(body)
     flags = _NLM_F_REQUEST | _NLM_F_DUMP
@@ -161,11 +136,6 @@ def tcp_answers(data: bytes, family: Family, sequence: int) -> tuple[list[TcpSoc
         )
 
     return _answers(data, sequence, socket)
-
-
-def unix_answers(data: bytes, sequence: int) -> tuple[list[UnixSocket], bool]:
-    """The unix sockets in one datagram of the answer; otherwise as :func:`answers`."""
-    return _answers(data, sequence, _connected)
 
 
 _T = TypeVar("_T")
@@ -227,12 +197,6 @@ def _unix(data: bytes, at: int, end: int) -> Queue:
     lengths = _attributes(data, at + _UNIX_ANSWER.size, end).get(_UNIX_DIAG_RQLEN, b"")
     length, limit = _RQLEN.unpack_from(lengths) if lengths else (0, 0)
     return Queue(inode, length, limit, None)
-
-
-def _connected(data: bytes, at: int, end: int) -> UnixSocket:
-    (inode,) = _UNIX_ANSWER.unpack_from(data, at)
-    path = _attributes(data, at + _UNIX_ANSWER.size, end).get(_UNIX_DIAG_NAME, b"")
-    return UnixSocket(inode, path[:1] + path[1:].partition(b"\0")[0])
 
 
 def _attributes(data: bytes, at: int, end: int) -> dict[int, bytes]:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
-import struct
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.harness.processes import until
-from wssup.errors import MessageError
-from wssup.kernel import sockdiag
 from wssup.kernel.sockdiag import Family
 from wssup.observer.queues import Queues, families
 from wssup.status.facts import ListenerFacts
@@ -126,37 +120,3 @@ def test_connections_cost_nothing() -> None:
             stack.enter_context(listener.accept()[0])
         assert fastest() < 3 * alone + 0.000_2
     queues.close()
-
-
-def test_an_error_of_the_kernel_is_an_os_error() -> None:
-    """What the kernel refuses (here: a family that does not exist) is its error number."""
-    answer = struct.pack("=IHHIIi20x", 40, 2, 0, 5, 0, -errno.ENOENT)
-    with pytest.raises(FileNotFoundError, match="sock_diag refuses"):
-        sockdiag.answers(answer, Family.IPV4, 5)
-    assert sockdiag.answers(answer, Family.IPV4, 6) == ([], False)
-
-
-@given(st.binary(max_size=300), st.sampled_from(Family))
-def test_no_bytes_do_any_harm(data: bytes, family: Family) -> None:
-    """Whatever is read, it is an answer, an OSError or a MessageError."""
-    try:
-        found, last = sockdiag.answers(data, family, 1)
-    except (OSError, MessageError):
-        return
-    assert isinstance(last, bool)
-    assert all(queue.length >= 0 for queue in found)
-
-
-@given(st.integers(0, 300), st.integers(0, 255))
-def test_a_real_answer_cut_or_changed(cut: int, byte: int) -> None:
-    """A real answer that was cut off, or has another byte somewhere, is an error or an answer."""
-    body = struct.pack("=4B48x5I", 2, 10, 0, 0, 0, 3, 4096, 0, 4711)
-    body += struct.pack("=HH9I", 40, 7, *range(9))
-    whole = struct.pack("=IHHII", 16 + len(body), 20, 2, 1, 0) + body
-    assert sockdiag.answers(whole, Family.IPV4, 1) == ([(4711, 3, 4096, 8)], False)
-    at = min(cut, len(whole) - 1)
-    for data in (whole[:at], whole[:at] + bytes([byte]) + whole[at + 1 :]):
-        try:
-            sockdiag.answers(data, Family.IPV4, 1)
-        except (OSError, MessageError):
-            continue

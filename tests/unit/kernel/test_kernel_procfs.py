@@ -1,0 +1,115 @@
+"""What /proc tells of processes, on real ones."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wssup.kernel import procfs
+from wssup.kernel.procfs import Descriptor, Limit
+
+CODE = """
+import os, select, socket, subprocess, sys
+held = [socket.socket() for _ in range(3)], os.pipe(), select.epoll(), open("/dev/null")
+child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", "a child"])
+print(child.pid, held[0][0].fileno(), flush=True)
+child.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def other() -> Iterator[tuple[int, int, int]]:
+    """A process with descriptors of all kinds and a child: its id, the child's, a socket of it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        child, descriptor = map(int, process.stdout.readline().split())
+        yield process.pid, child, descriptor
+
+
+def test_descriptors_by_kind(other: tuple[int, int, int]) -> None:
+    """Sockets and pipes have their inodes, others the kernel's name; all are there."""
+    pid, _, number = other
+    found = procfs.descriptors(pid)
+    assert found is not None
+    assert set(found) == {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    kinds = [kind for kind, _ in found.values()]
+    assert kinds.count("socket") == 3
+    assert kinds.count("eventpoll") == 1
+    assert "file" in kinds
+    assert kinds.count("pipe") >= 4
+    assert found[number] == Descriptor("socket", Path(f"/proc/{pid}/fd/{number}").stat().st_ino)
+
+
+def test_a_socket_of_no_table(other: tuple[int, int, int]) -> None:
+    """The protocol of a socket that was never connected; nothing if the number is another one's."""
+    pid, _, number = other
+    inode = Path(f"/proc/{pid}/fd/{number}").stat().st_ino
+    assert procfs.protocol(pid, number, inode) == "TCP"
+    assert procfs.protocol(pid, number, inode + 1) == ""
+    assert procfs.protocol(pid, 9999, inode) == ""
+    with socket.socket(socket.AF_UNIX) as local:
+        inode = os.fstat(local.fileno()).st_ino
+        assert procfs.protocol(os.getpid(), local.fileno(), inode).startswith("UNIX")
+
+
+def test_limits_and_status(other: tuple[int, int, int]) -> None:
+    """Limits as getrlimit(2) has them, unlimited as ``None``; memory, threads, parent and user."""
+    pid, child, _ = other
+    limits = procfs.limits(pid)
+    assert limits is not None
+    wanted = [
+        None if value == resource.RLIM_INFINITY else value
+        for value in resource.getrlimit(resource.RLIMIT_NOFILE)
+    ]
+    assert limits["Max open files"] == Limit(*wanted)
+    assert limits["Max cpu time"].soft is None or limits["Max cpu time"].soft > 0
+    status = procfs.status(child)
+    assert status is not None
+    assert (status.parent, status.threads, status.uid) == (pid, 1, os.geteuid())
+    assert status.rss > 1 << 20
+
+
+def test_families(other: tuple[int, int, int]) -> None:
+    """A child, and all descendants with the process first; command lines."""
+    pid, child, _ = other
+    assert procfs.children(pid) == [child]
+    assert procfs.family(pid) == [pid, child]
+    assert set(procfs.family(os.getpid())) >= {pid, child}
+    line = procfs.command_line(child)
+    assert line is not None
+    assert line.endswith("a child")
+
+
+def test_a_process_that_is_gone() -> None:
+    """Every question about a process that is not there is a ProcessLookupError."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    for ask in (
+        procfs.descriptors,
+        procfs.limits,
+        procfs.status,
+        procfs.children,
+        procfs.family,
+        procfs.command_line,
+    ):
+        with pytest.raises(ProcessLookupError):
+            ask(process.pid)
+
+
+def test_counters_of_the_network() -> None:
+    """Counters of TCP by their names, those of extensions, too; they only grow."""
+    before = procfs.counters()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        socket.create_connection(listener.getsockname()).close()
+    after = procfs.counters(os.getpid())
+    assert after["Tcp.ActiveOpens"] > before["Tcp.ActiveOpens"]
+    assert after["TcpExt.ListenOverflows"] >= before["TcpExt.ListenOverflows"]

@@ -1,0 +1,84 @@
+"""``wssup audit``: the counts held against the kernel; is there a leak?"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import click
+
+from wssup.cli.audit_instance import audit_instance
+from wssup.cli.audit_page import document, page
+from wssup.cli.audit_process import audit_process
+from wssup.cli.exits import FAILED, OK
+from wssup.cli.looking import Rules
+from wssup.cli.options import instance_options, target_of
+from wssup.cli.render import console
+
+__all__ = ["command"]
+
+_HELP = """\
+Hold the counts of an instance against the kernel: is there a leak?
+
+\b
+  wssup audit
+  wssup audit --json | jq '.findings[]'
+  wssup audit --pid 4711
+
+For each worker: connections that are counted but gone; descriptors that are
+connections but not counted; sockets that were reset and are still held; and
+connections in CLOSE_WAIT, whose clients closed them and which the worker keeps. The
+second table is about the addresses, whoever holds the sockets: "in queue" waits to be
+accepted, "ending" was closed by the server and is the kernel's.
+
+Nothing is stopped for it. What changed while it looked is never called a leak: it
+looks up to three times, and a leak is in every look.
+
+--pid looks at any other server and at its child processes: descriptors by kind,
+sockets, accept queues, CLOSE_WAIT.
+
+Run it as the service's user or as root: the kernel shows descriptors to nobody else.
+
+Exit status: 0 clean, 1 a leak, 2 it cannot be audited (nothing runs, not
+permitted), or a mistake in the command.
+"""
+
+
+@click.command("audit", help=_HELP, short_help="Hold the counts against the kernel.")
+@click.option(
+    "--pid",
+    type=click.IntRange(min=1),
+    metavar="PID",
+    help="Look at this process and its children instead of an instance.",
+)
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=0, max=86400 * 365),
+    metavar="SECONDS",
+    default=30.0,
+    help="A connection that is in CLOSE_WAIT for longer is a leak. [default: 30]",
+)
+@click.option(
+    "--tolerate",
+    type=click.IntRange(min=0, max=10**7),
+    metavar="N",
+    default=0,
+    help="So many of these in a process are no leak yet. [default: 0]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a document for programs.")
+@instance_options
+def command(
+    *, pid: int | None, older_than: float, tolerate: int, as_json: bool, **given: Any
+) -> int:
+    """Audit and show what was found."""
+    if math.isnan(older_than):
+        raise click.UsageError("--older-than needs a number of seconds")
+    rules = Rules(older_than, tolerate)
+    audited = audit_instance(target_of(given), rules) if pid is None else audit_process(pid, rules)
+    if as_json:
+        click.echo(json.dumps(document(audited, older_than=older_than), indent=2))
+    else:
+        out = console()
+        out.print(page(audited, older_than=older_than, width=out.width))
+    return FAILED if audited.findings else OK
