@@ -64,7 +64,7 @@ def examined(instance: Instance, *options: str, inside: int | None = None) -> di
         check=False,
         timeout=100,
     )
-    assert done.returncode in (0, 1, 2), done.stderr + instance.logged()
+    assert done.stdout, done.stderr + instance.logged()
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

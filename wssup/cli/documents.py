@@ -31,9 +31,12 @@ D = TypeVar("D", bound=msgspec.Struct)
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """A worker in the status document; ``lag_ms`` in milliseconds, ``age`` in seconds."""
+    """A worker in the status document; ``lag_ms`` in milliseconds, ``age`` in seconds.
 
-    pid: int
+    :ivar pid: ``None`` while it is being forked.
+    """
+
+    pid: int | None
     generation: int
     state: str
     open: int = 0

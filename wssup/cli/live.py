@@ -229,7 +229,7 @@ def _rate(difference: int, seconds: float) -> str:
     return f"{value:.1f}" if 0 < value < 9.95 else count(round(value))
 
 
-def _rows(slot: Slot, before: Mapping[int, Worker], seconds: float) -> list[list[Text]]:
+def _rows(slot: Slot, before: Mapping[int | None, Worker], seconds: float) -> list[list[Text]]:
     if not slot.workers:
         dash = Text("-", style="dim")
         cells = [dash] * len(_COLUMNS)
@@ -246,7 +246,7 @@ def _rows(slot: Slot, before: Mapping[int, Worker], seconds: float) -> list[list
         rows.append(
             [
                 Text(str(slot.slot) if not index else ""),
-                Text(str(worker.pid)),
+                Text("-" if worker.pid is None else str(worker.pid)),
                 Text(str(worker.generation)),
                 render.state_of(slot, worker, first=not index),
                 Text(count(worker.active)),

@@ -160,7 +160,7 @@ def _row(slot: Slot, worker: Worker, *, first: bool) -> list[Text]:
     lag = "-" if worker.lag_ms is None else f"{worker.lag_ms:.1f}ms"
     return [
         Text(str(slot.slot) if first else ""),
-        Text(str(worker.pid)),
+        Text("-" if worker.pid is None else str(worker.pid)),
         Text(str(worker.generation)),
         state_of(slot, worker, first=first),
         Text(count(worker.active)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from click.testing import CliRunner, Result
@@ -60,6 +61,31 @@ def test_an_instance_that_does_not_answer(peer: Peer, capsys: pytest.CaptureFixt
     peer.lock()
     assert main([*QUICK, "--answer-timeout", "0.2"]) == 4
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_worker_without_a_pid(peer: Peer) -> None:
+    """While a worker is forked its process id is not known: status and doctor go on without it."""
+    worker = {"serial": 1, "pid": None, "generation": 1, "state": "starting", "stalled": False}
+    document = {
+        "schema": 1,
+        "name": "default",
+        "state": "running",
+        "pid": os.getpid(),
+        "generation": 1,
+        "workers": 3,
+        "slots": [{"slot": 0, "state": "starting", "workers": [worker]}],
+    }
+    peer.script |= {
+        "status": [{"result": document}],
+        "config": [{"result": {"settings": []}}],
+    }
+    peer.lock().listen()
+    done = CliRunner().invoke(group, ["status"], standalone_mode=False)
+    assert done.exception is None, done.exception
+    assert "starting" in done.stdout
+    done = CliRunner().invoke(group, ["doctor", "--seconds", "0"], standalone_mode=False)
+    assert done.exception is None, done.exception
+    assert "of the running instance default, 3 workers" in done.stdout
 
 
 @pytest.mark.parametrize(
