@@ -1,6 +1,6 @@
 """What ``wssup audit`` takes with 20 000 live connections, idle and while others come and go.
 
-Real instances, real clients; the whole command is timed, from its start to its end. Two minutes.
+Real instances, real clients; the whole command is timed, from its start to its end. A minute.
 ``make bench-audit`` prints the table.
 """
 

@@ -6,6 +6,7 @@ audit_process.py.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
@@ -42,6 +43,8 @@ __all__ = [
 
 _PAUSES: Final = (0.1, 0.3)
 """Seconds before each further look: many turns of a worker's loop."""
+_CHEAP: Final = 0.3
+"""Seconds that a look takes which is no matter."""
 _NOFILE: Final = "Max open files"
 
 
@@ -122,7 +125,18 @@ class Looking:
 
     def __init__(self, look: Callable[[], Seen]) -> None:
         began = time.monotonic()
+        # Ten thousands of tuples are made, none of them garbage: looking for some takes a fifth.
+        gc.disable()
+        try:
+            self._look(look)
+        finally:
+            gc.enable()
+        self.seconds = time.monotonic() - began
+
+    def _look(self, look: Callable[[], Seen]) -> None:
+        began = time.monotonic()
         self.seen = look()
+        self._took = time.monotonic() - began
         self.taken = 1
         self.strays = [self.seen.strays]
         self.looks = {pid: [found] for pid, found in self.seen.looks.items()}
@@ -137,17 +151,16 @@ class Looking:
             self.looks = {
                 pid: [*self.looks.get(pid, ()), found] for pid, found in self.seen.looks.items()
             }
-        self.seconds = time.monotonic() - began
 
     def _is_quiet(self) -> bool:
         """Whether another look could tell more. That connections come and go is reason for one
-        more; the next one would not be quieter.
+        more if it costs nothing; the next one would not be quieter.
         """
         differs = [leak(looks) for looks in self.looks.values()]
         return not (
             self.seen.strays
             or any(any(one[:-1]) for one in differs)
-            or (self.taken == 1 and any(one.unsure for one in differs))
+            or (self.taken == 1 and self._took < _CHEAP and any(one.unsure for one in differs))
             or (
                 not self.seen.known
                 and any(looks[-1].held.close_wait for looks in self.looks.values())

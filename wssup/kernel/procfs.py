@@ -91,6 +91,8 @@ def _descriptor(link: str) -> Descriptor:
     """``socket:[4711]``, ``pipe:[4711]``, ``anon_inode:[eventpoll]``, ``anon_inode:inotify``, or a
     path.
     """
+    if link.startswith("socket:["):  # nearly all of a busy server's
+        return Descriptor("socket", int(link[8:-1]))
     if link.startswith("/"):
         return Descriptor("file", 0)
     kind, _, rest = link.partition(":")
