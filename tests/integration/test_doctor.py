@@ -17,6 +17,7 @@ from tests.harness.foreign import foreign_server
 from tests.harness.limited import Limited
 from tests.harness.storm import storm
 from wssup.kernel.sockets import tcp_table
+from wssup.kernel.tcp import TcpState
 
 
 @contextmanager
@@ -102,6 +103,16 @@ def test_without_an_instance(tmp_path: Path) -> None:
     assert found["predicted"] == {"connections": 0, "limit": "other listener"}
 
 
+def until_held(port: int, state: TcpState, count: int) -> None:
+    """Wait until so many connections of a port are in a state, and some process's."""
+
+    def there() -> bool:
+        found = [s for s in tcp_table().sockets if s.local_port == port and s.inode]
+        return sum(s.state == state for s in found) == count
+
+    processes.until(there, 60, f"{count} sockets in {state.name}")
+
+
 def test_another_server(tmp_path: Path) -> None:
     """Any server: descriptors by kind, sockets by state, who accepts, and how many it can carry;
     a pile of connections that it does not close.
@@ -112,10 +123,7 @@ def test_another_server(tmp_path: Path) -> None:
             for _ in range(30):
                 stack.enter_context(socket.create_connection((host, int(port))))
 
-            def waiting() -> int:
-                return sum(s.rqueue for s in tcp_table().sockets if s.local_port == int(port))
-
-            processes.until(lambda: waiting() == 0, 60, "all to be accepted")
+            until_held(int(port), TcpState.ESTABLISHED, 30)
             done = run("--pid", str(pid), "--json", cwd=tmp_path)
             found = document(done)
             server = found["server"]
@@ -130,9 +138,11 @@ def test_another_server(tmp_path: Path) -> None:
             assert found["predicted"]["limit"] == "descriptors per worker"
             assert all(p["kinds"]["eventpoll"] == 1 for p in accepting)
             assert server["queues"][0]["limit"] == 128
+        until_held(int(port), TcpState.CLOSE_WAIT, 30)
         done = run("--pid", str(pid), cwd=tmp_path)
         assert done.returncode == 1
-        assert "CLOSE_WAIT" in done.stdout.split("warn")[0]
+        (row,) = [line for line in done.stdout.splitlines() if line.startswith("CLOSE_WAIT")]
+        assert " warn " in row
 
 
 def test_no_server(tmp_path: Path) -> None:

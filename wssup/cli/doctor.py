@@ -20,6 +20,7 @@ from wssup.cli.render import console
 from wssup.cli.text import one_line
 from wssup.cli.visitor import status_of
 from wssup.config.plan import workers_meant
+from wssup.config.scaling import Autoscale
 from wssup.config.settings import Settings, value_of
 from wssup.doctor import collect, hardware, listeners
 from wssup.doctor import server as servers
@@ -134,7 +135,7 @@ def command(
     loaded = load_instance(given, given["config_file"])
     count = count or loaded.settings.connections or None
     cores = len(os.sched_getaffinity(0))
-    speed = hardware.measure(cores) if measured else None
+    speed = hardware.measure(cores, hardware.SECONDS) if measured else None
     server: Server | None = None
     if pid is not None:
         server, facts, wanted = _other(
@@ -196,7 +197,8 @@ def _own(
     )
     # One that is about to start has no slots yet.
     workers = running.slots if running is not None else 0
-    if given["workers"] is not None or not workers:
+    follows = isinstance(settings.workers, Autoscale)
+    if given["workers"] is not None or not workers or follows:
         workers = _workers(settings, facts, cores)
     wanted = plan(
         settings,
@@ -210,6 +212,9 @@ def _own(
 
 
 def _workers(settings: Settings, facts: Facts, cores: int) -> int:
+    if isinstance(settings.workers, Autoscale):
+        # As many as there may be: what is carried then is the question.
+        return settings.workers.max
     nofile = facts.descriptors.hard or 0
     try:
         return workers_meant(settings, cpus=cores, nofile=nofile)

@@ -25,7 +25,7 @@ _PATIENCE = 10.0
 _BACKLOG = 512
 
 
-def measure(cores: int, seconds: float = SECONDS) -> Hardware | None:
+def measure(cores: int, seconds: float) -> Hardware | None:
     """The machine's speed; ``None`` where nothing can be measured (no loopback)."""
     try:
         with socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG) as listener:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from wssup.config.addresses import TcpAddress, parse_bind
 from wssup.doctor.facts import Holder
+from wssup.errors import MessageError
 from wssup.kernel import procfs
-from wssup.kernel.sockets import tcp_table
+from wssup.kernel.sockdiag import Family
+from wssup.kernel.sockets import SockDiag, tcp_table
 from wssup.kernel.tcp import TcpSocket, TcpState
 
 __all__ = ["conflicts", "holders", "own_sockets"]
@@ -29,11 +31,7 @@ def holders(binds: Iterable[str], own: frozenset[int] | None) -> list[Holder]:
     ]
     if not addresses or own is None:
         return []
-    try:
-        table = tcp_table().sockets
-    except OSError:
-        return []
-    listening = [sock for sock in table if sock.state == TcpState.LISTEN and sock.inode not in own]
+    listening = [sock for sock in _listening() if sock.inode not in own]
     found: dict[tuple[str, str], Holder] = {}
     for address in addresses:
         for sock in listening:
@@ -77,6 +75,20 @@ def own_sockets(pids: Iterable[int]) -> frozenset[int] | None:
             return None
         found.update(entry.inode for entry in table.values() if entry.kind == "socket")
     return frozenset(found)
+
+
+def _listening() -> list[TcpSocket]:
+    """All TCP listeners. Asked for these alone, the kernel does not walk a million connections."""
+    alone = {TcpState.LISTEN}
+    try:
+        with SockDiag() as kernel:
+            return [*kernel.tcp(Family.IPV4, alone), *kernel.tcp(Family.IPV6, alone)]
+    except (OSError, MessageError):
+        pass
+    try:
+        return [sock for sock in tcp_table().sockets if sock.state == TcpState.LISTEN]
+    except OSError:
+        return []
 
 
 def _who(sock: TcpSocket) -> str:

@@ -224,7 +224,7 @@ def test_somebody_else_listens() -> None:
     each=st.integers(0, 50_000),
     available=st.integers(0, 100 * GIB),
 )
-@examples(max_examples=50)
+@examples(max_examples=25)
 def test_the_first_is_the_lowest(
     hard: int, workers: int, total: int, each: int, available: int
 ) -> None:

@@ -50,7 +50,7 @@ def test_ports(span: str, reserved: str, count: int | None) -> None:
 
 
 @given(st.text(max_size=60))
-@examples(max_examples=50)
+@examples(max_examples=25)
 def test_hostile_texts(text: str) -> None:
     """Whatever a file says, reading it fails at nothing."""
     fields(text)
