@@ -157,6 +157,8 @@ def served(**settings: object) -> Iterator[Instance]:
         instance = Instance(Path(home), APPLICATION, more | settings)
         try:
             instance.running()
+            # At first all is steered to the worker that was ready first: a second's worth of them.
+            time.sleep(1.5)
             yield instance
         finally:
             instance.end()
