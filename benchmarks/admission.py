@@ -157,7 +157,7 @@ def served(**settings: object) -> Iterator[Instance]:
         instance = Instance(Path(home), APPLICATION, more | settings)
         try:
             instance.running()
-            # At first all is steered to the worker that was ready first: a second's worth of them.
+            # For a second at most all is steered to the worker that was ready first.
             time.sleep(1.5)
             yield instance
         finally:
