@@ -157,6 +157,8 @@ def served(**settings: object) -> Iterator[Instance]:
         instance = Instance(Path(home), APPLICATION, more | settings)
         try:
             instance.running()
+            # For a second at most all is steered to the worker that was ready first.
+            time.sleep(1.5)
             yield instance
         finally:
             instance.end()
