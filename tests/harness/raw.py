@@ -215,6 +215,8 @@ def spread_clients(address: str, slots: int, least: int) -> Iterator[dict[int, l
     share within a second.
     """
     found: dict[int, list[Raw]] = {slot: [] for slot in range(slots)}
+    # Those that are too many stay meanwhile: a worker that has fewer than others comes next.
+    many: list[Raw] = []
     deadline = time.monotonic() + PATIENCE
     with ExitStack() as stack:
         while any(len(clients) < least for clients in found.values()):
@@ -224,5 +226,7 @@ def spread_clients(address: str, slots: int, least: int) -> Iterator[dict[int, l
             if len(found[slot]) < 2 * least:
                 found[slot].append(client)
             else:
-                client.close()
+                many.append(client)
+        for client in many:
+            client.close()
         yield found

@@ -14,6 +14,7 @@ import trio
 
 from wssup.config.settings import Settings
 from wssup.scoreboard import RowView
+from wssup.supervisor.booting import Booting
 from wssup.supervisor.children import Slot
 from wssup.supervisor.listeners import Listeners
 from wssup.supervisor.steering import Load, equal, is_material, pause, spacing, weights
@@ -29,6 +30,7 @@ class Aiming:
     """Decides when the group's program is replaced.
 
     :ivar arrivals: tells when a connection comes.
+    :ivar booting: tells which slots are as good as served.
     :param read: reads the rows of all workers.
     :param settings: those in force.
     :param limits: how many connections each slot may have, from what descriptors allow a worker.
@@ -48,6 +50,7 @@ class Aiming:
         self._read = read
         self._settings = settings
         self._limits = limits
+        self.booting = Booting()
         self._usual = spacing(os.uname().release)
         #: What is in force: the weights, whether by source, and who served.
         self._aimed: tuple[tuple[int, ...], bool] | None = None
@@ -104,7 +107,9 @@ class Aiming:
         slot = self._slots.get(index)
         if slot is None:
             return False
-        return slot.in_service if by_source else slot.acceptor is not None
+        if by_source:
+            return slot.in_service
+        return slot.acceptor is not None or self.booting.awaits(slot)
 
     def _pause(self) -> float:
         changed = self._serving() != self._served

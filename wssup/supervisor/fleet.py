@@ -120,6 +120,7 @@ class Fleet:
             self.slots, listeners, post=self.attendant.post, read=self._rows, aiming=self.aiming
         )
         nursery.start_soon(self.aiming.run)
+        nursery.start_soon(self.sharing.run)
 
     # What others ask for.
 

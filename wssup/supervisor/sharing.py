@@ -45,12 +45,17 @@ class Sharing:
         self._post = post
         self._read = read
         self._aiming = aiming
+        self._booting = aiming.booting
         self._log = logs.get()
 
     def update(self) -> None:
         """The slots changed: lend, take back, steer."""
         acceptors = {i: w for i, s in self._slots.items() if (w := s.acceptor) is not None}
-        needy = [i for i in self._slots if i not in acceptors]
+        if acceptors:
+            self._booting.one_serves()
+        needy = [
+            i for i, s in self._slots.items() if i not in acceptors and not self._booting.awaits(s)
+        ]
         standing = {
             i: s.borrower.slot
             for i, s in self._slots.items()
@@ -66,6 +71,11 @@ class Sharing:
             if borrower is not slot.borrower:
                 self._change(slot, borrower)
         self._aiming.update()
+
+    async def run(self) -> None:
+        """Do what has to wait for a moment."""
+        await self._booting.wait_over()
+        self.update()
 
     def added(self, addresses: list[Address]) -> None:
         """Give new addresses to the workers that accept, for their own slots and for those they

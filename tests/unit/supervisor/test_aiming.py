@@ -8,6 +8,8 @@ import msgspec
 import pytest
 
 from tests.unit.supervisor.puppets import Stage, stage
+from wssup.messages import Listen
+from wssup.supervisor import booting
 from wssup.supervisor.slots import State
 
 HELD = 50
@@ -74,3 +76,25 @@ async def test_modes_that_do_not_look_at_loads(tmp_path: Path, steering: str) ->
         await made.until(lambda: shares(made) == wanted)
         made.fleet.adopt_settings(msgspec.structs.replace(made.settings, steering="least"))
         await made.until(lambda: some(shares(made)) == [False, False, True])
+
+
+async def test_the_first_worker_does_not_get_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While an instance boots, connections wait for slots whose workers are about to be ready: none
+    is lent, and each gets its part. One that takes too long is served by another one.
+    """
+    monkeypatch.setattr(booting, "_PATIENCE", 60.0)
+    async with stage(tmp_path) as made:
+        made.fleet.scale(3)
+        await made.born(1)
+        await made.until(lambda: made.fleet.slots[0].acceptor is not None)
+        await made.until(lambda: some(shares(made)) == [True] * 3)
+        assert made.puppet(0).got(Listen) == []
+    monkeypatch.setattr(booting, "_PATIENCE", 0.05)
+    async with stage(tmp_path) as made:
+        made.fleet.scale(3)
+        await made.born(1)
+        lent = {1, 2}
+        await made.until(lambda: {order.slot for order in made.puppet(0).got(Listen)} == lent)
+        await made.until(lambda: some(shares(made)) == [True, False, False])

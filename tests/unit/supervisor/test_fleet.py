@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import pytest
 import trio
 import trio.testing
 
@@ -28,6 +29,7 @@ from wssup.scoreboard import (
     Scoreboard,
     WorkerState,
 )
+from wssup.supervisor import booting
 from wssup.supervisor.children import Role, Slot, Worker
 from wssup.supervisor.fleet import Fleet
 from wssup.supervisor.limits import Nofile
@@ -424,10 +426,13 @@ async def test_status_tells_of_the_bridge(tmp_path: Path) -> None:
         assert found["queue_bytes"] == 0
 
 
-async def test_status_shows_roles_states_and_loans(tmp_path: Path) -> None:
+async def test_status_shows_roles_states_and_loans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each worker is shown with its role and state, a slot with its error and with who serves its
     listeners.
     """
+    monkeypatch.setattr(booting, "_PATIENCE", 0.0)
     async with fleet(tmp_path) as made:
         made.fleet.scale(2)
         first, second = made.fleet.slots.values()
