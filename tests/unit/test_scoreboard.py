@@ -284,4 +284,4 @@ def test_layout_changes_only_with_its_version() -> None:
         )
     ]
     digest = hashlib.sha256(repr((sorted(names.items()), labels)).encode()).hexdigest()[:16]
-    assert {layout.LAYOUT_VERSION: digest} == {6: "ee3857b86adf90ce"}
+    assert {layout.LAYOUT_VERSION: digest} == {7: "9997b35298f2f66c"}

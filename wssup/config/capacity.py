@@ -61,6 +61,7 @@ def parts(
     total: int,
     taken: Mapping[int, int],
     told: Mapping[int, int],
+    certain: bool = True,
 ) -> dict[int, int]:
     """What each slot may have of ``total`` connections while the number of slots changes.
 
@@ -73,10 +74,11 @@ def parts(
     :param taken: connections by slot; of slots that are not in service any more, too.
     :param told: what workers of each slot go by until they hear of this; nothing of those that do
         not know yet.
+    :param certain: whether ``taken`` is of this moment; if not, nobody gets more.
     """
     goals = dict(zip(slots, worker_limits(len(slots), descriptors=each, total=total), strict=True))
     reserved = {slot: max(taken.get(slot, 0), told.get(slot, 0)) for slot in {*taken, *told}}
-    left = max(0, total - sum(reserved.values()))
+    left = max(0, total - sum(reserved.values())) if certain else 0
     found = {}
     for slot, goal in goals.items():
         has = reserved.get(slot, 0)

@@ -16,6 +16,7 @@ from wssup.scoreboard.header import Header, Memory, write_header
 from wssup.scoreboard.layout import (
     ACCEPTED,
     ACCEPTING,
+    ADMITS,
     B_SERIAL,
     BLOCK_CELLS,
     BRIDGE,
@@ -288,6 +289,7 @@ class Scoreboard(Header):
             bus_queue_bytes=copy[BUS_QUEUE_BYTES],
             counts=Counts.of(copy),
             stale=good is None,
+            admits=copy[ADMITS] - 1 if copy[ADMITS] else None,
         )
 
     def bridge(self) -> BridgeView | None:

@@ -356,6 +356,7 @@ class RowView:
     :ivar subscriptions: of its connections to topics; ``topics``: how many different ones.
     :ivar bus_queue_bytes: what waits to be sent to other nodes of the bus.
     :ivar stale: no good copy could be taken; gauges and counts are older, or from within a write.
+    :ivar admits: how many connections its slot may have as far as it knows; ``None``: any.
     """
 
     row: int
@@ -375,6 +376,7 @@ class RowView:
     bus_queue_bytes: int
     counts: Counts
     stale: bool
+    admits: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

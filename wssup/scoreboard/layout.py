@@ -22,7 +22,7 @@ from bisect import bisect_right
 from enum import IntEnum
 from typing import Final
 
-LAYOUT_VERSION: Final = 6
+LAYOUT_VERSION: Final = 7
 MAGIC: Final = int.from_bytes(b"wssup-sb", "little")
 
 CELL: Final = 8  # bytes
@@ -239,6 +239,7 @@ ACCEPTING: Final = 6  # 0 or 1
 SUBSCRIPTIONS: Final = 7  # of connections to topics
 TOPICS: Final = 8  # that have any
 BUS_QUEUE_BYTES: Final = 9  # for all other nodes together
+ADMITS: Final = 10  # connections that its slot may have as far as it knows, plus one; 0: any
 COUNTERS: Final = 2 * LINE  # the first counter
 ACCEPTED: Final = COUNTERS
 UPGRADED: Final = ACCEPTED + 1

@@ -13,6 +13,7 @@ from typing import Final, Protocol, Self, overload
 from wssup.scoreboard.layout import (
     ACCEPTED,
     ACCEPTING,
+    ADMITS,
     BLOCK_CELLS,
     BUS_BYTES,
     BUS_LOST,
@@ -355,3 +356,7 @@ class RowWriter:
     def accepting(self, accepting: bool) -> None:  # noqa: FBT001 - the one value of a gauge
         """Whether the worker now takes new connections."""
         commit(self._block, (ACCEPTING, int(accepting) - self._block[ACCEPTING]))
+
+    def admits(self, most: int | None) -> None:
+        """How many connections its slot may have, which the worker now goes by."""
+        commit(self._block, (ADMITS, (0 if most is None else most + 1) - self._block[ADMITS]))

@@ -244,6 +244,7 @@ class BaseWorker:
                     self._switch(on=on)
             case Admit() as order:
                 self._listening.limit(order.connections, order.handshakes_per_second)
+                self._row.admits(order.connections)
                 self._look_for_mates()
             case Listen() | Unlisten() as order:
                 self._listen(order, received.descriptors)

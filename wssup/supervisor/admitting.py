@@ -82,9 +82,13 @@ class Admitting:
         if not settings.max_connections:
             return {}
         taken: dict[int, int] = {}
+        told: dict[int, int] = {}
+        certain = True
         for view in self._rows() if rows is None else rows:
             taken[view.slot] = taken.get(view.slot, 0) + view.counts.open
-        told: dict[int, int] = {}
+            # What it was told last may be on its way still, and what it went by before in force.
+            told[view.slot] = max(told.get(view.slot, 0), view.admits or 0)
+            certain = certain and not view.stale
         for worker, order in self._told.values():
             if order.connections is not None and self._slots[worker.slot].in_service:
                 told[worker.slot] = max(told.get(worker.slot, 0), order.connections)
@@ -94,6 +98,7 @@ class Admitting:
             total=settings.max_connections,
             taken=taken,
             told=told,
+            certain=certain,
         )
 
     def _tell(self, workers: Iterable[Worker], found: Mapping[int, int]) -> None:

@@ -19,7 +19,10 @@ shown = socket.socket(fileno=CHANNEL + 1)
 buffer, waiting = bytearray(), []
 def hear():
     while not waiting:
-        chunk = end.recv(1 << 20)
+        try:
+            chunk = end.recv(1 << 20)
+        except ConnectionResetError:  # it closed without having read what was said last
+            return None
         if not chunk:
             return None
         buffer.extend(chunk)
