@@ -20,7 +20,7 @@ from tests.harness.oracle_sockets import counts
 
 Start = Callable[..., Instance]
 
-_RELOADS = 3
+_RELOADS = 2
 _BOTH = pytest.mark.parametrize("style", ["event", "task"])
 
 

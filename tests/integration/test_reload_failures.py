@@ -274,10 +274,10 @@ async def test_connections_of_the_failed_generation_are_told(start: Start) -> No
             lambda s: all(slot["state"] == "settling" for slot in s["slots"]),
             "both slots to settle",
         )
-        async with crowd(url, 10, reconnect=True) as new:
+        async with crowd(url, 40, reconnect=True) as new:
             os.kill(instance.workers("successor")[0], signal.SIGKILL)
-            await new.wait(lambda: len(new.closed) == 10, "all of the new generation to be closed")
-            await new.wait(lambda: len(new.live) == 10, "all to be back")
+            await new.wait(lambda: len(new.closed) == 40, "all of the new generation to be closed")
+            await new.wait(lambda: len(new.live) == 40, "all to be back")
             # Whom the killed worker served was told nothing.
             assert set(new.codes) == {1006, 1012}
             await aside(instance.wait, _is_served_by_the_first, "everybody to be at home")
@@ -286,4 +286,4 @@ async def test_connections_of_the_failed_generation_are_told(start: Start) -> No
 
 def _is_served_by_the_first(status: dict[str, Any]) -> bool:
     workers = [w for s in status["slots"] for w in s["workers"]]
-    return sum(w["active"] for w in workers if w["generation"] == 1) == 20 and len(workers) == 2
+    return sum(w["active"] for w in workers if w["generation"] == 1) == 50 and len(workers) == 2

@@ -341,5 +341,5 @@ def test_accounting_is_true_in_any_order() -> None:
     leaks.
     """
     run_state_machine_as_test(
-        Accounting, settings=settings(deadline=None, max_examples=100, stateful_step_count=60)
+        Accounting, settings=settings(deadline=None, max_examples=60, stateful_step_count=60)
     )
