@@ -90,16 +90,20 @@ def test_the_parts_are_the_whole(workers: int, descriptors: int, each: int, tota
 
 
 @st.composite
-def scenes(draw: st.DrawFn) -> tuple[int, int, list[tuple[int, list[int]]]]:
-    """A total, a limit of each, and steps: slots in service, and what changes in each slot."""
-    step = st.tuples(st.integers(1, 5), st.lists(st.integers(-60, 60), min_size=5, max_size=5))
+def scenes(draw: st.DrawFn) -> tuple[int, int, list[tuple[int, list[int], list[int]]]]:
+    """A total, a limit of each, and steps: slots in service, what changes in each slot, and how
+    many it turns away at the moment.
+    """
+    changes = st.lists(st.integers(-60, 60), min_size=5, max_size=5)
+    refused = st.lists(st.integers(0, 16), min_size=5, max_size=5)
+    step = st.tuples(st.integers(1, 5), changes, refused)
     return draw(st.integers(1, 200)), draw(st.integers(1, 100)), draw(st.lists(step, max_size=20))
 
 
 @FEW
 @given(scenes())
 def test_scaling_never_lets_in_more_than_the_whole(
-    scene: tuple[int, int, list[tuple[int, list[int]]]],
+    scene: tuple[int, int, list[tuple[int, list[int], list[int]]]],
 ) -> None:
     """However slots come and go and clients with them, as long as no worker lets in more than it
     was told there are never more than the total. When nothing changes any more and nobody has more
@@ -109,9 +113,10 @@ def test_scaling_never_lets_in_more_than_the_whole(
     taken: dict[int, int] = {}
     told: dict[int, int] = {}
     count = 1
-    for count, changes in steps:
+    for count, changes, refused in steps:
         told = {slot: part for slot, part in told.items() if slot < count}
-        told = parts(range(count), each=each, total=total, taken=taken, told=told)
+        sockets = {slot: taken.get(slot, 0) + refused[slot] for slot in range(5)}
+        told = parts(range(count), each=each, total=total, taken=sockets, held=taken, told=told)
         assert all(part <= each for part in told.values())
         for slot, change in enumerate(changes):
             has = taken.get(slot, 0)
@@ -123,5 +128,5 @@ def test_scaling_never_lets_in_more_than_the_whole(
     taken = {slot: min(taken.get(slot, 0), even[slot]) for slot in range(count)}
     told = {slot: part for slot, part in told.items() if slot < count}
     for _ in range(2):
-        told = parts(range(count), each=each, total=total, taken=taken, told=told)
+        told = parts(range(count), each=each, total=total, taken=taken, held=taken, told=told)
     assert told == dict(enumerate(even))

@@ -60,6 +60,7 @@ def parts(
     each: int,
     total: int,
     taken: Mapping[int, int],
+    held: Mapping[int, int],
     told: Mapping[int, int],
     certain: bool = True,
 ) -> dict[int, int]:
@@ -71,7 +72,8 @@ def parts(
 
     :param slots: those in service.
     :param each: the most that one may have in any case.
-    :param taken: connections by slot; of slots that are not in service any more, too.
+    :param taken: sockets by slot, those that are being turned away included; of slots that are not
+        in service any more, too. ``held``: those of them that were let in.
     :param told: what workers of each slot go by until they hear of this; nothing of those that do
         not know yet.
     :param certain: whether ``taken`` is of this moment; if not, nobody gets more.
@@ -81,7 +83,8 @@ def parts(
     left = max(0, total - sum(reserved.values())) if certain else 0
     found = {}
     for slot, goal in goals.items():
-        has = reserved.get(slot, 0)
+        # Who is being turned away has no place that another could have.
+        has = max(held.get(slot, 0), told.get(slot, 0))
         found[slot] = min(goal, has + left)
         left -= max(0, found[slot] - has)
     return found

@@ -82,10 +82,12 @@ class Admitting:
         if not settings.max_connections:
             return {}
         taken: dict[int, int] = {}
+        held: dict[int, int] = {}
         told: dict[int, int] = {}
         certain = True
         for view in self._rows() if rows is None else rows:
             taken[view.slot] = taken.get(view.slot, 0) + view.counts.open
+            held[view.slot] = held.get(view.slot, 0) + view.counts.active
             # What it was told last may be on its way still, and what it went by before in force.
             told[view.slot] = max(told.get(view.slot, 0), view.admits or 0)
             certain = certain and not view.stale
@@ -97,6 +99,7 @@ class Admitting:
             each=settings.worker_connections or _UNBOUNDED,
             total=settings.max_connections,
             taken=taken,
+            held=held,
             told=told,
             certain=certain,
         )
