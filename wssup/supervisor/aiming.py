@@ -24,6 +24,11 @@ __all__ = ["Aiming"]
 #: Seconds between two programs at least. Whoever is steered to an unserved slot meanwhile meets its
 #: borrower.
 _SHORTEST = 0.1
+#: Connections that are expected before the next program when the first comes after a pause: how
+#: fast they come is not known yet, and a few more in one slot must not send a rush to the others.
+_RUSH = 256
+#: Connections per second below which that is a pause.
+_PAUSE = 1.0
 
 
 class Aiming:
@@ -79,8 +84,11 @@ class Aiming:
         now = trio.current_time()
         offered = accepted + sum(self._listeners.queued())
         came = max(0, offered - self._offered)
+        first = came > 0 and self._rate < _PAUSE
         # A storm is not over with one quiet moment.
         self._rate = max(came / max(now - self._looked_at, 1e-3), self._rate / 2)
+        if first:
+            self._rate = max(self._rate, _RUSH / self._usual)
         moved = offered != self._offered
         self._offered, self._looked_at = offered, now
         if self._aimed is not None and self._is_time():

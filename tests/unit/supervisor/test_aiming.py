@@ -98,3 +98,21 @@ async def test_the_first_worker_does_not_get_all(
         lent = {1, 2}
         await made.until(lambda: {order.slot for order in made.puppet(0).got(Listen)} == lent)
         await made.until(lambda: some(shares(made)) == [True, False, False])
+
+
+async def test_a_rush_after_a_pause_is_for_all(tmp_path: Path) -> None:
+    """The first look at connections that come sees a few, by chance more in one slot: the others do
+    not get all that come before the next look. When no more come, they get what they lack.
+    """
+    async with stage(tmp_path) as made:
+        await made.start(2)
+        await made.until(lambda: some(shares(made)) == [True] * 2)
+        found = made.fleet.aiming
+        await made.until(lambda: found._rate < 1)
+        made.puppet(0).connect(9)
+        snapshot = made.board.snapshot()
+        found._aimed_at = float("-inf")
+        found.look(snapshot.rows, snapshot.total.accepted)
+        one, other = shares(made)
+        assert 0 < one <= other < 1.2 * one
+        await made.until(lambda: some(shares(made)) == [False, True])
