@@ -358,6 +358,15 @@ def _check_workers(settings: Settings, sources: Mapping[str, str]) -> None:
             "raise max_connections, or lower connections",
         )
     most = workers.max if isinstance(workers, Autoscale) else workers
+    if most != AUTO and 0 < settings.max_connections < most:
+        raise ConfigError(
+            "max_connections",
+            settings.max_connections,
+            sources["max_connections"],
+            f"fewer than workers = {shown!r} ({_origin(sources['workers'])}): some could let "
+            "nobody in, and who waits for one of these would wait for ever",
+            "raise max_connections, or lower workers",
+        )
     if most != AUTO and most > settings.max_workers:
         raise ConfigError(
             "workers",

@@ -199,9 +199,11 @@ class BaseWorker:
     # The limit, which is one for all workers of the slot.
 
     def _look_for_mates(self) -> None:
-        if self._listening.is_shared or self._mates:
+        before = self._mates
+        if self._listening.is_shared or before:
             self._mates = self._start.scoreboard.mates(self._start.fork.row)
-            if self._mates:
+            # The last of them may have gone with all that it had.
+            if self._mates or before:
                 self._listening.look()
 
     def _elsewhere(self) -> int:

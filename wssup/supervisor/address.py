@@ -175,7 +175,8 @@ class Address:
         """
         while not self.shared and not self.activated and len(self._sockets) < slots:
             self._bind_tcp(v6_alone=bool(self._v6_only()))
-        for sock in self._sockets[self.listening :]:
+        # There may be more that an extension has left which then failed.
+        for sock in self._sockets[self.listening : slots]:
             try:
                 sock.listen(backlog)
             except OSError as error:

@@ -17,13 +17,10 @@ from wssup.scoreboard import RowView
 from wssup.supervisor.booting import Booting
 from wssup.supervisor.children import Slot
 from wssup.supervisor.listeners import Listeners
-from wssup.supervisor.steering import Load, equal, is_material, pause, spacing, weights
+from wssup.supervisor.steering import Load, equal, is_material, spacing, weights
 
 __all__ = ["Aiming"]
 
-#: Seconds between two programs at least. Whoever is steered to an unserved slot meanwhile meets its
-#: borrower.
-_SHORTEST = 0.1
 #: Connections that are expected before the next program when the first comes after a pause: how
 #: fast they come is not known yet, and a few more in one slot must not send a rush to the others.
 _RUSH = 256
@@ -56,7 +53,7 @@ class Aiming:
         self._settings = settings
         self._limits = limits
         self.booting = Booting()
-        self._usual = spacing(os.uname().release)
+        self._spacing = spacing(os.uname().release)
         #: What is in force: the weights, whether by source, and who served.
         self._aimed: tuple[tuple[int, ...], bool] | None = None
         self._served: tuple[int, ...] = ()
@@ -88,7 +85,7 @@ class Aiming:
         # A storm is not over with one quiet moment.
         self._rate = max(came / max(now - self._looked_at, 1e-3), self._rate / 2)
         if first:
-            self._rate = max(self._rate, _RUSH / self._usual)
+            self._rate = max(self._rate, _RUSH / self._spacing)
         moved = offered != self._offered
         self._offered, self._looked_at = offered, now
         if self._aimed is not None and self._is_time():
@@ -120,9 +117,10 @@ class Aiming:
         return slot.acceptor is not None or self.booting.awaits(slot)
 
     def _pause(self) -> float:
-        changed = self._serving() != self._served
-        since = trio.current_time() - self._aimed_at
-        return pause(serving_changed=changed, since=since, shortest=_SHORTEST, usual=self._usual)
+        """Seconds until the next program may be attached. Whoever is steered to an unserved slot
+        meanwhile meets its borrower.
+        """
+        return self._spacing - (trio.current_time() - self._aimed_at)
 
     def _is_time(self) -> bool:
         return self._pause() <= 0
@@ -132,7 +130,7 @@ class Aiming:
         serving = self._serving()
         wanted = serving
         if mode == "least":
-            wanted = weights(self._loads(rows), round(self._rate * self._usual))
+            wanted = weights(self._loads(rows), round(self._rate * self._spacing))
         by_source = mode == "source"
         self._served = serving
         if self._aimed is not None and self._aimed[1] is by_source:

@@ -138,7 +138,8 @@ class Listeners:
         """How many connections wait to be accepted from the listeners of each slot."""
         found = [0] * self.slots
         for address in self.addresses.values():
-            for slot, count in enumerate(address.queued()):
+            # An address may have got more before another one could not.
+            for slot, count in zip(range(self.slots), address.queued(), strict=False):
                 found[slot] += count
         return found
 

@@ -54,6 +54,13 @@ class Scaling:
                 f"{workers} workers: it must be 1 to {most}",
                 "max_workers sets the upper end",
             )
+        if 0 < settings.max_connections < workers:
+            raise CommandError(
+                "bad_argument",
+                f"{workers} workers: max_connections = {settings.max_connections} is fewer, so "
+                "some could let nobody in",
+                "raise max_connections, or have fewer workers",
+            )
         self._master.recycling.stand_down("the number of workers changes")
         try:
             self._fleet.scale(workers)

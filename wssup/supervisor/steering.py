@@ -19,7 +19,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["UNLIMITED", "Load", "equal", "folded", "is_material", "pause", "spacing", "weights"]
+__all__ = ["UNLIMITED", "Load", "equal", "folded", "is_material", "spacing", "weights"]
 
 #: Room for connections where nothing bounds it.
 UNLIMITED = 1 << 32
@@ -108,19 +108,8 @@ def is_material(old: Sequence[int], new: Sequence[int]) -> bool:
     )
 
 
-def pause(*, serving_changed: bool, since: float, shortest: float, usual: float) -> float:
-    """Seconds until the next program may be attached; not positive if that is now.
-
-    :param serving_changed: a slot serves no longer, or again; that does not wait as long.
-    :param since: how long ago the last one was attached.
-    :param shortest: seconds between two programs at least, and ``usual`` between two that only
-        change shares.
-    """
-    return (shortest if serving_changed else usual) - since
-
-
 def spacing(release: str) -> float:
-    """Seconds between two programs that differ in shares only.
+    """Seconds between two programs at least.
 
     :param release: the kernel's, as uname(2) tells it.
     """

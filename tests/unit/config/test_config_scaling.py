@@ -98,6 +98,9 @@ def test_one_thing_says_how_many_workers_there_are(tmp_path: Path) -> None:
             loaded(tmp_path, f"workers = {workers}\n", connections="50000")
         assert "connections = 50000 (from --connections)" in str(caught.value)
         assert "(from wssup.toml:1)" in str(caught.value)
+    for workers in ("11", "min=1,max=11,connections_per_worker=5"):
+        with pytest.raises(ConfigError, match="fewer than workers"):
+            loaded(tmp_path, "max_connections = 10", workers=workers)
     with pytest.raises(ConfigError, match="more than max_connections = 10"):
         loaded(tmp_path, "max_connections = 10", connections="11")
     both = loaded(tmp_path, 'workers = "auto"\nmax_connections = 11', connections="11").settings

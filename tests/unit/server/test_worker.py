@@ -24,6 +24,7 @@ from wssup.config.loading import load
 from wssup.messages import (
     PROTOCOL,
     Accept,
+    Admit,
     Drain,
     Failed,
     Hello,
@@ -91,7 +92,7 @@ class Worker:
         (home / "application.py").write_text(application)
         given: dict[str, object] = {"log_level": "debug", "log_format": "json"}
         settings = load(cli=given | changes, environ={}, cwd=str(home)).settings
-        self.board = Scoreboard.create(f"unit.{secrets.token_hex(6)}", home, 1, 1)
+        self.board = Scoreboard.create(f"unit.{secrets.token_hex(6)}", home, 2, 1)
         self.row = self.board.allocate(1, 3, 7)
         self.listener = listening()
         self.end, theirs = channel.pair()
@@ -190,6 +191,25 @@ def test_it_serves_holds_and_serves_again(run: Run) -> None:
             worker.tell(Accept(True))
             assert second.head().startswith(b"HTTP/1.1 101 ")
             assert second.ask("hello") == "hello"
+
+
+def test_a_mate_that_goes_leaves_its_places(run: Run) -> None:
+    """Where the slot's other worker has all places, clients wait; when that one is gone with all it
+    had, they are taken, though nothing of this worker's own was closed.
+    """
+    worker = run()
+    worker.ready()
+    mate = worker.board.allocate(2, 3, 7)
+    writer = worker.board.writer(mate)
+    for _ in range(2):
+        writer.accepted()
+    worker.tell(Admit(2, 0.0))
+    worker.until(lambda row: row.admits == 2)
+    with worker.client() as waiting:
+        waiting.socket.sendall(request())
+        until(lambda: "connection_limit" in worker.events(), 60, "the limit")
+        worker.board.fold(mate)
+        assert waiting.head().startswith(b"HTTP/1.1 101 ")
 
 
 def test_listeners_that_it_is_lent(run: Run) -> None:

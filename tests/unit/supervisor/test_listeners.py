@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import selectors
 import socket
 import stat
@@ -131,6 +132,29 @@ def test_shares_of_slots_without_listeners_are_left_out(make: Make) -> None:
     found = make("127.0.0.1:0", slots=2)
     found.steer([0, 1, 1, 1])
     assert meet(only(found), 2, 40) == {1: 40}
+
+
+def test_an_extension_that_failed_is_none(make: Make) -> None:
+    """When there are no descriptors for all addresses, what one has got more than another does not
+    listen, and queues are those of the slots there are.
+    """
+    found = make("127.0.0.1:0", "127.0.0.2:0", slots=2)
+    first, second = found.addresses.values()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = max(int(fd.name) for fd in Path("/proc/self/fd").iterdir())
+    with contextlib.ExitStack() as stack:
+        while (probe := stack.enter_context(socket.socket())).fileno() < taken:
+            pass
+        resource.setrlimit(resource.RLIMIT_NOFILE, (probe.fileno() + 3, hard))
+        try:
+            with pytest.raises(ListenError):
+                found.extend(20)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found.queued() == [0, 0]
+    found.extend(3)
+    assert first.listening == second.listening == 3
+    assert found.queued() == [0, 0, 0]
 
 
 def test_an_address_added_later_is_steered_as_the_others(make: Make) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.harness import bpf
 from wssup.supervisor.bpf import MOST_INSTRUCTIONS, program
-from wssup.supervisor.steering import Load, equal, is_material, pause, spacing, weights
+from wssup.supervisor.steering import Load, equal, is_material, spacing, weights
 
 
 def serving(*active: int) -> list[Load]:
@@ -129,13 +129,6 @@ def test_what_is_worth_another_program() -> None:
     assert not is_material((1, 1), (502, 498))
     assert is_material((1, 1), (530, 470))
     assert not is_material((0, 0), (0, 0))
-
-
-def test_how_soon_another_program_may_follow() -> None:
-    """At once after the shortest pause when somebody serves no longer, else after the usual one."""
-    assert pause(serving_changed=True, since=0.04, shortest=0.1, usual=1) == pytest.approx(0.06)
-    assert pause(serving_changed=True, since=0.2, shortest=0.1, usual=1) < 0
-    assert pause(serving_changed=False, since=0.2, shortest=0.1, usual=1) == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize(
