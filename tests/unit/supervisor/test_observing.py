@@ -351,8 +351,7 @@ def test_none() -> None:
         await other.run()
         await other.end()
         print(other.pid, other.restarts, repr(other.path))
-        nursery.cancel_scope.cancel()
-        processes.signal(made.pid, signal.SIGKILL) if made.pid else None
+        await made.end()
         """,
     )
     assert said == ["None 0 ''"]
