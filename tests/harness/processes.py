@@ -87,7 +87,8 @@ def cpu(pid: int) -> float:
 
 def end(pids: Iterable[int]) -> list[str]:
     """Kill processes and reap those that are ours; what was still running, by name."""
-    running = [f"{pid} ({title(pid)})" for pid in pids if alive(pid)]
+    # Whose memory is gone, and the title with it, is on its way out already (proc(5), cmdline).
+    running = [f"{pid} ({name})" for pid in pids if alive(pid) and (name := title(pid))]
     for pid in pids:
         try:
             os.kill(pid, signal.SIGKILL)
