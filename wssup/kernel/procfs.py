@@ -29,6 +29,8 @@ __all__ = [
 _KIB: Final = 1024
 _LONGEST: Final = 200
 """Characters of a command line that are shown."""
+_ENDED: Final = ("Z", "X")
+"""States of a process that has nothing any more."""
 _LIMIT_NAME: Final = 26
 """/proc/PID/limits: a name fills as many characters."""
 
@@ -71,19 +73,31 @@ def descriptors(pid: int) -> dict[int, Descriptor] | None:
     """All open descriptors of a process; those that it closes meanwhile may be missing."""
     try:
         directory = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            found = _listed(directory)
+        finally:
+            os.close(directory)
     except PermissionError:
-        return None
+        found = None
     except FileNotFoundError:
         raise ProcessLookupError(f"no process {pid}") from None
+    if not found:
+        # One that has ended and waits for its parent has none, which root alone is shown.
+        seen = status(pid)
+        if seen is not None and seen.state in _ENDED:
+            raise ProcessLookupError(f"process {pid} has ended")
+    return found
+
+
+def _listed(directory: int) -> dict[int, Descriptor]:
+    """The descriptors in a directory.
+
+    :raises FileNotFoundError: the process has ended since the directory was opened.
+    """
     found = {}
-    try:
-        for name in os.listdir(directory):  # noqa: PTH208 - a path would be walked each time
-            with suppress(FileNotFoundError):  # closed since
-                found[int(name)] = _descriptor(os.readlink(name, dir_fd=directory))
-    except PermissionError:
-        return None
-    finally:
-        os.close(directory)
+    for name in os.listdir(directory):  # noqa: PTH208 - a path would be walked each time
+        with suppress(FileNotFoundError):  # closed since
+            found[int(name)] = _descriptor(os.readlink(name, dir_fd=directory))
     return found
 
 
