@@ -58,7 +58,8 @@ _TOLD: Final = {
     "descriptors, or accepts by itself",
     "gone": "connections that are counted and not there: something closed their descriptors behind "
     "the server's back",
-    "dead": "TCP sockets that are connected to nobody: they were reset, and are still held",
+    "dead": "TCP sockets of clients that are connected to nobody: they were reset, and are still "
+    "held",
     "stray": "connections that no worker has any more: the application started this process with "
     "their descriptors",
     "close_wait": "kept for more than {bound:g}s after their clients closed them, the oldest for "
@@ -123,7 +124,8 @@ def _worker(process: Process) -> list[Text]:
 
 def _process(process: Process) -> list[Text]:
     held = process.last.held
-    sockets = held.connections + held.outgoing + held.listeners + len(held.dead)
+    sockets = held.connections + held.outgoing + held.listeners
+    sockets += len(held.dead) + len(held.dead_elsewhere)
     others = {kind: n for kind, n in held.kinds.items() if kind != "socket"}
     # Sockets that are none of TCP's and no listeners: of unix, UDP, netlink.
     rest = held.kinds.get("socket", 0) - sockets

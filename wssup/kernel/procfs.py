@@ -95,7 +95,7 @@ def _listed(directory: int) -> dict[int, Descriptor]:
     :raises FileNotFoundError: the process has ended since the directory was opened.
     """
     found = {}
-    for name in os.listdir(directory):  # noqa: PTH208 - a path would be walked each time
+    for name in os.listdir(directory):
         with suppress(FileNotFoundError):  # closed since
             found[int(name)] = _descriptor(os.readlink(name, dir_fd=directory))
     return found
