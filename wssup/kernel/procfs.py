@@ -8,6 +8,7 @@ changed its user, shows its descriptors to root alone. A process that is gone is
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -22,6 +23,7 @@ __all__ = [
     "descriptors",
     "family",
     "limits",
+    "owners",
     "protocol",
     "status",
 ]
@@ -86,6 +88,26 @@ def descriptors(pid: int) -> dict[int, Descriptor] | None:
         seen = status(pid)
         if seen is not None and seen.state in _ENDED:
             raise ProcessLookupError(f"process {pid} has ended")
+    return found
+
+
+def owners(inodes: Collection[int]) -> dict[int, int]:
+    """The processes that have these sockets, by inode, in one pass over all processes; of several
+    that share one, any. Those that are not shown to this user are missing.
+    """
+    wanted = set(inodes)
+    found: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if not wanted:
+            break
+        if not entry.name.isdigit():
+            continue
+        pid = int(entry.name)
+        with suppress(OSError):  # it ended
+            its = descriptors(pid) or {}
+            here = wanted.intersection(inode for kind, inode in its.values() if kind == "socket")
+            found |= dict.fromkeys(here, pid)
+            wanted -= here
     return found
 
 

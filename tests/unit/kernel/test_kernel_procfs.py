@@ -101,6 +101,17 @@ def test_a_socket_of_no_table(other: tuple[int, int, int]) -> None:
         assert procfs.protocol(os.getpid(), local.fileno(), inode).startswith("UNIX")
 
 
+def test_who_has_sockets(other: tuple[int, int, int]) -> None:
+    """Each socket's process; one that nobody has, or an inode of something else, is missing."""
+    pid, _, number = other
+    theirs = Path(f"/proc/{pid}/fd/{number}").stat().st_ino
+    pipe = Path(f"/proc/{pid}/fd/0").stat().st_ino
+    with socket.socket() as sock:
+        ours = os.fstat(sock.fileno()).st_ino
+        assert procfs.owners([theirs, ours, pipe]) == {theirs: pid, ours: os.getpid()}
+    assert procfs.owners([ours]) == {}
+
+
 def test_limits_and_status(other: tuple[int, int, int]) -> None:
     """Limits as getrlimit(2) has them, unlimited as ``None``; memory, threads, parent and user."""
     pid, child, _ = other
