@@ -125,7 +125,7 @@ def _notes(process: Process) -> Iterator[str]:
     if process.last.former and away > 0:
         yield (
             f"pid {process.pid}: {away} of those it counts came to an address that is served no "
-            f"more, or are gone: it has {held.elsewhere} connections elsewhere"
+            f"more, or are gone (connections that it has elsewhere: {held.elsewhere})"
         )
 
 
