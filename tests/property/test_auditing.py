@@ -7,9 +7,19 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wssup.auditing.holding import Held, held, kernel, strays, traffic, unlisted
+from wssup.auditing.holding import (
+    Dead,
+    Held,
+    held,
+    kernel,
+    sorted_dead,
+    strays,
+    traffic,
+    unlisted,
+)
 from wssup.auditing.judging import Counted, Look, Pile, ages, findings, leak, pile, stayed
-from wssup.auditing.places import Places, listened, named
+from wssup.auditing.places import Places, listened, named, served
+from wssup.kernel.borrowing import End
 from wssup.kernel.procfs import Descriptor
 from wssup.kernel.tcp import TcpSocket, TcpState
 from wssup.kernel.unix import UnixSocket
@@ -101,6 +111,37 @@ def test_a_reset_connection_that_is_still_counted_is_neither() -> None:
     assert leak([Look(0, four, counted, counted)]) == (0, 0, 0, 0)
 
 
+def test_a_dead_socket_of_the_application_is_no_leak() -> None:
+    """A pooled connection to a database that was reset, or a socket that was never connected, is
+    no leak of a client's connection; nor is one of which nobody may know.
+    """
+    places = Places(filter(None, [named("127.0.0.1:80")]))
+    ends = {1: End(b"\x7f\0\0\1", 80), 2: End(b"\x7f\0\0\1", 40000), 3: End(bytes(4), 0), 4: None}
+    dead = sorted_dead(ends, places)
+    assert dead == Dead(frozenset({1}), frozenset({2, 3, 4}), 1)
+    counted = Counted(5, 5)
+    five = Held({}, 5, 0, 0, {}, {}, frozenset(), dead.elsewhere, dead.untold)
+    assert leak([Look(0, five, counted, counted)]) == (0, 0, 0, 0)
+    assert leak([Look(0, five._replace(dead=dead.here), counted, counted)]) == (0, 0, 1, 0)
+    # They may be of clients all the same, whose worker has not noticed the reset yet.
+    assert leak([Look(0, five._replace(connections=2), counted, counted)]) == (0, 0, 0, 0)
+    assert leak([Look(0, five._replace(connections=1), counted, counted)]) == (0, 1, 0, 0)
+
+
+@few
+@given(*[st.integers(0, 20)] * 4)
+def test_a_removed_address(now: int, before: int, outgoing: int, lost: int) -> None:
+    """Connections that came to an address which a reload has removed live on and are counted, and
+    look like outgoing ones. They are never called gone; what is gone beyond them is.
+    """
+    counted = Counted(now + before + lost, 99)
+    seen = Held({}, now, 0, 0, {}, {}, frozenset(), elsewhere=before + outgoing)
+    look = Look(0, seen, counted, counted, former=True)
+    assert leak([look]) == (0, max(0, lost - outgoing), 0, 0)
+    without = look._replace(held=seen._replace(elsewhere=outgoing), former=False)
+    assert leak([without]).gone == before + lost
+
+
 @few
 @given(
     st.dictionaries(st.integers(1, 20), st.floats(0, 100), max_size=9),
@@ -175,7 +216,7 @@ def test_what_a_process_holds() -> None:
         n: Descriptor("socket", inode) for n, inode in enumerate((1, 2, 2, 3, 4, 5, 11, 12, 13, 99))
     } | {50: Descriptor("file", 0), 51: Descriptor("pipe", 2)}
     assert list(unlisted(descriptors, seen)) == [(9, 99)]
-    found = held(descriptors, seen, places, {99})
+    found = held(descriptors, seen, places, sorted_dead({99: End(here, 80), 98: None}, places))
     assert found == Held(
         kinds={"socket": 10, "file": 1, "pipe": 1},
         connections=4,
@@ -184,12 +225,33 @@ def test_what_a_process_holds() -> None:
         close_wait={3: 2.5},
         outgoing_close_wait={5: 1.5},
         dead=frozenset({99}),
+        dead_elsewhere=frozenset({98}),
+        untold=1,
+        elsewhere=3,
     )
     assert strays(seen, places, {inode for _, inode in descriptors.values()}) == {9}
     assert [place[:] for place in traffic(seen, places)] == [
         ("127.0.0.1:80", 3, 2, 1, 1, 0, 3, 9, 1),
         ("unix:/a b", 2, 0, 0, 0, 0, 1, 0, 0),
     ]
+
+
+def test_a_host_name() -> None:
+    """An address that is a host's name is where its listeners are; those in numbers are taken
+    once, as they are named.
+    """
+    listeners = [
+        tcp(TcpState.LISTEN, 1, b"\x7f\0\0\1", 80),
+        tcp(TcpState.LISTEN, 2, bytes(15) + b"\1", 80),
+        tcp(TcpState.LISTEN, 3, bytes(16), 81),
+    ]
+    names = ("localhost:80", "0.0.0.0:81", "unix:/x")
+    places = served(names, listened(listeners, [], {1, 2, 3}))
+    assert [place.text for place in places.all] == [
+        *("0.0.0.0:81", "unix:/x", "127.0.0.1:80", "[::1]:80"),
+    ]
+    assert places.tcp(tcp(TcpState.ESTABLISHED, 5, b"\x7f\0\0\1", 80)) is not None
+    assert served(["localhost:80"], Places(())).all == ()
 
 
 def test_addresses_of_listeners() -> None:

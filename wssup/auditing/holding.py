@@ -7,11 +7,23 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from wssup.auditing.places import Place, Places
+from wssup.kernel.borrowing import End
 from wssup.kernel.procfs import Descriptor
 from wssup.kernel.tcp import TcpSocket, TcpState
 from wssup.kernel.unix import UnixSocket
 
-__all__ = ["Held", "Kernel", "Traffic", "held", "kernel", "strays", "traffic", "unlisted"]
+__all__ = [
+    "Dead",
+    "Held",
+    "Kernel",
+    "Traffic",
+    "held",
+    "kernel",
+    "sorted_dead",
+    "strays",
+    "traffic",
+    "unlisted",
+]
 
 _ENDING = (TcpState.FIN_WAIT1, TcpState.FIN_WAIT2, TcpState.CLOSING, TcpState.LAST_ACK)
 
@@ -39,8 +51,12 @@ class Held(NamedTuple):
     :ivar close_wait: the connections whose peer has closed and that it keeps (TCP's CLOSE_WAIT):
         inodes, and seconds since the peer was heard, ``None`` if that is unknown.
     :ivar outgoing_close_wait: the same among those it made itself.
-    :ivar dead: TCP sockets (inodes) that are connected to nobody: they were reset, or never
-        connected. The kernel no longer knows whose they were.
+    :ivar dead: TCP sockets (inodes) of the places that are connected to nobody: they were reset.
+    :ivar dead_elsewhere: other TCP sockets that are connected to nobody, and those of which nobody
+        may know where: they were made for connections to others and reset, or never connected.
+    :ivar untold: how many of these may be of the places.
+    :ivar elsewhere: connections that are at no place: those it made itself, and those that came to
+        a place that is not known any more.
     """
 
     kinds: dict[str, int]
@@ -50,6 +66,19 @@ class Held(NamedTuple):
     close_wait: dict[int, float | None]
     outgoing_close_wait: dict[int, float | None]
     dead: frozenset[int]
+    dead_elsewhere: frozenset[int] = frozenset()
+    untold: int = 0
+    elsewhere: int = 0
+
+
+class Dead(NamedTuple):
+    """The TCP sockets of a process that are in no table of the kernel: inodes, as `Held` sorts
+    them.
+    """
+
+    here: frozenset[int]
+    elsewhere: frozenset[int] = frozenset()
+    untold: int = 0
 
 
 class Traffic(NamedTuple):
@@ -99,14 +128,18 @@ def unlisted(descriptors: Mapping[int, Descriptor], there: Kernel) -> Iterator[t
             yield number, inode
 
 
-def held(
-    descriptors: Mapping[int, Descriptor], there: Kernel, places: Places, dead: Collection[int]
-) -> Held:
-    """What a process holds.
+def sorted_dead(ends: Mapping[int, End | None], places: Places) -> Dead:
+    """Sort the `unlisted` sockets that are of TCP.
 
-    :param dead: those `unlisted` ones that are of TCP.
+    :param ends: their own addresses by inode, ``None`` where nobody may know it.
     """
-    connections = outgoing = listeners = 0
+    here = frozenset(inode for inode, end in ends.items() if end and places.at(*end))
+    return Dead(here, frozenset(ends) - here, sum(end is None for end in ends.values()))
+
+
+def held(descriptors: Mapping[int, Descriptor], there: Kernel, places: Places, dead: Dead) -> Held:
+    """What a process holds."""
+    connections = outgoing = listeners = elsewhere = 0
     close_wait: dict[int, float | None] = {}
     outgoing_close_wait: dict[int, float | None] = {}
     for kind, inode in descriptors.values():
@@ -118,7 +151,10 @@ def held(
             if local is None:
                 continue
             listeners += local.state == "listening"
-            connections += local.state == "connected" and places.path(local) is not None
+            here = places.path(local) is not None
+            connections += local.state == "connected" and here
+            # The ends of those who connect have no path.
+            elsewhere += local.state == "connected" and bool(local.path) and not here
         elif sock.state == TcpState.LISTEN:
             listeners += 1
         elif places.tcp(sock) is not None:
@@ -127,6 +163,7 @@ def held(
                 close_wait[inode] = sock.heard
         else:
             outgoing += 1
+            elsewhere += 1
             if sock.state == TcpState.CLOSE_WAIT:
                 outgoing_close_wait[inode] = sock.heard
     return Held(
@@ -136,7 +173,10 @@ def held(
         listeners=listeners,
         close_wait=close_wait,
         outgoing_close_wait=outgoing_close_wait,
-        dead=frozenset(dead),
+        dead=dead.here,
+        dead_elsewhere=dead.elsewhere,
+        untold=dead.untold,
+        elsewhere=elsewhere,
     )
 
 

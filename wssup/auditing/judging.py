@@ -47,12 +47,21 @@ class Look(NamedTuple):
 
     :ivar at: seconds, of any clock that does not go back.
     :ivar before: the counters just before, ``after`` just after; ``None``: nobody counts for it.
+    :ivar former: whether it may have connections that came to places that are not known any more.
     """
 
     at: float
     held: Held
     before: Counted | None = None
     after: Counted | None = None
+    former: bool = False
+
+    @property
+    def explained(self) -> int:
+        """How many counted connections may be there though they are not seen at the places."""
+        # One that was reset is counted until the worker has noticed.
+        dead = len(self.held.dead) + len(self.held.dead_elsewhere)
+        return dead + (self.held.elsewhere if self.former else 0)
 
 
 class Leak(NamedTuple):
@@ -60,7 +69,7 @@ class Leak(NamedTuple):
 
     :ivar uncounted: descriptors of connections that are open beyond those that are counted.
     :ivar gone: connections that are counted and that the worker does not have.
-    :ivar dead: descriptors of TCP sockets without a connection that no count explains.
+    :ivar dead: descriptors of the places' TCP sockets without a connection that no count explains.
     :ivar unsure: connections that came or went during the quietest look: a leak of so few may have
         been missed.
     """
@@ -116,8 +125,7 @@ def _leak(look: Look) -> Leak:
     have, dead = look.held.connections, len(look.held.dead)
     return Leak(
         uncounted=max(0, have - most),
-        # A connection that was reset is counted until the worker has noticed.
-        gone=max(0, least - have - dead),
+        gone=max(0, least - have - look.explained),
         dead=max(0, have + dead - max(most, have)),
         unsure=came + left,
     )

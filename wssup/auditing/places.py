@@ -9,7 +9,7 @@ from typing import NamedTuple
 from wssup.kernel.tcp import TcpSocket, TcpState, shown
 from wssup.kernel.unix import UnixSocket
 
-__all__ = ["Place", "Places", "listened", "named"]
+__all__ = ["Place", "Places", "listened", "named", "served"]
 
 _MAPPED = bytes(10) + b"\xff\xff"
 """What stands before an IPv4 address that was mapped into IPv6 (RFC 4291 section 2.5.5.2)."""
@@ -48,8 +48,12 @@ class Places:
 
     def tcp(self, sock: TcpSocket) -> Place | None:
         """Whose a socket is, by its own end."""
-        for place in self._ports.get(sock.local_port, ()):
-            if not place.host or place.host == _plain(sock.local):
+        return self.at(sock.local, sock.local_port)
+
+    def at(self, host: bytes, port: int) -> Place | None:
+        """Whose an address is."""
+        for place in self._ports.get(port, ()):
+            if not place.host or place.host == _plain(host):
                 return place
         return None
 
@@ -86,6 +90,17 @@ def listened(
         if sock.state == "listening" and sock.inode in inodes and sock.path
     ]
     return Places(sorted(found))
+
+
+def served(names: Iterable[str], found: Places) -> Places:
+    """The addresses of an instance.
+
+    :param names: as its status document has them. One that is a host's name is in `found` only.
+    :param found: what its listeners have.
+    """
+    known = list(filter(None, map(named, names)))
+    there = {place[1:] for place in known}
+    return Places([*known, *(place for place in found.all if place[1:] not in there)])
 
 
 def _host(packed: bytes) -> bytes:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
+import traceback
 from typing import Any
 
 import click
@@ -11,10 +14,12 @@ import click
 from wssup.cli.audit_instance import audit_instance
 from wssup.cli.audit_page import document, page
 from wssup.cli.audit_process import audit_process
+from wssup.cli.client import Target
 from wssup.cli.exits import FAILED, OK
 from wssup.cli.looking import Rules
 from wssup.cli.options import instance_options, target_of
 from wssup.cli.render import console
+from wssup.errors import UserError
 
 __all__ = ["command"]
 
@@ -27,7 +32,7 @@ Hold the counts of an instance against the kernel: is there a leak?
   wssup audit --pid 4711
 
 For each worker: connections that are counted but gone; descriptors that are
-connections but not counted; sockets that were reset and are still held; and
+connections but not counted; sockets of clients that were reset and are still held; and
 connections in CLOSE_WAIT, whose clients closed them and which the worker keeps. The
 second table is about the addresses, whoever holds the sockets: "in queue" waits to be
 accepted, "ending" was closed by the server and is the kernel's.
@@ -74,11 +79,30 @@ def command(
     """Audit and show what was found."""
     if math.isnan(older_than):
         raise click.UsageError("--older-than needs a number of seconds")
-    rules = Rules(older_than, tolerate)
-    audited = audit_instance(target_of(given), rules) if pid is None else audit_process(pid, rules)
+    target = target_of(given)
+    try:
+        return _audit(target, pid, Rules(older_than, tolerate), as_json=as_json)
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 - left alone, it ends with 1, which says "a leak"
+        strange = UserError(f"cannot audit: {error!r}", "this is a mistake of wssup: report it")
+        strange.add_note(traceback.format_exc())
+        raise strange from None
+
+
+def _audit(target: Target, pid: int | None, rules: Rules, *, as_json: bool) -> int:
+    audited = audit_instance(target, rules) if pid is None else audit_process(pid, rules)
+    older_than = rules.older_than
     if as_json:
-        click.echo(json.dumps(document(audited, older_than=older_than), indent=2))
+        shown = json.dumps(document(audited, older_than=older_than), indent=2) + "\n"
     else:
         out = console()
-        out.print(page(audited, older_than=older_than, width=out.width))
+        with out.capture() as captured:
+            out.print(page(audited, older_than=older_than, width=out.width))
+        shown = captured.get()
+    try:
+        click.echo(shown, nl=False, color=True)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. The verdict stands.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return FAILED if audited.findings else OK

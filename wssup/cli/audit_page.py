@@ -58,7 +58,8 @@ _TOLD: Final = {
     "descriptors, or accepts by itself",
     "gone": "connections that are counted and not there: something closed their descriptors behind "
     "the server's back",
-    "dead": "TCP sockets that are connected to nobody: they were reset, and are still held",
+    "dead": "TCP sockets of clients that are connected to nobody: they were reset, and are still "
+    "held",
     "stray": "connections that no worker has any more: the application started this process with "
     "their descriptors",
     "close_wait": "kept for more than {bound:g}s after their clients closed them, the oldest for "
@@ -100,8 +101,10 @@ def page(audited: Audited, *, older_than: float, width: int) -> RenderableType:
     parts += [Text(note, style="yellow") for note in audited.notes]
     parts += [Text(told(finding, older_than), style="red") for finding in audited.findings]
     if not audited.findings:
+        # What a note takes back is not claimed.
+        sure = counted and not audited.notes
         clean = "every connection that is counted is open, and every open one is counted"
-        parts.append(Text(f"clean: {clean if counted else 'no leak is seen'}", style="green"))
+        parts.append(Text(f"clean: {clean if sure else 'no leak is seen'}", style="green"))
     return Group(*parts)
 
 
@@ -123,7 +126,8 @@ def _worker(process: Process) -> list[Text]:
 
 def _process(process: Process) -> list[Text]:
     held = process.last.held
-    sockets = held.connections + held.outgoing + held.listeners + len(held.dead)
+    sockets = held.connections + held.outgoing + held.listeners
+    sockets += len(held.dead) + len(held.dead_elsewhere)
     others = {kind: n for kind, n in held.kinds.items() if kind != "socket"}
     # Sockets that are none of TCP's and no listeners: of unix, UDP, netlink.
     rest = held.kinds.get("socket", 0) - sockets

@@ -16,6 +16,7 @@ from wssup.cli.looking import (
     dead_of,
     descriptors_of,
     kernel_of,
+    untold,
 )
 from wssup.errors import UserError
 from wssup.kernel import procfs
@@ -37,6 +38,7 @@ def audit_process(pid: int, rules: Rules) -> Audited:
         processes.append(process)
         found += its
     notes = [f"the descriptors of pid {one} are not shown to this user" for one in sorted(hidden)]
+    notes += [untold(p.pid, p.last.held.untold) for p in processes if p.last.held.untold]
     if not looking.seen.known:
         notes.append(NO_AGES)
     return Audited(
@@ -72,7 +74,7 @@ def _look_at_family(pid: int, hidden: set[int]) -> Seen:
     places = listened(there.tcp.values(), there.unix.values(), inodes)
     now = time.monotonic()
     looks = {
-        one: Look(now, held(mine, there, places, dead_of(one, mine, there)))
+        one: Look(now, held(mine, there, places, dead_of(one, mine, there, places)))
         for one, mine in descriptors.items()
     }
     return Seen(there, places, looks, known, {})

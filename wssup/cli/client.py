@@ -23,7 +23,7 @@ from wssup.config.loading import CONTROL_SOCKET
 from wssup.config.values import format_duration
 from wssup.errors import CommandError
 
-__all__ = ["ANSWER_TIMEOUT", "Conversation", "Document", "Target"]
+__all__ = ["ANSWER_TIMEOUT", "Conversation", "Document", "Target", "peer_of"]
 
 Document = dict[str, Any]
 
@@ -32,6 +32,8 @@ ANSWER_TIMEOUT: Final = 5.0
 
 _VERSION: Final = 1
 _LOCK: Final = "lock"
+_UCRED: Final = "=iII"
+"""struct ucred: pid, uid, gid."""
 _LONGEST_LINE: Final = 16 << 20
 # flock(2) has no timeout, and a socket that is to appear has no event here: both are asked again.
 _AGAIN: Final = 0.02
@@ -39,6 +41,16 @@ _AGAIN: Final = 0.02
 
 def _ignore(_event: Document) -> None:
     """What to do with events that nobody wants to see."""
+
+
+def peer_of(connection: socket.socket) -> int:
+    """The process id of who made a unix socket listen that we are connected to; 0 if it is in
+    another pid namespace (SO_PEERCRED, unix(7)).
+    """
+    size = struct.calcsize(_UCRED)
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    pid: int = struct.unpack(_UCRED, found)[0]
+    return pid
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +181,11 @@ class Conversation:
         trace: TracebackType | None,
     ) -> None:
         self._socket.close()
+
+    @property
+    def peer(self) -> int:
+        """The master's process id, as `peer_of` has it."""
+        return peer_of(self._socket)
 
     def send(self, command: str, **arguments: object) -> None:
         """Send the command.

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from wssup.auditing.holding import Kernel, Traffic, kernel, unlisted
+from wssup.auditing.holding import Dead, Kernel, Traffic, kernel, sorted_dead, unlisted
 from wssup.auditing.judging import (
     UNKNOWN_AGE,
     Finding,
@@ -26,6 +26,7 @@ from wssup.auditing.judging import (
 from wssup.auditing.places import Places
 from wssup.errors import UserError
 from wssup.kernel import procfs
+from wssup.kernel.borrowing import own_end
 from wssup.kernel.procfs import Descriptor
 from wssup.kernel.sockets import tcp_table, unix_table
 
@@ -39,6 +40,7 @@ __all__ = [
     "dead_of",
     "descriptors_of",
     "kernel_of",
+    "untold",
 ]
 
 _PAUSES: Final = (0.1, 0.3)
@@ -118,6 +120,14 @@ class Seen(NamedTuple):
 NO_AGES: Final = (
     "the kernel does not tell ages here (no sock_diag): what stays in CLOSE_WAIT counts as old"
 )
+
+
+def untold(pid: int, number: int) -> str:
+    """The note about sockets of which nobody may know whose they are."""
+    return (
+        f"pid {pid}: {number} TCP sockets are connected to nobody, and only root is shown whether "
+        "clients had them: they are not judged"
+    )
 
 
 class Looking:
@@ -231,10 +241,11 @@ def descriptors_of(pid: int) -> dict[int, Descriptor]:
     return found
 
 
-def dead_of(pid: int, descriptors: Mapping[int, Descriptor], there: Kernel) -> set[int]:
-    """The inodes of those TCP sockets of a process that are in no table of the kernel."""
-    return {
-        inode
+def dead_of(pid: int, descriptors: Mapping[int, Descriptor], there: Kernel, places: Places) -> Dead:
+    """Those TCP sockets of a process that are in no table of the kernel."""
+    ends = {
+        inode: own_end(pid, number, inode)
         for number, inode in unlisted(descriptors, there)
         if procfs.protocol(pid, number, inode).startswith("TCP")
     }
+    return sorted_dead(ends, places)

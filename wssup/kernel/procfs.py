@@ -8,6 +8,7 @@ changed its user, shows its descriptors to root alone. A process that is gone is
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -22,6 +23,7 @@ __all__ = [
     "descriptors",
     "family",
     "limits",
+    "owners",
     "protocol",
     "status",
 ]
@@ -29,6 +31,8 @@ __all__ = [
 _KIB: Final = 1024
 _LONGEST: Final = 200
 """Characters of a command line that are shown."""
+_ENDED: Final = ("Z", "X")
+"""States of a process that has nothing any more."""
 _LIMIT_NAME: Final = 26
 """/proc/PID/limits: a name fills as many characters."""
 
@@ -71,19 +75,51 @@ def descriptors(pid: int) -> dict[int, Descriptor] | None:
     """All open descriptors of a process; those that it closes meanwhile may be missing."""
     try:
         directory = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            found = _listed(directory)
+        finally:
+            os.close(directory)
     except PermissionError:
-        return None
+        found = None
     except FileNotFoundError:
         raise ProcessLookupError(f"no process {pid}") from None
+    if not found:
+        # One that has ended and waits for its parent has none, which root alone is shown.
+        seen = status(pid)
+        if seen is not None and seen.state in _ENDED:
+            raise ProcessLookupError(f"process {pid} has ended")
+    return found
+
+
+def owners(inodes: Collection[int]) -> dict[int, int]:
+    """The processes that have these sockets, by inode, in one pass over all processes; of several
+    that share one, any. Those that are not shown to this user are missing.
+    """
+    wanted = set(inodes)
+    found: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if not wanted:
+            break
+        if not entry.name.isdigit():
+            continue
+        pid = int(entry.name)
+        with suppress(OSError):  # it ended
+            its = descriptors(pid) or {}
+            here = wanted.intersection(inode for kind, inode in its.values() if kind == "socket")
+            found |= dict.fromkeys(here, pid)
+            wanted -= here
+    return found
+
+
+def _listed(directory: int) -> dict[int, Descriptor]:
+    """The descriptors in a directory.
+
+    :raises FileNotFoundError: the process has ended since the directory was opened.
+    """
     found = {}
-    try:
-        for name in os.listdir(directory):  # noqa: PTH208 - a path would be walked each time
-            with suppress(FileNotFoundError):  # closed since
-                found[int(name)] = _descriptor(os.readlink(name, dir_fd=directory))
-    except PermissionError:
-        return None
-    finally:
-        os.close(directory)
+    for name in os.listdir(directory):
+        with suppress(FileNotFoundError):  # closed since
+            found[int(name)] = _descriptor(os.readlink(name, dir_fd=directory))
     return found
 
 

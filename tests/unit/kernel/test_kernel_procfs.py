@@ -22,6 +22,17 @@ child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", 
 print(child.pid, held[0][0].fileno(), flush=True)
 child.wait()
 """
+#: Says what another user, if we may become one, is told of a process.
+ENDED = """
+import os, sys
+from wssup.kernel import procfs
+if not os.geteuid():
+    os.setuid(65534)
+try:
+    print(procfs.descriptors(int(sys.argv[1])))
+except OSError as error:
+    print(type(error).__name__)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +60,35 @@ def test_descriptors_by_kind(other: tuple[int, int, int]) -> None:
     assert found[number] == Descriptor("socket", Path(f"/proc/{pid}/fd/{number}").stat().st_ino)
 
 
+def test_a_process_that_ends_meanwhile() -> None:
+    """A process that was reaped between the opening of its directory and the listing is gone, and
+    so is one that waits to be reaped, whoever looks.
+    """
+    with subprocess.Popen(["sleep", "600"]) as process:
+        directory = os.open(f"/proc/{process.pid}/fd", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            process.kill()
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            with pytest.raises(ProcessLookupError):
+                procfs.descriptors(process.pid)
+            as_another = subprocess.run(
+                [sys.executable, "-c", ENDED, str(process.pid)],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert "ProcessLookupError" in as_another.stdout, as_another
+            process.wait()
+            with pytest.raises(FileNotFoundError):
+                procfs._listed(directory)
+        finally:
+            os.close(directory)
+    with pytest.raises(ProcessLookupError):
+        procfs.descriptors(process.pid)
+
+
 def test_a_socket_of_no_table(other: tuple[int, int, int]) -> None:
     """The protocol of a socket that was never connected; nothing if the number is another one's."""
     pid, _, number = other
@@ -59,6 +99,17 @@ def test_a_socket_of_no_table(other: tuple[int, int, int]) -> None:
     with socket.socket(socket.AF_UNIX) as local:
         inode = os.fstat(local.fileno()).st_ino
         assert procfs.protocol(os.getpid(), local.fileno(), inode).startswith("UNIX")
+
+
+def test_who_has_sockets(other: tuple[int, int, int]) -> None:
+    """Each socket's process; one that nobody has, or an inode of something else, is missing."""
+    pid, _, number = other
+    theirs = Path(f"/proc/{pid}/fd/{number}").stat().st_ino
+    pipe = Path(f"/proc/{pid}/fd/0").stat().st_ino
+    with socket.socket() as sock:
+        ours = os.fstat(sock.fileno()).st_ino
+        assert procfs.owners([theirs, ours, pipe]) == {theirs: pid, ours: os.getpid()}
+    assert procfs.owners([ours]) == {}
 
 
 def test_limits_and_status(other: tuple[int, int, int]) -> None:
