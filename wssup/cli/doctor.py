@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
+import traceback
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -14,11 +17,12 @@ from rich.text import Text
 
 from wssup.cli.client import Target
 from wssup.cli.documents import Status, read
-from wssup.cli.exits import OK
+from wssup.cli.exits import OK, USAGE
 from wssup.cli.options import instance_options, load_instance, setting_options, target_of
 from wssup.cli.render import console
-from wssup.cli.text import one_line
+from wssup.cli.text import one_line, safe
 from wssup.cli.visitor import status_of
+from wssup.config.forms import NAME
 from wssup.config.plan import workers_meant
 from wssup.config.scaling import Autoscale
 from wssup.config.settings import Settings, value_of
@@ -28,7 +32,8 @@ from wssup.doctor.checks import examine
 from wssup.doctor.checks.server import examine_server
 from wssup.doctor.facts import Facts, Hardware, Running
 from wssup.doctor.findings import Finding, Verdict, ordered, overall
-from wssup.doctor.fixes import fixes
+from wssup.doctor.fixes import Fix, fixes
+from wssup.doctor.groups import unit_of
 from wssup.doctor.plan import Plan, plan, plan_of_server
 from wssup.doctor.report import document, summary
 from wssup.doctor.served import Server
@@ -58,9 +63,9 @@ user, in the same shell or unit.
 its queues, and how many connections it can carry. --fix prints files for sysctl.d,
 limits.d and systemd; nothing is ever changed.
 
-Exit status: 0 all is good, 1 there are warnings, 2 something will fail, or a
-mistake in the command or the configuration, 4 an instance is there, but does not
-answer (--pid can look at it all the same).
+Exit status: 0 all is good, 1 there are warnings, 2 something will fail, or it
+cannot look (not permitted, a mistake in the command or the configuration), 4 an
+instance is there, but does not answer (--pid can look at it all the same).
 """
 _STATUSES: Final = {Verdict.OK: OK, Verdict.WARN: 1, Verdict.FAIL: 2}
 _STYLES: Final = {
@@ -119,7 +124,22 @@ _OPTIONS: Final = ("workers", "bind", "trusted_proxies", "interface")
 @click.option("--json", "as_json", is_flag=True, help="Print a document for programs.")
 @setting_options(_OPTIONS)
 @instance_options
-def command(
+def command(**given: Any) -> int:
+    """Look, judge, tell. That it could not look is never the status of a warning."""
+    try:
+        return _told(**given)
+    except CommandError as error:
+        if error.code == "no_answer":
+            raise
+        raise UserError(f"cannot look at the instance: {error.message}", error.remedy) from None
+    except (UserError, click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        raise
+    except Exception:  # noqa: BLE001 - Python's own status for it is that of a warning
+        click.echo(safe(traceback.format_exc()), err=True, nl=False)
+        return USAGE
+
+
+def _told(
     *,
     count: int | None,
     rate: float | None,
@@ -131,7 +151,6 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> int:
-    """Look, judge, tell."""
     loaded = load_instance(given, given["config_file"])
     count = count or loaded.settings.connections or None
     cores = len(os.sched_getaffinity(0))
@@ -154,14 +173,15 @@ def command(
             speed=speed,
         )
         findings = examine(facts, wanted)
+    files = _fixes(findings, facts, other=pid is not None) if fix else []
     if as_json:
         found = document(findings, wanted, facts, server)
         if fix:
-            found["fixes"] = {file.path: file.text for file in _fixes(findings, facts)}
+            found["fixes"] = {file.path: file.text for file in files}
         click.echo(json.dumps(found, indent=2))
     elif fix:
-        for file in _fixes(findings, facts):
-            click.echo(f"# {file.path}\n{file.text}")
+        for file in files:
+            click.echo(f"# {one_line(file.path)}\n{safe(file.text)}")
     else:
         _show(findings, wanted, facts)
     return _STATUSES[overall(findings)]
@@ -295,20 +315,37 @@ def _other(
     return server, facts, wanted
 
 
-def _fixes(findings: list[Finding], facts: Facts) -> Any:
+def _fixes(findings: list[Finding], facts: Facts, *, other: bool) -> list[Fix]:
+    """The files. What a process says of itself is in none of them: they are root's.
+
+    :param other: it is a server of any kind.
+    """
     running = facts.running
-    uid = os.stat(f"/proc/{running.pid}").st_uid if running is not None else os.geteuid()  # noqa: PTH116
+    if running is None:
+        return fixes(findings, user=_user(os.geteuid()), unit="wssup@NAME.service")
+    unit = unit_of(running.pid) if other else _instance_unit(running.name)
     try:
-        user = pwd.getpwuid(uid).pw_name
+        user = _user(Path(f"/proc/{running.pid}").stat().st_uid)
+    except OSError:
+        user = "USER"  # It has ended.
+    return fixes(findings, user=user, unit=unit or "NAME.service")
+
+
+def _instance_unit(name: str) -> str | None:
+    """The unit that `wssup systemd` makes for an instance; ``None`` if none can have that name."""
+    return f"wssup@{name}.service" if re.fullmatch(NAME.pattern, name) else None
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        user = str(uid)
-    name = running.name if running is not None else "NAME"
-    return fixes(findings, user=user, unit=f"wssup@{name}.service")
+        return str(uid)
 
 
 def _show(findings: list[Finding], wanted: Plan, facts: Facts) -> None:
     out = console()
-    out.print(Text(summary(findings, wanted), style="bold"), soft_wrap=True)
+    out.print(Text(one_line(summary(findings, wanted)), style="bold"), soft_wrap=True)
     out.print(Text(_whose(facts, wanted), style="dim"), soft_wrap=True)
     out.print()
     rows = ordered(findings)
@@ -320,8 +357,8 @@ def _show(findings: list[Finding], wanted: Plan, facts: Facts) -> None:
         table.add_column(heading, overflow="fold")
     for row in rows:
         cells = [Text(one_line(row.check)), Text(row.verdict.value, style=_STYLES[row.verdict])]
-        cells += [Text(one_line(row.found)), Text(row.needed)]
-        cells += [Text(row.remedy)] if wide else []
+        cells += [Text(one_line(row.found)), Text(one_line(row.needed))]
+        cells += [Text(one_line(row.remedy))] if wide else []
         table.add_row(*cells)
     out.print(table)
     if wide:
@@ -329,7 +366,7 @@ def _show(findings: list[Finding], wanted: Plan, facts: Facts) -> None:
     for row in rows:
         if row.remedy:
             out.print()
-            line = Text.assemble((f"{one_line(row.check)}: ", "bold"), row.remedy)
+            line = Text.assemble((f"{one_line(row.check)}: ", "bold"), one_line(row.remedy))
             out.print(line, soft_wrap=True)
 
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-__all__ = ["Mounts", "fields", "integers", "membership", "mounts", "ports", "sockstat"]
+__all__ = [
+    "Mounts",
+    "fields",
+    "integers",
+    "membership",
+    "mounts",
+    "ports",
+    "service",
+    "sockstat",
+]
 
 _KIB: Final = 1024
+#: systemd.unit(5).
+_UNIT: Final = re.compile(r"[A-Za-z0-9:_.@\\-]+\.(?:service|scope|slice)")
 
 
 class Mounts(NamedTuple):
@@ -77,6 +89,20 @@ def membership(text: str) -> dict[str, str]:
             for controller in parts[1].split(","):
                 found[controller] = parts[2]
     return found
+
+
+def service(text: str) -> str | None:
+    """The unit of a process that is a service's, by its control group (/proc/PID/cgroup);
+    ``None`` for a session's, a container's, or a name that systemd gives to none.
+    """
+    member = membership(text)
+    for controller in ("name=systemd", ""):
+        parts = member.get(controller, "").split("/")
+        # Below a unit there may be groups that are its own business.
+        units = [part for part in parts if _UNIT.fullmatch(part)]
+        if units:
+            return units[-1] if units[-1].endswith(".service") else None
+    return None
 
 
 def mounts(lines: Iterable[str]) -> Mounts:

@@ -135,6 +135,21 @@ def test_a_hash_needs_more_descriptors(even: bool) -> None:  # noqa: FBT001 - a 
     assert "LimitNOFILE" in short.remedy
 
 
+def test_no_limit_above_the_ceiling() -> None:
+    """A number that is rounded up stays within fs.nr_open: beyond it nobody could log in. What
+    needs more raises that, too.
+    """
+    wanted = Plan(connections=1_040_000, workers=1)
+    here = facts(descriptors={"hard": 1024, "nr_open": 1_048_576})
+    found = by_name(examine(here, wanted), "descriptors per worker")
+    assert {change.value for change in found.changes} == {"1048576"}
+    assert "LimitNOFILE=1048576 " in found.remedy
+    beyond = examine(here, replaced(wanted, connections=1_060_000))
+    (nr_open,) = by_name(beyond, "fs.nr_open").changes
+    found = by_name(beyond, "descriptors per worker")
+    assert {change.value for change in found.changes} == {nr_open.value} == {"1100000"}
+
+
 def test_soft_limit() -> None:
     """Its soft limit is raised by wssup, and not by other servers."""
     few = facts(descriptors={"soft": 1024})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from wssup.config.addresses import TcpAddress
 from wssup.doctor.groups import memory_group, tasks_group
 from wssup.doctor.listeners import conflicts
-from wssup.doctor.parsing import fields, integers, membership, mounts, ports, sockstat
+from wssup.doctor.parsing import fields, integers, membership, mounts, ports, service, sockstat
 from wssup.doctor.words import rounded, size
 from wssup.kernel.tcp import TcpSocket, TcpState
 
@@ -168,3 +168,21 @@ def test_conflicts(host: str, local: str, there: bool) -> None:  # noqa: FBT001 
     sock = TcpSocket(TcpState.LISTEN, bytes.fromhex(local), 80, b"\0" * 4, 0, 7, 0, 0, 0)
     assert conflicts(TcpAddress(host, 80), sock) is there
     assert not conflicts(TcpAddress(host, 81), sock)
+
+
+@pytest.mark.parametrize(
+    ("path", "unit"),
+    [
+        ("/system.slice/nginx.service", "nginx.service"),
+        ("/system.slice/system-wssup.slice/wssup@shop.service/workers", "wssup@shop.service"),
+        (r"/system.slice/a\x2db.service", r"a\x2db.service"),
+        ("/user.slice/user-0.slice/user@0.service/app.slice/run.scope", None),
+        ("/system.slice/x;y.service", None),
+        ("/docker/4711", None),
+        ("/", None),
+    ],
+)
+def test_service(path: str, unit: str | None) -> None:
+    """The innermost unit of a process, if it is a service with a name that one can have."""
+    assert service(f"4:cpu:/elsewhere.service\n0::{path}\n") == unit
+    assert service(f"1:name=systemd:{path}\n") == unit
