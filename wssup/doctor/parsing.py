@@ -37,7 +37,7 @@ def fields(text: str) -> dict[str, int]:
     found = {}
     for line in text.splitlines():
         words = line.replace(":", " ").split()
-        if len(words) >= 2 and words[1].lstrip("-").isdigit():
+        if len(words) >= 2 and words[1].removeprefix("-").isdecimal():
             found[words[0]] = int(words[1]) * (_KIB if words[2:3] == ["kB"] else 1)
     return found
 
@@ -57,7 +57,7 @@ def sockstat(text: str) -> dict[str, int]:
         group, _, rest = line.partition(":")
         words = rest.split()
         for name, value in zip(words[::2], words[1::2], strict=False):
-            if value.isdigit():
+            if value.isdecimal():
                 found[f"{group}.{name}"] = int(value)
     return found
 
@@ -71,7 +71,7 @@ def ports(span: str, reserved: str) -> int | None:
     count = max(0, high - low + 1)
     for part in reserved.strip().split(",") if reserved.strip() else ():
         first, _, last = part.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        if not first.isdecimal() or (last and not last.isdecimal()):
             continue
         begin, end = max(low, int(first)), min(high, int(last or first))
         count -= max(0, end - begin + 1)

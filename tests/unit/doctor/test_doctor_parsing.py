@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
@@ -50,6 +50,8 @@ def test_ports(span: str, reserved: str, count: int | None) -> None:
 
 
 @given(st.text(max_size=60))
+@example("²")
+@example("x --5")
 @examples(max_examples=25)
 def test_hostile_texts(text: str) -> None:
     """Whatever a file says, reading it fails at nothing."""
