@@ -68,7 +68,10 @@ def per_process(facts: Facts, plan: Plan) -> Iterator[Finding]:
 def _remedy(have: int, value: int, plan: Plan) -> str:
     each = room(have, plan.reserve, plan.per_worker)
     more = planned_workers(plan.connections or 0, each, least=plan.workers)
-    workers = f"; or --workers {more}" if more is not None and more > plan.workers else ""
+    workers = ""
+    if more is not None and more > plan.workers:
+        workers = f"; or --workers {more}" if plan.ours else f"; or {more} processes"
+        workers += f" with max_workers = {more}" if more > plan.most else ""
     return (
         f"LimitNOFILE={value} for a service (systemctl edit), nofile {value} in limits.d for a "
         f"login, --ulimit nofile={value} for a container{workers}"
