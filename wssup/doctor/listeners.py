@@ -10,13 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from wssup.config.addresses import TcpAddress, parse_bind
+from wssup.config.addresses import TcpAddress, UnixAddress, parse_bind
 from wssup.doctor.facts import Holder
 from wssup.doctor.served import ListenQueue
 from wssup.errors import MessageError
 from wssup.kernel import procfs
 from wssup.kernel.sockdiag import Family
-from wssup.kernel.sockets import SockDiag, tcp_table
+from wssup.kernel.sockets import SockDiag, tcp_table, unix_table
 from wssup.kernel.tcp import TcpSocket, TcpState, shown
 
 __all__ = ["conflicts", "holders", "own_sockets", "queues"]
@@ -46,13 +46,32 @@ def holders(binds: Iterable[str], own: frozenset[int] | None) -> list[Holder]:
 
 def queues(binds: Iterable[str], own: frozenset[int] | None) -> list[ListenQueue]:
     """The accept queues at `binds` among the sockets `own`; empty if these are not known."""
+    binds = list(binds)
     addresses = _addresses(binds)
-    if not addresses or own is None:
+    if own is None:
+        return []
+    found = [
+        ListenQueue(shown(sock.local, sock.local_port), sock.rqueue, sock.wqueue)
+        for sock in (_listening() if addresses else ())
+        if sock.inode in own and any(conflicts(address, sock) for address in addresses)
+    ]
+    parsed = map(parse_bind, binds)
+    paths = {where.path for where in parsed if isinstance(where, UnixAddress)}
+    return [*found, *(_unix_queues(paths, own) if paths else ())]
+
+
+def _unix_queues(paths: set[str], own: frozenset[int]) -> list[ListenQueue]:
+    """Those of unix sockets: /proc has their paths, and only netlink their lengths."""
+    try:
+        names = {sock.inode: sock.path for sock in unix_table() if sock.path in paths}
+        with SockDiag() as kernel:
+            listening = kernel.listeners(Family.UNIX)
+    except (OSError, MessageError):
         return []
     return [
-        ListenQueue(shown(sock.local, sock.local_port), sock.rqueue, sock.wqueue)
-        for sock in _listening()
-        if sock.inode in own and any(conflicts(address, sock) for address in addresses)
+        ListenQueue(f"unix:{names[queue.inode]}", queue.length, queue.limit)
+        for queue in listening
+        if queue.inode in names and queue.inode in own
     ]
 
 

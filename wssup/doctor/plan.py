@@ -140,13 +140,14 @@ def plan(
 
     :param workers: how many there are to be.
     """
-    listeners, queue = workers, None
+    unix = any(isinstance(parse_bind(bind), UnixAddress) for bind in settings.bind)
+    # Unix sockets have no groups of listeners: one queue serves all.
+    listeners, queue = 1 if unix else workers, None
     made = narrowest(facts.queues)
     if made is not None and facts.running is not None:
         # An instance may have been given fewer than it has workers. Its own grow with these.
-        listeners = made[0] if made[0] < facts.running.slots else workers
+        listeners = made[0] if unix or made[0] < facts.running.slots else workers
         queue = made[1]
-    unix = any(isinstance(parse_bind(bind), UnixAddress) for bind in settings.bind)
     return Plan(
         connections=connections,
         workers=workers,
@@ -158,9 +159,8 @@ def plan(
         reconnects_per_second=reconnects_per_second,
         stall=settings.stall_after,
         backlog=settings.backlog,
-        # Unix sockets have no groups of listeners: one queue serves all.
-        queues=1 if unix else listeners,
-        queue=None if unix else queue,
+        queues=listeners,
+        queue=queue,
         unix=unix,
         # Master and zygote.
         helpers=2 + settings.status + (settings.topics.bus != EMBEDDED),

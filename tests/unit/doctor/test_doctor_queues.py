@@ -6,8 +6,10 @@ import os
 import shutil
 import socket
 import subprocess
+import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -109,6 +111,26 @@ def test_sockets() -> None:
         assert listeners.queues([address], own) == [ListenQueue(address, 0, 7)]
         assert listeners.queues([address], frozenset()) == []
         assert listeners.queues([address], None) == []
+
+
+def test_unix_sockets() -> None:
+    """One queue, which the kernel cut when it was made, serves all workers."""
+    path = f"/tmp/wssup-{uuid.uuid4().hex[:12]}.sock"
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(path)
+        try:
+            made.listen(7)
+            own = frozenset([os.fstat(made.fileno()).st_ino])
+            found = listeners.queues([f"unix:{path}"], own)
+            assert listeners.queues([f"unix:{path}"], frozenset()) == []
+        finally:
+            Path(path).unlink()
+    assert found == [ListenQueue(f"unix:{path}", 0, 7)]
+    here = replaced(instance([]), queues=tuple(found))
+    settings = Settings(app="x:y", runtime_dir="/", app_dir="/", bind=(f"unix:{path}",))
+    queue = by_name(examine(here, plan(settings, here, workers=4)), "accept queue")
+    assert (queue.predicted, queue.verdict) == (8, Verdict.WARN)
+    assert "restart" in queue.remedy
 
 
 def test_another_network() -> None:
