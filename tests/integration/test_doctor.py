@@ -60,6 +60,12 @@ def test_an_instance(tmp_path: Path) -> None:
                 assert worker["descriptors"] > worker["connections"]
                 assert worker["resident"] > 1 << 20
             assert not found["facts"]["holders"]
+            # One for each worker, as the kernel says it, whatever the sysctl is by now.
+            queues = found["facts"]["queues"]
+            assert [queue["address"] for queue in queues] == [status["bind"][0]] * 2
+            limit = min(4096, int(Path("/proc/sys/net/core/somaxconn").read_text()))
+            assert {queue["limit"] for queue in queues} == {limit}
+            assert (found["plan"]["queues"], found["plan"]["queue"]) == (2, limit)
 
         more = instance.run(*quick, "--connections", "1000")
         assert more.returncode == 2

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pwd
+import re
+import traceback
+from pathlib import Path
 from typing import Any, Final
 
 import click
 import msgspec
-from rich.table import Table
-from rich.text import Text
 
 from wssup.cli.client import Target
+from wssup.cli.doctor_page import show
 from wssup.cli.documents import Status, read
-from wssup.cli.exits import OK
+from wssup.cli.exits import OK, USAGE
 from wssup.cli.options import instance_options, load_instance, setting_options, target_of
-from wssup.cli.render import console
-from wssup.cli.text import one_line
+from wssup.cli.text import one_line, safe
 from wssup.cli.visitor import status_of
+from wssup.config.forms import NAME
 from wssup.config.plan import workers_meant
 from wssup.config.scaling import Autoscale
 from wssup.config.settings import Settings, value_of
@@ -27,12 +30,14 @@ from wssup.doctor import server as servers
 from wssup.doctor.checks import examine
 from wssup.doctor.checks.server import examine_server
 from wssup.doctor.facts import Facts, Hardware, Running
-from wssup.doctor.findings import Finding, Verdict, ordered, overall
-from wssup.doctor.fixes import fixes
+from wssup.doctor.findings import Finding, Verdict, overall
+from wssup.doctor.fixes import Fix, fixes
+from wssup.doctor.groups import unit_of
 from wssup.doctor.plan import Plan, plan, plan_of_server
-from wssup.doctor.report import document, summary
+from wssup.doctor.report import document
 from wssup.doctor.served import Server
 from wssup.errors import CommandError, UserError
+from wssup.kernel.sockets import same_network
 
 __all__ = ["command"]
 
@@ -58,27 +63,33 @@ user, in the same shell or unit.
 its queues, and how many connections it can carry. --fix prints files for sysctl.d,
 limits.d and systemd; nothing is ever changed.
 
-Exit status: 0 all is good, 1 there are warnings, 2 something will fail, or a
-mistake in the command or the configuration, 4 an instance is there, but does not
-answer (--pid can look at it all the same).
+Exit status: 0 all is good, 1 there are warnings, 2 something will fail, or it
+cannot look (not permitted, a mistake in the command or the configuration), 4 an
+instance is there, but does not answer (--pid can look at it all the same).
 """
 _STATUSES: Final = {Verdict.OK: OK, Verdict.WARN: 1, Verdict.FAIL: 2}
-_STYLES: Final = {
-    Verdict.OK: "green",
-    Verdict.WARN: "yellow",
-    Verdict.FAIL: "bold red",
-    Verdict.UNKNOWN: "dim",
-}
-#: Cells from which on there is room for remedies beside the rest.
-_WIDE: Final = 140
 #: Settings that a running instance is asked for: what they are there counts.
 _ASKED: Final = (
     *("reserve_fds", "worker_connections", "max_connections", "max_handshakes_per_second"),
     *("steering", "backlog", "interface", "trusted_proxies", "stall_after", "status", "bind"),
+    *("max_surge", "max_workers"),
     *("heartbeat.ping_interval", "heartbeat.ping_timeout"),
 )
 _MOST: Final = 100_000_000
 _OPTIONS: Final = ("workers", "bind", "trusted_proxies", "interface")
+
+
+class _Number(click.FloatRange):
+    """A range without NaN, which is neither below it nor above."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number."""
+        found = float(super().convert(value, param, ctx))
+        if math.isnan(found):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return found
 
 
 @click.command("doctor", help=_HELP, short_help="Say what caps the number of connections here.")
@@ -92,13 +103,13 @@ _OPTIONS: Final = ("workers", "bind", "trusted_proxies", "interface")
 @click.option(
     "--reconnects-per-second",
     "rate",
-    type=click.FloatRange(0, 10_000_000, min_open=True),
+    type=_Number(0, 10_000_000, min_open=True),
     metavar="R",
     help="How many clients may come per second, after a failure of the network.",
 )
 @click.option(
     "--proxy-timeout",
-    type=click.FloatRange(1, 86_400),
+    type=_Number(1, 86_400),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -107,7 +118,7 @@ _OPTIONS: Final = ("workers", "bind", "trusted_proxies", "interface")
 @click.option("--pid", type=click.IntRange(1), help="Look at this server, of any kind.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(0, 3600),
+    type=_Number(0, 3600),
     default=1.0,
     show_default=True,
     help="How long the kernel's counters are watched.",
@@ -119,7 +130,22 @@ _OPTIONS: Final = ("workers", "bind", "trusted_proxies", "interface")
 @click.option("--json", "as_json", is_flag=True, help="Print a document for programs.")
 @setting_options(_OPTIONS)
 @instance_options
-def command(
+def command(**given: Any) -> int:
+    """Look, judge, tell. That it could not look is never the status of a warning."""
+    try:
+        return _told(**given)
+    except CommandError as error:
+        if error.code == "no_answer":
+            raise
+        raise UserError(f"cannot look at the instance: {error.message}", error.remedy) from None
+    except (UserError, click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        raise
+    except Exception:  # noqa: BLE001 - Python's own status for it is that of a warning
+        click.echo(safe(traceback.format_exc()), err=True, nl=False)
+        return USAGE
+
+
+def _told(
     *,
     count: int | None,
     rate: float | None,
@@ -131,7 +157,6 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> int:
-    """Look, judge, tell."""
     loaded = load_instance(given, given["config_file"])
     count = count or loaded.settings.connections or None
     cores = len(os.sched_getaffinity(0))
@@ -154,16 +179,17 @@ def command(
             speed=speed,
         )
         findings = examine(facts, wanted)
+    files = _fixes(findings, facts, other=pid is not None) if fix else []
     if as_json:
         found = document(findings, wanted, facts, server)
         if fix:
-            found["fixes"] = {file.path: file.text for file in _fixes(findings, facts)}
+            found["fixes"] = {file.path: file.text for file in files}
         click.echo(json.dumps(found, indent=2))
     elif fix:
-        for file in _fixes(findings, facts):
-            click.echo(f"# {file.path}\n{file.text}")
+        for file in files:
+            click.echo(f"# {one_line(file.path)}\n{safe(file.text)}")
     else:
-        _show(findings, wanted, facts)
+        show(findings, wanted, facts)
     return _STATUSES[overall(findings)]
 
 
@@ -182,28 +208,33 @@ def _own(
     from wssup.supervisor.limits import available_cpus  # noqa: PLC0415 - only here
 
     cores = available_cpus()
-    running, bound = _running(target)
+    running, status = _running(target)
     own: frozenset[int] | None = frozenset()
-    if running is not None:
+    most = 0
+    if running is not None and status is not None:
         settings = _effective(target, settings, given)
-        settings = msgspec.structs.replace(settings, bind=bound or settings.bind)
-        own = listeners.own_sockets([running.pid])
+        if not given["bind"]:
+            # With the ports that the kernel chose.
+            settings = msgspec.structs.replace(settings, bind=status.bind or settings.bind)
+        # Those of another network namespace are not in the tables of this one.
+        own = listeners.own_sockets([running.pid]) if same_network(running.pid) else None
+        # As many as there may be: what is carried then is the question.
+        most = status.autoscale.max if status.autoscale is not None else running.slots
     facts = collect.facts(
         cores=cores,
         running=running,
-        counted=collect.counters(seconds),
+        counted=collect.counters(seconds, running.pid if running is not None else None),
         holders=listeners.holders(settings.bind, own),
+        queues=listeners.queues(settings.bind, own) if running is not None else (),
         hardware=speed,
     )
-    # One that is about to start has no slots yet.
-    workers = running.slots if running is not None else 0
-    follows = isinstance(settings.workers, Autoscale)
-    if given["workers"] is not None or not workers or follows:
-        workers = _workers(settings, facts, cores)
+    # One that is about to start has no slots yet; another one's number is its own matter, wherever
+    # it was given.
+    workers = most if given["workers"] is None else 0
     wanted = plan(
         settings,
         facts,
-        workers=workers,
+        workers=workers or _workers(settings, facts, cores),
         connections=count,
         reconnects_per_second=rate,
         proxy_timeout=proxy_timeout,
@@ -223,16 +254,16 @@ def _workers(settings: Settings, facts: Facts, cores: int) -> int:
         return settings.max_workers
 
 
-def _running(target: Target) -> tuple[Running | None, tuple[str, ...]]:
-    """The instance, if one runs, and its addresses with the ports that they have."""
+def _running(target: Target) -> tuple[Running | None, Status | None]:
+    """The instance, if one runs, and what it says of itself."""
     try:
         status = read(status_of(target), Status)
     except CommandError as error:
         if error.code != "not_running":
             raise
-        return None, ()
+        return None, None
     if status.pid is None:
-        return None, ()
+        return None, None
     workers = [
         (worker.pid, worker.open)
         for slot in status.slots
@@ -240,7 +271,7 @@ def _running(target: Target) -> tuple[Running | None, tuple[str, ...]]:
         if worker.pid is not None
     ]
     slots = status.workers or len(status.slots)
-    return collect.running(status.name, status.pid, slots, workers), status.bind
+    return collect.running(status.name, status.pid, slots, workers), status
 
 
 def _effective(target: Target, settings: Settings, given: dict[str, Any]) -> Settings:
@@ -258,12 +289,18 @@ def _effective(target: Target, settings: Settings, given: dict[str, Any]) -> Set
     for key in _ASKED:
         value = rows.get(key)
         value = tuple(value) if isinstance(value, list) else value
-        if given.get(key) not in (None, ()) or not _alike(value, value_of(settings, key)):
+        if given.get(key) not in (None, ()) or not _usable(key, value, settings):
             continue
         table, dot, name = key.partition(".")
         (beat if dot else top)[name if dot else table] = value
     heartbeat = msgspec.structs.replace(settings.heartbeat, **beat)
     return msgspec.structs.replace(settings, heartbeat=heartbeat, **top)
+
+
+def _usable(key: str, value: object, settings: Settings) -> bool:
+    if key == "max_surge":
+        return value == "all" or type(value) is int
+    return _alike(value, value_of(settings, key))
 
 
 def _alike(value: object, known: object) -> bool:
@@ -295,51 +332,29 @@ def _other(
     return server, facts, wanted
 
 
-def _fixes(findings: list[Finding], facts: Facts) -> Any:
+def _fixes(findings: list[Finding], facts: Facts, *, other: bool) -> list[Fix]:
+    """The files. What a process says of itself is in none of them: they are root's.
+
+    :param other: it is a server of any kind.
+    """
     running = facts.running
-    uid = os.stat(f"/proc/{running.pid}").st_uid if running is not None else os.geteuid()  # noqa: PTH116
+    if running is None:
+        return fixes(findings, user=_user(os.geteuid()), unit="wssup@NAME.service")
+    unit = unit_of(running.pid) if other else _instance_unit(running.name)
     try:
-        user = pwd.getpwuid(uid).pw_name
+        user = _user(Path(f"/proc/{running.pid}").stat().st_uid)
+    except OSError:
+        user = "USER"  # It has ended.
+    return fixes(findings, user=user, unit=unit or "NAME.service")
+
+
+def _instance_unit(name: str) -> str | None:
+    """The unit that `wssup systemd` makes for an instance; ``None`` if none can have that name."""
+    return f"wssup@{name}.service" if re.fullmatch(NAME.pattern, name) else None
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        user = str(uid)
-    name = running.name if running is not None else "NAME"
-    return fixes(findings, user=user, unit=f"wssup@{name}.service")
-
-
-def _show(findings: list[Finding], wanted: Plan, facts: Facts) -> None:
-    out = console()
-    out.print(Text(summary(findings, wanted), style="bold"), soft_wrap=True)
-    out.print(Text(_whose(facts, wanted), style="dim"), soft_wrap=True)
-    out.print()
-    rows = ordered(findings)
-    wide = out.width >= _WIDE
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for heading in ("check", "verdict"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("found", "needed", *(("remedy",) if wide else ())):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        cells = [Text(one_line(row.check)), Text(row.verdict.value, style=_STYLES[row.verdict])]
-        cells += [Text(one_line(row.found)), Text(row.needed)]
-        cells += [Text(row.remedy)] if wide else []
-        table.add_row(*cells)
-    out.print(table)
-    if wide:
-        return
-    for row in rows:
-        if row.remedy:
-            out.print()
-            line = Text.assemble((f"{one_line(row.check)}: ", "bold"), row.remedy)
-            out.print(line, soft_wrap=True)
-
-
-def _whose(facts: Facts, wanted: Plan) -> str:
-    noun = "worker" if wanted.workers == 1 else "workers"
-    if facts.running is None:
-        return f"of an instance that would run from here, with {wanted.workers} {noun}"
-    if not wanted.ours:
-        return f"of the server {facts.running.pid} ({one_line(facts.running.name)})"
-    return (
-        f"of the running instance {one_line(facts.running.name)}, {wanted.workers} {noun}, "
-        f"{facts.present} connections"
-    )
+        return str(uid)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+import msgspec
+
 from wssup.doctor.checks.network import COUNTERS
 from wssup.doctor.facts import (
     Counters,
@@ -24,7 +26,9 @@ from wssup.doctor.facts import (
 )
 from wssup.doctor.groups import memory_group, tasks_group
 from wssup.doctor.parsing import fields, integers, ports, sockstat
+from wssup.doctor.served import ListenQueue
 from wssup.kernel import procfs
+from wssup.kernel.sockets import same_network
 
 __all__ = ["counters", "facts", "family", "memory_total", "running"]
 
@@ -45,6 +49,7 @@ def facts(
     running: Running | None = None,
     counted: Counters | None = None,
     holders: Sequence[Holder] = (),
+    queues: Sequence[ListenQueue] = (),
     hardware: Hardware | None = None,
 ) -> Facts:
     """All facts now.
@@ -59,9 +64,10 @@ def facts(
         descriptors=_descriptors(running),
         memory=_memory(running),
         tasks=_tasks(running),
-        network=_network(),
+        network=_network(elsewhere=running is not None and not same_network(running.pid)),
         counters=counted,
         holders=tuple(holders),
+        queues=tuple(queues),
         running=running,
         hardware=hardware,
     )
@@ -205,8 +211,25 @@ def _tasks(running: Running | None) -> Tasks:
         others.append(max(0, group.used - own))
         group = tasks_group(pid)
         time.sleep(_BETWEEN)
+    nproc = _nproc(running)
+    users = _users(pid) if nproc is not None else 0
     # Threads and processes that come and go between the two counts are nobody's: the least counts.
-    return Tasks(group=group, others=min(others, default=0), nproc=_nproc(running))
+    return Tasks(group=group, others=min(others, default=0), nproc=nproc, users=users)
+
+
+def _users(pid: int | None) -> int:
+    """Threads of the user of an instance (of this process) that are not the instance's."""
+    own = family(pid) if pid is not None else [os.getpid()]
+    own_status = _quietly(procfs.status, own[0])
+    uid = own_status.uid if own_status is not None else os.geteuid()
+    found = 0
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) in own:
+            continue
+        status = _quietly(procfs.status, int(entry.name))
+        if status is not None and status.uid == uid:
+            found += status.threads
+    return found
 
 
 def _nproc(running: Running | None) -> int | None:
@@ -218,18 +241,25 @@ def _nproc(running: Running | None) -> int | None:
     return limits[_PROCESSES].soft
 
 
-def _network() -> Network:
+def _network(*, elsewhere: bool) -> Network:
     sockets = sockstat(_text(Path("/proc/net/sockstat"))) | sockstat(
         _text(Path("/proc/net/sockstat6"))
     )
     bounds = integers(_text(_SYS / "net/ipv4/tcp_mem"))
+    # TCP's memory is the whole machine's (tcp_init_mem() in tcp.c).
+    everywhere = Network(
+        tcp_mem=(bounds[0], bounds[1], bounds[2]) if bounds and len(bounds) == 3 else None,
+        tcp_pages=sockets.get("TCP.mem"),
+        elsewhere=elsewhere,
+    )
+    if elsewhere:
+        return everywhere
     inuse = [sockets[name] for name in ("TCP.inuse", "TCP6.inuse") if name in sockets]
-    return Network(
+    return msgspec.structs.replace(
+        everywhere,
         somaxconn=_sysctl("net/core/somaxconn"),
         syn_backlog=_sysctl("net/ipv4/tcp_max_syn_backlog"),
         syncookies=_sysctl("net/ipv4/tcp_syncookies"),
-        tcp_mem=(bounds[0], bounds[1], bounds[2]) if bounds and len(bounds) == 3 else None,
-        tcp_pages=sockets.get("TCP.mem"),
         tcp_sockets=sum(inuse) if inuse else None,
         conntrack_max=_sysctl("net/netfilter/nf_conntrack_max"),
         conntrack_count=_sysctl("net/netfilter/nf_conntrack_count"),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from wssup.doctor.served import ListenQueue
+
 __all__ = [
     "Counters",
     "Descriptors",
@@ -75,11 +77,13 @@ class Tasks(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar group: pids.max; ``others``: what of it is not the instance's.
     :ivar nproc: RLIMIT_NPROC; ``None`` too if it is unlimited, or root's, which nothing limits.
+    :ivar users: what of it is the user's and not the instance's.
     """
 
     group: Group | None = None
     others: int = 0
     nproc: int | None = None
+    users: int = 0
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +93,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     :ivar conntrack_max: ``None`` if the module is not loaded.
     :ivar ports: what connect(2) may choose from, reserved ones deducted.
     :ivar tcp_sockets: in use on the whole machine.
+    :ivar elsewhere: the process is in another network namespace (network_namespaces(7)): what is
+        that one's own cannot be read from here.
     """
 
     somaxconn: int | None = None
@@ -101,6 +107,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     conntrack_count: int | None = None
     ports: int | None = None
     migrate_req: int | None = None
+    elsewhere: bool = False
 
 
 class Counters(msgspec.Struct, frozen=True):
@@ -118,10 +125,12 @@ class Holder(msgspec.Struct, frozen=True):
     """A process that is not of the instance and listens where it does, or is to.
 
     :ivar address: the instance's; ``who`` names the process, or its user.
+    :ivar unit: it is systemd, for a socket unit (systemd.socket(5)).
     """
 
     address: str
     who: str
+    unit: bool = False
 
 
 class WorkerProcess(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,6 +188,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar cores: processors that the service may use.
     :ivar page: bytes of a page of memory.
+    :ivar queues: accept queues that there are, of what runs.
     """
 
     cores: int = 1
@@ -189,6 +199,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     network: Network = Network()
     counters: Counters | None = None
     holders: tuple[Holder, ...] = ()
+    queues: tuple[ListenQueue, ...] = ()
     running: Running | None = None
     hardware: Hardware | None = None
 

@@ -43,7 +43,8 @@ def fixes(findings: Iterable[Finding], *, user: str, unit: str) -> list[Fix]:
     return [
         Fix(
             _SYSCTL,
-            "# Applied at boot, or now: sysctl --system\n" + ("".join(sysctl) or _NOTHING),
+            "# Applied at boot, or now: sysctl --system. Listeners keep their queues until a "
+            "restart.\n" + ("".join(sysctl) or _NOTHING),
         ),
         Fix(
             _LIMITS,

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from wssup.doctor.facts import Group
-from wssup.doctor.parsing import fields, membership, mounts
+from wssup.doctor.parsing import fields, membership, mounts, service
 
-__all__ = ["memory_group", "tasks_group"]
+__all__ = ["memory_group", "tasks_group", "unit_of"]
 
 #: Version 1 says 2^63 - 4096 for "no limit".
 _UNLIMITED: Final = 1 << 60
@@ -43,6 +43,14 @@ def tasks_group(pid: int | None, *, proc: Path = Path("/proc")) -> Group | None:
     return min(found, key=lambda group: group.room, default=None)
 
 
+def unit_of(pid: int, *, proc: Path = Path("/proc")) -> str | None:
+    """The unit of the service that a process is of, if it is one's."""
+    try:
+        return service((proc / str(pid) / "cgroup").read_text("utf-8", "replace"))
+    except OSError:
+        return None
+
+
 def _groups(pid: int | None, controller: str, proc: Path) -> Iterator[tuple[Path, int]]:
     """The group and those above it, with the version of the hierarchy."""
     try:
@@ -74,4 +82,4 @@ def _number(path: Path) -> int | None:
         text = path.read_text().strip()
     except OSError:
         return None
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isdecimal() else None

@@ -8,16 +8,21 @@ import pwd
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
-from wssup.config.addresses import TcpAddress, parse_bind
+from wssup.config.addresses import TcpAddress, UnixAddress, parse_bind
 from wssup.doctor.facts import Holder
+from wssup.doctor.served import ListenQueue
 from wssup.errors import MessageError
 from wssup.kernel import procfs
 from wssup.kernel.sockdiag import Family
-from wssup.kernel.sockets import SockDiag, tcp_table
-from wssup.kernel.tcp import TcpSocket, TcpState
+from wssup.kernel.sockets import SockDiag, tcp_table, unix_table
+from wssup.kernel.tcp import TcpSocket, TcpState, shown
 
-__all__ = ["conflicts", "holders", "own_sockets"]
+__all__ = ["conflicts", "holders", "own_sockets", "queues"]
+
+#: The process id of the service manager.
+_SYSTEMD: Final = 1
 
 
 def holders(binds: Iterable[str], own: frozenset[int] | None) -> list[Holder]:
@@ -26,9 +31,7 @@ def holders(binds: Iterable[str], own: frozenset[int] | None) -> list[Holder]:
     :param own: inodes; ``None`` if it cannot be known which are the instance's: then nobody is
         named.
     """
-    addresses = [
-        where for bind in binds if isinstance(where := parse_bind(bind), TcpAddress) and where.port
-    ]
+    addresses = _addresses(binds)
     if not addresses or own is None:
         return []
     listening = [sock for sock in _listening() if sock.inode not in own]
@@ -36,9 +39,45 @@ def holders(binds: Iterable[str], own: frozenset[int] | None) -> list[Holder]:
     for address in addresses:
         for sock in listening:
             if conflicts(address, sock):
-                who = _who(sock)
-                found[str(address), who] = Holder(str(address), who)
+                who, unit = _who(sock)
+                found[str(address), who] = Holder(str(address), who, unit)
     return list(found.values())
+
+
+def queues(binds: Iterable[str], own: frozenset[int] | None) -> list[ListenQueue]:
+    """The accept queues at `binds` among the sockets `own`; empty if these are not known."""
+    binds = list(binds)
+    addresses = _addresses(binds)
+    if own is None:
+        return []
+    found = [
+        ListenQueue(shown(sock.local, sock.local_port), sock.rqueue, sock.wqueue)
+        for sock in (_listening() if addresses else ())
+        if sock.inode in own and any(conflicts(address, sock) for address in addresses)
+    ]
+    parsed = map(parse_bind, binds)
+    paths = {where.path for where in parsed if isinstance(where, UnixAddress)}
+    return [*found, *(_unix_queues(paths, own) if paths else ())]
+
+
+def _unix_queues(paths: set[str], own: frozenset[int]) -> list[ListenQueue]:
+    """Those of unix sockets: /proc has their paths, and only netlink their lengths."""
+    try:
+        names = {sock.inode: sock.path for sock in unix_table() if sock.path in paths}
+        with SockDiag() as kernel:
+            listening = kernel.listeners(Family.UNIX)
+    except (OSError, MessageError):
+        return []
+    return [
+        ListenQueue(f"unix:{names[queue.inode]}", queue.length, queue.limit)
+        for queue in listening
+        if queue.inode in names and queue.inode in own
+    ]
+
+
+def _addresses(binds: Iterable[str]) -> list[TcpAddress]:
+    parsed = map(parse_bind, binds)
+    return [where for where in parsed if isinstance(where, TcpAddress) and where.port]
 
 
 def conflicts(address: TcpAddress, sock: TcpSocket) -> bool:
@@ -91,17 +130,31 @@ def _listening() -> list[TcpSocket]:
         return []
 
 
-def _who(sock: TcpSocket) -> str:
-    """The process that has a socket, or at least its user."""
+def _who(sock: TcpSocket) -> tuple[str, bool]:
+    """The process that has a socket, or at least its user; and whether that is systemd alone, which
+    keeps it for a service that is not running.
+    """
+    first = None
     for pid in _everybody():
         with suppress(OSError):
             table = procfs.descriptors(pid) or {}
             if any(d.inode == sock.inode and d.kind == "socket" for d in table.values()):
-                return f"pid {pid} ({procfs.command_line(pid)})"
+                who = f"pid {pid} ({procfs.command_line(pid)})"
+                if pid != _SYSTEMD or not _is_systemd(pid):
+                    return who, False
+                first = who
+    if first is not None:
+        return first, True
     try:
-        return f"a process of user {pwd.getpwuid(sock.uid).pw_name}"
+        return f"a process of user {pwd.getpwuid(sock.uid).pw_name}", False
     except KeyError:
-        return f"a process of user {sock.uid}"
+        return f"a process of user {sock.uid}", False
+
+
+def _is_systemd(pid: int) -> bool:
+    """In a container the first process is any."""
+    status = procfs.status(pid)
+    return status is not None and status.name == "systemd"
 
 
 def _everybody() -> Iterator[int]:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-__all__ = ["Mounts", "fields", "integers", "membership", "mounts", "ports", "sockstat"]
+__all__ = [
+    "Mounts",
+    "fields",
+    "integers",
+    "membership",
+    "mounts",
+    "ports",
+    "service",
+    "sockstat",
+]
 
 _KIB: Final = 1024
+#: systemd.unit(5).
+_UNIT: Final = re.compile(r"[A-Za-z0-9:_.@\\-]+\.(?:service|scope|slice)")
 
 
 class Mounts(NamedTuple):
@@ -25,7 +37,7 @@ def fields(text: str) -> dict[str, int]:
     found = {}
     for line in text.splitlines():
         words = line.replace(":", " ").split()
-        if len(words) >= 2 and words[1].lstrip("-").isdigit():
+        if len(words) >= 2 and words[1].removeprefix("-").isdecimal():
             found[words[0]] = int(words[1]) * (_KIB if words[2:3] == ["kB"] else 1)
     return found
 
@@ -45,7 +57,7 @@ def sockstat(text: str) -> dict[str, int]:
         group, _, rest = line.partition(":")
         words = rest.split()
         for name, value in zip(words[::2], words[1::2], strict=False):
-            if value.isdigit():
+            if value.isdecimal():
                 found[f"{group}.{name}"] = int(value)
     return found
 
@@ -59,7 +71,7 @@ def ports(span: str, reserved: str) -> int | None:
     count = max(0, high - low + 1)
     for part in reserved.strip().split(",") if reserved.strip() else ():
         first, _, last = part.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        if not first.isdecimal() or (last and not last.isdecimal()):
             continue
         begin, end = max(low, int(first)), min(high, int(last or first))
         count -= max(0, end - begin + 1)
@@ -77,6 +89,20 @@ def membership(text: str) -> dict[str, str]:
             for controller in parts[1].split(","):
                 found[controller] = parts[2]
     return found
+
+
+def service(text: str) -> str | None:
+    """The unit of a process that is a service's, by its control group (/proc/PID/cgroup);
+    ``None`` for a session's, a container's, or a name that systemd gives to none.
+    """
+    member = membership(text)
+    for controller in ("name=systemd", ""):
+        parts = member.get(controller, "").split("/")
+        # Below a unit there may be groups that are its own business.
+        units = [part for part in parts if _UNIT.fullmatch(part)]
+        if units:
+            return units[-1] if units[-1].endswith(".service") else None
+    return None
 
 
 def mounts(lines: Iterable[str]) -> Mounts:

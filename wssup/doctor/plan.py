@@ -5,18 +5,21 @@ The costs are measured: see the table, which has the source of each.
 
 from __future__ import annotations
 
+import ipaddress
 import math
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
-from wssup.config.addresses import UnixAddress, parse_bind
+from wssup.config.addresses import TcpAddress, UnixAddress, parse_bind
 from wssup.config.bus import EMBEDDED
+from wssup.config.scaling import MAX_WORKERS
 from wssup.config.settings import Settings
 from wssup.doctor.facts import Facts
-from wssup.doctor.served import Server
+from wssup.doctor.served import ListenQueue, Server
 
-__all__ = ["COSTS", "Costs", "Plan", "costs", "plan", "plan_of_server"]
+__all__ = ["COSTS", "Costs", "Plan", "costs", "narrowest", "plan", "plan_of_server"]
 
 #: Connections from which on a running instance tells better than the table what one costs.
 _TELLING: Final = 1000
@@ -82,8 +85,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     :ivar reconnects_per_second: connects that may come; ``None``: unknown.
     :ivar stall: seconds for which nobody may accept from a worker's queue (``stall_after``).
     :ivar ours: it is wssup, which raises its soft limits to the hard ones, and has settings.
-    :ivar queues: listeners that share the connects.
+    :ivar queues: listeners that share the connects; of several addresses, those of the one at which
+        least may wait.
+    :ivar queue: connects that may wait at each of these; ``None`` if there are none yet, or the
+        kernel does not say. What it is was decided when they were made (listen(2)).
     :ivar helpers: processes besides workers.
+    :ivar surge: ``max_surge``; 0: all.
+    :ivar most: ``max_workers``.
+    :ivar families: 4, 6 or both: of the addresses that are listened on; none if names hide them.
     :ivar proxies: ``trusted_proxies``; ``proxy_timeout``: seconds of silence after which a proxy
         ends a connection.
     """
@@ -100,13 +109,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     backlog: int = 4096
     ours: bool = True
     queues: int = 1
+    queue: int | None = None
     unix: bool = False
     helpers: int = 3
+    surge: int = 0
+    most: int = MAX_WORKERS
+    families: tuple[int, ...] = ()
     proxies: tuple[str, ...] = ()
     proxy_timeout: float = 60.0
     ping_interval: float = 20.0
     ping_timeout: float = 20.0
     costs: Costs = COSTS["task"]
+
+    @property
+    def at_once(self) -> int:
+        """Workers that a reload replaces at the same time."""
+        return min(self.surge or self.workers, self.workers)
 
 
 def plan(
@@ -123,6 +141,13 @@ def plan(
     :param workers: how many there are to be.
     """
     unix = any(isinstance(parse_bind(bind), UnixAddress) for bind in settings.bind)
+    # Unix sockets have no groups of listeners: one queue serves all.
+    listeners, queue = 1 if unix else workers, None
+    made = narrowest(facts.queues)
+    if made is not None and facts.running is not None:
+        # An instance may have been given fewer than it has workers. Its own grow with these.
+        listeners = made[0] if unix or made[0] < facts.running.slots else workers
+        queue = made[1]
     return Plan(
         connections=connections,
         workers=workers,
@@ -134,11 +159,14 @@ def plan(
         reconnects_per_second=reconnects_per_second,
         stall=settings.stall_after,
         backlog=settings.backlog,
-        # Unix sockets have no groups of listeners: one queue serves all.
-        queues=1 if unix else workers,
+        queues=listeners,
+        queue=queue,
         unix=unix,
         # Master and zygote.
         helpers=2 + settings.status + (settings.topics.bus != EMBEDDED),
+        surge=0 if settings.max_surge == "all" else settings.max_surge,
+        most=settings.max_workers,
+        families=_families(settings.bind),
         proxies=settings.trusted_proxies,
         proxy_timeout=proxy_timeout,
         ping_interval=settings.heartbeat.ping_interval,
@@ -157,19 +185,51 @@ def plan_of_server(
     """The plan for a server that is no wssup: as many processes as it has."""
     workers = facts.running.workers if facts.running is not None else ()
     others = [w.descriptors - w.connections for w in workers if w.descriptors is not None]
-    limits = [queue.limit for queue in server.queues if queue.limit]
+    listeners, queue = narrowest(server.queues) or (1, None)
     return Plan(
         connections=connections,
         workers=max(1, len(server.acceptors)),
         reserve=max(others, default=0),
         even=False,
         reconnects_per_second=reconnects_per_second,
-        backlog=min(limits) if limits else facts.network.somaxconn or 0,
+        backlog=queue or 0,
         ours=False,
-        queues=len(server.queues),
+        queues=listeners,
+        queue=queue,
         helpers=len(server.processes) - len(server.acceptors),
         costs=COSTS["other"],
     )
+
+
+def _families(binds: Iterable[str]) -> tuple[int, ...]:
+    """The families of addresses; empty if there is a name, which may have addresses of both, or
+    one that is for both.
+    """
+    found = set()
+    for bind in binds:
+        address = parse_bind(bind)
+        if not isinstance(address, TcpAddress):
+            continue
+        try:
+            ip = ipaddress.ip_address(address.host.partition("%")[0])
+        except ValueError:
+            return ()
+        if ip.version == 6 and ip.is_unspecified:
+            return ()
+        found.add(ip.version)
+    return tuple(sorted(found))
+
+
+def narrowest(queues: Iterable[ListenQueue]) -> tuple[int, int | None] | None:
+    """The address at which fewest connects may wait: how many listeners it has, and how many
+    connects may wait at each of them, or ``None`` where the kernel does not say. Clients of one
+    address find no room in another's queues.
+    """
+    groups: dict[str, list[int]] = {}
+    for queue in queues:
+        groups.setdefault(queue.address, []).append(queue.limit)
+    found = min(groups.values(), key=lambda limits: len(limits) * (min(limits) + 1), default=None)
+    return None if found is None else (len(found), min(found) or None)
 
 
 def costs(interface: str, facts: Facts) -> Costs:

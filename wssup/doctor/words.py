@@ -26,7 +26,11 @@ def at_least(value: float) -> str:
     return f"≥ {number(-int(-value // 1))}"
 
 
-def rounded(value: int) -> int:
-    """A number to set: not below `value`, with two digits that say something."""
+def rounded(value: int, most: int | None = None) -> int:
+    """A number to set: not below `value`, with two digits that say something.
+
+    :param most: what it cannot be set beyond, if that is enough.
+    """
     step = int(10 ** max(0, len(str(value)) - 2))
-    return -(-value // step) * step
+    found = -(-value // step) * step
+    return found if most is None or value > most else min(found, most)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -97,6 +99,46 @@ def test_a_worker_without_a_pid(peer: Peer) -> None:
     assert "of the running instance default, 3 workers" in done.stdout
 
 
+def test_what_an_instance_was_told(peer: Peer) -> None:
+    """The number of workers is what the instance says, wherever it was given; so is what a reload
+    replaces at once. An address of the command's own is asked for nevertheless.
+    """
+    document = {
+        "schema": 1,
+        "name": "default",
+        "state": "running",
+        "pid": os.getpid(),
+        "generation": 1,
+        "workers": 2,
+        "bind": ["127.0.0.1:1"],
+        "autoscale": {"min": 1, "max": 6, "each": 10},
+    }
+    settings = [{"key": "max_surge", "value": 2}, {"key": "max_workers", "value": 7}]
+    peer.script |= {
+        "status": [{"result": document}],
+        "config": [{"result": {"settings": settings}}],
+    }
+    peer.lock().listen()
+    asked = ("doctor", "--json", "--seconds", "0")
+
+    def found(*arguments: str) -> Any:
+        done = CliRunner().invoke(group, [*asked, *arguments], standalone_mode=False)
+        return json.loads(done.stdout)
+
+    plan = found()["plan"]
+    assert (plan["workers"], plan["surge"], plan["most"]) == (6, 2, 7)
+    assert found("--workers", "3")["plan"]["workers"] == 3
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        # The peer's process is this one, whose sockets are the instance's.
+        assert found()["facts"]["queues"] == []
+        queues = found("--bind", address)["facts"]["queues"]
+    assert [queue["address"] for queue in queues] == [address]
+    with open("wssup.toml", "w") as file:  # noqa: PTH123 - the current directory's
+        file.write("workers = {min = 1, max = 9, connections_per_worker = 10}\n")
+    assert found()["plan"]["workers"] == 6
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -106,6 +148,9 @@ def test_a_worker_without_a_pid(peer: Peer) -> None:
         ("--pid", "0"),
         ("--seconds", "-1"),
         ("--workers", "0"),
+        ("--seconds", "nan"),
+        ("--reconnects-per-second", "nan"),
+        ("--proxy-timeout", "nan"),
     ],
 )
 def test_mistakes(

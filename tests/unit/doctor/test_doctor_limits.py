@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -135,6 +136,21 @@ def test_a_hash_needs_more_descriptors(even: bool) -> None:  # noqa: FBT001 - a 
     assert "LimitNOFILE" in short.remedy
 
 
+def test_no_limit_above_the_ceiling() -> None:
+    """A number that is rounded up stays within fs.nr_open: beyond it nobody could log in. What
+    needs more raises that, too.
+    """
+    wanted = Plan(connections=1_040_000, workers=1)
+    here = facts(descriptors={"hard": 1024, "nr_open": 1_048_576})
+    found = by_name(examine(here, wanted), "descriptors per worker")
+    assert {change.value for change in found.changes} == {"1048576"}
+    assert "LimitNOFILE=1048576 " in found.remedy
+    beyond = examine(here, replaced(wanted, connections=1_060_000))
+    (nr_open,) = by_name(beyond, "fs.nr_open").changes
+    found = by_name(beyond, "descriptors per worker")
+    assert {change.value for change in found.changes} == {nr_open.value} == {"1100000"}
+
+
 def test_soft_limit() -> None:
     """Its soft limit is raised by wssup, and not by other servers."""
     few = facts(descriptors={"soft": 1024})
@@ -184,6 +200,73 @@ def test_memory_for_busy_connections() -> None:
     room = AT_REST + 100_000 * EACH + MIB
     found = by_name(examine(facts(memory={"available": room}), WANTED), "memory of the machine")
     assert found.verdict is Verdict.WARN
+
+
+def test_workers_that_do_not_exist_yet() -> None:
+    """Beside an instance that runs, what more workers take counts, too."""
+    here = replaced(
+        facts(memory={"available": 2 * TASK.worker + 1_000 * EACH}),
+        running=running(worker(10), worker(10)),
+    )
+    found = by_name(examine(here, replaced(WANTED, workers=4)), "memory of the machine")
+    assert found.predicted == 20 + 1_000
+
+
+def test_reload_in_waves() -> None:
+    """With max_surge as many workers are there twice, and their connections."""
+    grown = AT_REST + 100_000 * EACH
+    wave = 2 * TASK.resident + 50_000 * 3073
+    wanted = replaced(WANTED, surge=2)
+    enough = examine(facts(memory={"available": grown + wave}), wanted)
+    short = examine(facts(memory={"available": grown + wave - 1}), wanted)
+    assert by_name(enough, "memory while reloading").verdict is Verdict.OK
+    assert by_name(short, "memory while reloading").verdict is Verdict.WARN
+    one = by_name(
+        examine(facts(memory={"available": grown}), replaced(WANTED, surge=1)),
+        "memory while reloading",
+    )
+    assert one.remedy == "more memory"
+    # Three helpers, four workers, one more and its passing one, and one that passes anyway.
+    limits = {"group": group(10, 0)}
+    for surge, verdict in ((1, Verdict.OK), (2, Verdict.WARN), (0, Verdict.WARN)):
+        found = examine(facts(tasks=limits), replaced(WANTED, surge=surge))
+        assert by_name(found, "processes of the control group").verdict is verdict
+
+
+def test_another_server_is_not_doubled() -> None:
+    """Only wssup is known to have two generations of workers at a time."""
+    theirs = replaced(WANTED, ours=False)
+    limits = {"group": group(8, 0), "nproc": 8}
+    found = examine(facts(tasks=limits), theirs)
+    assert by_name(found, "processes of the control group").verdict is Verdict.OK
+    assert by_name(found, "processes of the user").verdict is Verdict.OK
+
+
+def test_what_the_user_runs_already() -> None:
+    """RLIMIT_NPROC is of all that the user runs (getrlimit(2))."""
+    needed = 4 + 4 + 1 + 3 + 1
+    for nproc, verdict in ((100 + needed, Verdict.OK), (99 + needed, Verdict.FAIL)):
+        found = examine(facts(tasks={"nproc": nproc, "users": 100}), WANTED)
+        assert by_name(found, "processes of the user").verdict is verdict
+
+
+def test_no_more_workers_than_there_may_be() -> None:
+    """Where more workers would do it, it is said that their number has a limit, too."""
+    here = facts(descriptors={"hard": 1024})
+    found = by_name(examine(here, replaced(WANTED, most=64)), "descriptors per worker")
+    assert re.search(r"or --workers ([0-9]+) with max_workers = \1$", found.remedy)
+    found = by_name(examine(here, replaced(WANTED, most=1000)), "descriptors per worker")
+    assert re.search("or --workers [0-9]+$", found.remedy)
+    found = by_name(examine(here, replaced(WANTED, ours=False, most=1000)), "fs.nr_open")
+    assert "--workers" not in found.remedy
+
+
+def test_a_socket_unit() -> None:
+    """The service manager listens for a service that is not running: nothing is in the way."""
+    holder = (Holder("0.0.0.0:80", "pid 1 (/sbin/init)", unit=True),)
+    found = by_name(examine(replaced(PLENTY, holders=holder), WANTED), "other listener")
+    assert (found.verdict, found.predicted) == (Verdict.OK, None)
+    assert "a socket unit listens for it" in found.found
 
 
 def test_reload_needs_memory_twice() -> None:

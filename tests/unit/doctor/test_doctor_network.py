@@ -58,17 +58,22 @@ def test_the_accept_queues_remedy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cookies", "rate", "verdict"),
+    ("cookies", "somaxconn", "rate", "verdict"),
     [
-        (1, 9_000, Verdict.OK),
-        (2, 9_000, Verdict.OK),
-        (0, 900, Verdict.WARN),
-        (0, 9_000, Verdict.FAIL),
+        (1, 4096, 9_000, Verdict.OK),
+        (2, 4096, 9_000, Verdict.OK),
+        (0, 4096, 900, Verdict.WARN),
+        (0, 4096, 4 * 1536, Verdict.WARN),
+        (0, 4096, 4 * 1536 + 1, Verdict.FAIL),
+        (0, 128, 4 * 128, Verdict.WARN),
+        (0, 128, 4 * 128 + 1, Verdict.FAIL),
     ],
 )
-def test_syn_queue(cookies: int, rate: float, verdict: Verdict) -> None:
-    """Without syncookies three quarters of the queue are there for new clients."""
-    network = {"syncookies": cookies, "syn_backlog": 2048}
+def test_syn_queue(cookies: int, somaxconn: int, rate: float, verdict: Verdict) -> None:
+    """Without syncookies three quarters of the queue are there for new clients, but no more than
+    may wait to be accepted.
+    """
+    network = {"syncookies": cookies, "syn_backlog": 2048, "somaxconn": somaxconn}
     found = one("SYN queue", network, reconnects_per_second=rate)
     assert found.verdict is verdict
 
@@ -132,6 +137,17 @@ def test_ports_of_a_proxy(
     """A proxy on this machine has this machine's ports; of another one it can only be assumed."""
     found = one("ports of the proxy", proxies=proxies, connections=connections)
     assert (found.verdict, found.predicted) == (verdict, predicted)
+
+
+@pytest.mark.parametrize(
+    ("families", "count"), [((), 28_232), ((4,), 28_232), ((6,), 28_232), ((4, 6), 2 * 28_232)]
+)
+def test_a_proxy_of_two_families(families: tuple[int, ...], count: int) -> None:
+    """127.0.0.1 and ::1 are one proxy, which has ports of the family it connects to."""
+    found = one(
+        "ports of the proxy", proxies=("127.0.0.1", "::1"), connections=1, families=families
+    )
+    assert found.predicted == count
 
 
 def test_no_ports_of_a_unix_socket() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from wssup.config.addresses import TcpAddress
 from wssup.doctor.groups import memory_group, tasks_group
 from wssup.doctor.listeners import conflicts
-from wssup.doctor.parsing import fields, integers, membership, mounts, ports, sockstat
+from wssup.doctor.parsing import fields, integers, membership, mounts, ports, service, sockstat
 from wssup.doctor.words import rounded, size
 from wssup.kernel.tcp import TcpSocket, TcpState
 
@@ -50,6 +50,8 @@ def test_ports(span: str, reserved: str, count: int | None) -> None:
 
 
 @given(st.text(max_size=60))
+@example("²")
+@example("x --5")
 @examples(max_examples=25)
 def test_hostile_texts(text: str) -> None:
     """Whatever a file says, reading it fails at nothing."""
@@ -168,3 +170,21 @@ def test_conflicts(host: str, local: str, there: bool) -> None:  # noqa: FBT001 
     sock = TcpSocket(TcpState.LISTEN, bytes.fromhex(local), 80, b"\0" * 4, 0, 7, 0, 0, 0)
     assert conflicts(TcpAddress(host, 80), sock) is there
     assert not conflicts(TcpAddress(host, 81), sock)
+
+
+@pytest.mark.parametrize(
+    ("path", "unit"),
+    [
+        ("/system.slice/nginx.service", "nginx.service"),
+        ("/system.slice/system-wssup.slice/wssup@shop.service/workers", "wssup@shop.service"),
+        (r"/system.slice/a\x2db.service", r"a\x2db.service"),
+        ("/user.slice/user-0.slice/user@0.service/app.slice/run.scope", None),
+        ("/system.slice/x;y.service", None),
+        ("/docker/4711", None),
+        ("/", None),
+    ],
+)
+def test_service(path: str, unit: str | None) -> None:
+    """The innermost unit of a process, if it is a service with a name that one can have."""
+    assert service(f"4:cpu:/elsewhere.service\n0::{path}\n") == unit
+    assert service(f"1:name=systemd:{path}\n") == unit

@@ -43,40 +43,46 @@ def per_process(facts: Facts, plan: Plan) -> Iterator[Finding]:
         yield limit(name, plan, found=found, needed="", connections=count, remedy="")
         return
     need = descriptors_needed(plan.connections, plan.workers, plan.reserve)
+    # Beyond fs.nr_open setrlimit(2) fails, and with it every login (pam_limits(8)).
+    value = rounded(need, facts.descriptors.nr_open)
     finding = limit(
         name,
         plan,
         found=found,
         needed=at_least(need),
         connections=count,
-        remedy=_remedy(have, need, plan),
-        changes=_changes(need),
+        remedy=_remedy(have, value, plan),
+        changes=_changes(value),
     )
     if need > have and finding.verdict is Verdict.OK:
         # Steering fills them evenly; a hash leaves some full while others have room.
         finding = msgspec.structs.replace(
             finding,
             verdict=Verdict.WARN if plan.even else Verdict.FAIL,
-            remedy=_remedy(have, need, plan),
-            changes=_changes(need),
+            remedy=_remedy(have, value, plan),
+            changes=_changes(value),
         )
     yield finding
 
 
-def _remedy(have: int, need: int, plan: Plan) -> str:
-    value = rounded(need)
+def _remedy(have: int, value: int, plan: Plan) -> str:
     each = room(have, plan.reserve, plan.per_worker)
     more = planned_workers(plan.connections or 0, each, least=plan.workers)
-    workers = f"; or --workers {more}" if more is not None and more > plan.workers else ""
+    workers = ""
+    if more is not None and more > plan.workers:
+        workers = f"; or --workers {more}" if plan.ours else f"; or {more} processes"
+        workers += f" with max_workers = {more}" if more > plan.most else ""
     return (
         f"LimitNOFILE={value} for a service (systemctl edit), nofile {value} in limits.d for a "
         f"login, --ulimit nofile={value} for a container{workers}"
     )
 
 
-def _changes(need: int) -> tuple[Change, ...]:
-    value = str(rounded(need))
-    return (Change("limits", "nofile", value), Change("unit", "LimitNOFILE", value))
+def _changes(value: int) -> tuple[Change, ...]:
+    return (
+        Change("limits", "nofile", str(value)),
+        Change("unit", "LimitNOFILE", str(value)),
+    )
 
 
 def ceiling(facts: Facts, plan: Plan) -> Iterator[Finding]:

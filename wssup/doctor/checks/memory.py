@@ -101,8 +101,10 @@ def _room(
 
 
 def _at_rest(facts: Facts, plan: Plan) -> int:
-    """Memory that an instance takes before there is a connection, if it does not run yet."""
-    return 0 if facts.running is not None else plan.costs.base + plan.workers * plan.costs.worker
+    """Memory that an instance takes before there is a connection, as far as it does not run yet."""
+    if facts.running is None:
+        return plan.costs.base + plan.workers * plan.costs.worker
+    return max(0, plan.workers - len(facts.running.workers)) * plan.costs.worker
 
 
 def _range(least: int, most: int) -> str:
@@ -111,7 +113,7 @@ def _range(least: int, most: int) -> str:
 
 def reload(facts: Facts, plan: Plan) -> Iterator[Finding]:
     """Two generations of workers live while connections move: each connection's part in workers is
-    there twice.
+    there twice, of as many workers as are replaced at once.
     """
     limiting = facts.memory.group
     rooms = [facts.memory.available, limiting.room if limiting is not None else None]
@@ -128,14 +130,20 @@ def reload(facts: Facts, plan: Plan) -> Iterator[Finding]:
     costs = plan.costs
     missing = max(0, count - facts.present)
     grown = missing * (costs.connection + costs.kernel_least) + _at_rest(facts, plan)
-    twice = plan.workers * costs.resident + count * costs.connection
+    moving = -(-count * plan.at_once // plan.workers)
+    twice = plan.at_once * costs.resident + moving * costs.connection
     fits = grown + twice <= room
     yield Finding(
         check="memory while reloading",
         found=f"{size(max(0, room - grown))} left with {number(count)} connections",
-        needed=f"{size(twice)} for a second generation",
+        needed=f"{size(twice)} for "
+        + ("a second generation" if plan.at_once == plan.workers else f"{plan.at_once} at a time"),
         verdict=Verdict.OK if fits else Verdict.WARN,
-        remedy="" if fits else "max_surge = 1 replaces one worker at a time; or more memory",
+        remedy=""
+        if fits
+        else "more memory"
+        if plan.at_once == 1
+        else "max_surge = 1 replaces one worker at a time; or more memory",
     )
 
 
@@ -172,7 +180,7 @@ def tasks(facts: Facts, plan: Plan) -> Iterator[Finding]:
     others = facts.tasks.others
     fitting = max(0, found.limit - others - plan.helpers - _PASSING)
     needed = others + plan.helpers + plan.workers + _PASSING
-    reloading = needed + plan.workers + 1
+    reloading = needed + plan.at_once + 1 if plan.ours else needed
     value = rounded(2 * reloading)
     changes = (Change("unit", "TasksMax", str(value)),)
     remedy = f"TasksMax={value} of the unit, --pids-limit {value} of the container"
@@ -199,11 +207,16 @@ def tasks(facts: Facts, plan: Plan) -> Iterator[Finding]:
     yield Finding(
         check="processes of the control group",
         found=shown,
-        needed=f"{at_least(reloading)} while reloading",
+        needed=at_least(reloading) + _when(plan),
         verdict=Verdict.OK if fits else Verdict.WARN,
         remedy="" if fits else remedy,
         changes=() if fits else changes,
     )
+
+
+def _when(plan: Plan) -> str:
+    """Only of wssup it is known that it ever has more."""
+    return " while reloading" if plan.ours else ""
 
 
 def users_tasks(facts: Facts, plan: Plan) -> Iterator[Finding]:
@@ -211,13 +224,15 @@ def users_tasks(facts: Facts, plan: Plan) -> Iterator[Finding]:
     have = facts.tasks.nproc
     if have is None:
         return
-    needed = 2 * plan.workers + plan.helpers + 1 + _PASSING
+    others = facts.tasks.users
+    second = plan.at_once + 1 if plan.ours else 0
+    needed = others + plan.workers + second + plan.helpers + _PASSING
     fits = needed <= have
     value = rounded(2 * needed)
     yield Finding(
         check="processes of the user",
-        found=f"{number(have)} (RLIMIT_NPROC)",
-        needed=f"{at_least(needed)} while reloading",
+        found=f"{number(have)} (RLIMIT_NPROC), {number(others)} by others of the user",
+        needed=at_least(needed) + _when(plan),
         verdict=Verdict.OK if fits else Verdict.FAIL,
         remedy="" if fits else f"LimitNPROC={value} for a service, nproc {value} in limits.d",
         changes=()

@@ -18,6 +18,7 @@ __all__ = [
     "conntrack",
     "counters",
     "migration",
+    "queue_length",
     "speed",
     "syn_queue",
     "tcp_memory",
@@ -39,67 +40,105 @@ COUNTERS: Final = {
 """Counters of TcpExt that should not grow, and what it means when they do."""
 
 
+def queue_length(facts: Facts, plan: Plan) -> int | None:
+    """How many connects may wait at each listener, as it is or as it will be made: min(backlog,
+    somaxconn) (listen(2)).
+    """
+    if plan.queue is not None or not plan.ours:
+        return plan.queue
+    somaxconn = facts.network.somaxconn
+    return None if somaxconn is None else min(plan.backlog, somaxconn)
+
+
 def accept_queue(facts: Facts, plan: Plan) -> Iterator[Finding]:
-    """min(backlog, somaxconn) (listen(2)) against what comes while nobody accepts. The kernel lets
-    one more wait than it is told.
+    """The queue against what comes while nobody accepts. The kernel lets one more wait than it is
+    told.
     """
     name = "accept queue"
-    somaxconn = facts.network.somaxconn
-    if somaxconn is None:
-        yield unknown(name, "/proc/sys/net/core/somaxconn cannot be read")
+    queue = queue_length(facts, plan)
+    if queue is None:
+        why = "/proc/sys/net/core/somaxconn cannot be read"
+        if facts.network.elsewhere or not plan.ours:
+            why = "the kernel does not say from here how many may wait"
+        yield unknown(name, why)
         return
-    queue = min(plan.backlog, somaxconn)
+    somaxconn = facts.network.somaxconn
     waiting = plan.queues * (queue + 1)
     noun = "listener" if plan.queues == 1 else "listeners"
     found = f"{plan.queues} {noun}, {number(queue)} each"
-    if somaxconn < plan.backlog:
-        found += f" (backlog {number(plan.backlog)} is cut by net.core.somaxconn)"
+    if queue < plan.backlog:
+        found += f" (backlog {number(plan.backlog)} {_cut_by(somaxconn, plan)})"
     rate = plan.reconnects_per_second
     if rate is None:
-        cut = somaxconn < plan.backlog
+        cut = queue < plan.backlog
         yield Finding(
             check=name,
             found=f"{found}; enough for {number(int(waiting / plan.stall))} connects/s",
             needed=UNKNOWN_NEED,
             verdict=Verdict.WARN if cut else Verdict.OK,
-            remedy=f"sysctl -w net.core.somaxconn={max(_SOMAXCONN, plan.backlog)}" if cut else "",
+            remedy=_queue_remedy(somaxconn, plan, plan.backlog) if cut else "",
             predicted=waiting,
             of="waiting",
-            changes=_queue_changes(plan.backlog) if cut else (),
+            changes=_queue_changes(somaxconn, plan.backlog) if cut else (),
         )
         return
     need = math.ceil(rate / plan.queues * plan.stall)
     fits = need <= queue + 1
-    value = rounded(max(_SOMAXCONN, need))
-    remedies = []
-    if somaxconn < need:
-        remedies.append(f"sysctl -w net.core.somaxconn={value}")
-    if plan.backlog < need:
-        remedies.append(f"backlog = {value} (a restart applies it)")
     yield Finding(
         check=name,
         found=f"{found}; {number(waiting)} may wait",
         needed=f"{at_least(need)} each ({number(math.ceil(rate))}/s for {plan.stall:g} s)",
         verdict=Verdict.OK if fits else Verdict.FAIL,
-        remedy="" if fits else " and ".join(remedies),
+        remedy="" if fits else _queue_remedy(somaxconn, plan, rounded(need)),
         predicted=waiting,
         of="waiting",
-        changes=() if fits or somaxconn >= need else _queue_changes(value),
+        changes=() if fits else _queue_changes(somaxconn, rounded(need)),
     )
 
 
-def _queue_changes(value: int) -> tuple[Change, ...]:
-    return (Change("sysctl", "net.core.somaxconn", str(max(_SOMAXCONN, value))),)
+def _cut_by(somaxconn: int | None, plan: Plan) -> str:
+    if somaxconn is not None and somaxconn < plan.backlog:
+        return "is cut by net.core.somaxconn"
+    return "was cut by net.core.somaxconn when they were made"
+
+
+def _queue_remedy(somaxconn: int | None, plan: Plan, need: int) -> str:
+    """What makes each queue as long.
+
+    :param somaxconn: as it is now, which need not be what listeners were made with.
+    """
+    value = max(_SOMAXCONN, need)
+    remedies = []
+    if somaxconn is None:
+        remedies.append(f"net.core.somaxconn = {value} in its network namespace")
+    elif somaxconn < need:
+        remedies.append(f"sysctl -w net.core.somaxconn={value}")
+    if plan.backlog < need:
+        remedies.append(
+            f"backlog = {value}" if plan.ours else f"a backlog of {value} in the server"
+        )
+    if not remedies:
+        return "a restart: it makes listeners with net.core.somaxconn as it is now"
+    # The kernel cuts a backlog when a listener is made.
+    return " and ".join(remedies) + ("" if plan.queue is None else " (a restart applies it)")
+
+
+def _queue_changes(somaxconn: int | None, need: int) -> tuple[Change, ...]:
+    if somaxconn is None or somaxconn >= need:
+        return ()
+    return (Change("sysctl", "net.core.somaxconn", str(max(_SOMAXCONN, need))),)
 
 
 def syn_queue(facts: Facts, plan: Plan) -> Iterator[Finding]:
     """With syncookies nothing is refused when the SYN queue is full; without them a quarter of
-    tcp_max_syn_backlog is kept for known clients (tcp_conn_request() in tcp_input.c).
+    tcp_max_syn_backlog is kept for known clients, and no more are in it than may wait to be
+    accepted (tcp_conn_request() in tcp_input.c).
     """
     name = "SYN queue"
     cookies, backlog = facts.network.syncookies, facts.network.syn_backlog
     if cookies is None or backlog is None:
-        yield unknown(name, "/proc/sys/net/ipv4/tcp_syncookies cannot be read")
+        why = "/proc/sys/net/ipv4/tcp_syncookies cannot be read"
+        yield unknown(name, "it is in another network" if facts.network.elsewhere else why)
         return
     if cookies:
         yield Finding(
@@ -110,12 +149,14 @@ def syn_queue(facts: Facts, plan: Plan) -> Iterator[Finding]:
         )
         return
     usable = backlog - backlog // 4
+    queue = queue_length(facts, plan)
+    usable = usable if queue is None else min(usable, queue)
     rate = plan.reconnects_per_second
     need = None if rate is None else math.ceil(rate / plan.queues * _ROUND_TRIP)
     yield Finding(
         check=name,
-        found=f"syncookies are off; {number(usable)} of net.ipv4.tcp_max_syn_backlog "
-        f"{number(backlog)} for new clients",
+        found=f"syncookies are off; room for {number(usable)} new clients, by "
+        f"net.ipv4.tcp_max_syn_backlog {number(backlog)} and the accept queue",
         needed=UNKNOWN_NEED if need is None else at_least(need),
         verdict=Verdict.FAIL if need is not None and need > usable else Verdict.WARN,
         remedy="sysctl -w net.ipv4.tcp_syncookies=1: a flood of SYNs shuts everybody out",

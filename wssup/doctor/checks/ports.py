@@ -27,7 +27,7 @@ def proxy_ports(facts: Facts, plan: Plan) -> Iterator[Finding]:
     """A proxy needs a port of its own for each connection to an address (ip(7)); a unix socket
     needs none.
     """
-    sources = [name for name in plan.proxies if name != "unix"]
+    sources = _sources(plan)
     if plan.unix or not sources:
         return
     name = "ports of the proxy"
@@ -71,6 +71,19 @@ def proxy_ports(facts: Facts, plan: Plan) -> Iterator[Finding]:
     yield finding
 
 
+def _sources(plan: Plan) -> list[str]:
+    """The addresses from which proxies come: 127.0.0.1 and ::1 are the same proxy, which connects
+    to one address.
+    """
+    by_family: dict[int, list[str]] = {4: [], 6: []}
+    for name in plan.proxies:
+        if name != "unix":
+            by_family[ipaddress.ip_network(name).version].append(name)
+    if not plan.families:
+        return max(by_family.values(), key=len)
+    return [source for family in plan.families for source in by_family[family]]
+
+
 def _is_single(text: str) -> bool:
     return ipaddress.ip_network(text).num_addresses == 1
 
@@ -82,6 +95,14 @@ def _is_loopback(text: str) -> bool:
 def listeners(facts: Facts, _plan: Plan) -> Iterator[Finding]:
     """Somebody else who listens where the instance does."""
     for holder in facts.holders:
+        if holder.unit and facts.running is None:
+            yield Finding(
+                check="other listener",
+                found=f"{holder.address}: a socket unit listens for it ({holder.who})",
+                needed="nobody else",
+                verdict=Verdict.OK,
+            )
+            continue
         if facts.running is not None:
             found = f"{holder.address}: {holder.who} listens there too, and gets connections"
         else:
