@@ -18,6 +18,8 @@ __all__ = ["command"]
 #: What stands in nginx's configuration as it is given.
 _WORD = re.compile(r"[A-Za-z0-9_.:*\[\]/~^$-]+")
 _MOST = 10_000_000
+#: Clients where nothing says how many.
+_USUAL = 10_000
 
 _HELP = """\
 Print the configuration of a proxy, with the numbers that fit the settings.
@@ -38,10 +40,11 @@ Exit status: 0 printed, 2 a mistake in the command or the configuration.
 @click.argument("proxy", type=click.Choice(["nginx"]))
 @click.option(
     "--connections",
+    # Not under the name of the setting, which has another meaning for workers.
+    "clients",
+    metavar="N",
     type=click.IntRange(1, _MOST),
-    default=10_000,
-    show_default=True,
-    help="How many clients are connected at a time.",
+    help="How many clients are connected at a time. [default: the setting connections, or 10000]",
 )
 @click.option("--listen", default="80", show_default=True, help="Where the proxy listens.")
 @click.option("--server-name", default="_", show_default=True, help="The name it is known by.")
@@ -55,7 +58,13 @@ Exit status: 0 printed, 2 a mistake in the command or the configuration.
 @setting_options(["bind", "trusted_proxies", "proxy_headers", "unix_mode"])
 @setting_options(["heartbeat.ping_interval", "heartbeat.ping_timeout"])
 @config_option
-def command(*, proxy: str, sources: tuple[str, ...], **given: Any) -> int:  # noqa: ARG001 - one
+def command(
+    *,
+    proxy: str,  # noqa: ARG001 - one
+    sources: tuple[str, ...],
+    clients: int | None,
+    **given: Any,
+) -> int:
     """Print it."""
     settings = load_instance(given, given["config_file"]).settings
     words = {name: str(given[name]) for name in ("listen", "server_name", "user")}
@@ -67,6 +76,6 @@ def command(*, proxy: str, sources: tuple[str, ...], **given: Any) -> int:  # no
             ipaddress.ip_address(source)
         except ValueError:
             raise UserError(f"--source {source!r} is not an address", "write 10.0.0.7") from None
-    front = Front(given["connections"], sources=sources, **words)
+    front = Front(clients or settings.connections or _USUAL, sources=sources, **words)
     click.echo(render(settings, front), nl=False)
     return OK

@@ -108,3 +108,18 @@ def test_what_wssup_must_believe() -> None:
     assert 'X-Forwarded-For "";' in text
     assert 'Forwarded "for=$wssup_client;proto=$scheme"' in text
     assert "believes" in printed("--bind", "127.0.0.1:1", "--trusted-proxy", "127.0.0.0/8")
+
+
+def test_clients_of_the_proxy_are_no_plan_for_workers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--connections`` says how many clients the proxy has, whatever says how many workers there
+    are; without it the setting ``connections`` does.
+    """
+    file = tmp_path / "wssup.toml"
+    file.write_text("workers = 2\n")
+    assert main(["proxy-config", "nginx", "--config", str(file), "--connections", "500"]) == 0
+    assert "worker_connections 1064;" in capsys.readouterr().out
+    file.write_text("connections = 500\n")
+    assert main(["proxy-config", "nginx", "--config", str(file)]) == 0
+    assert "worker_connections 1064;" in capsys.readouterr().out
