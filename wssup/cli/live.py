@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from rich.cells import set_cell_size
 from rich.console import Console, RenderableType
 from rich.text import Text
 
@@ -110,7 +111,8 @@ class Page:
         most = max(0, min(_NOTES, spare - min(len(rows), 4)))
         if len(notes) > most:
             left = len(notes) - most + 1
-            notes = [*notes[: most - 1], f"… {left} lines more: wssup status"] if most else []
+            more = set_cell_size(f"… {left} lines more: wssup status", width).rstrip()
+            notes = [*notes[: most - 1], more] if most else []
         if notes:
             notes = ["", *notes]
         self._rows = len(rows)

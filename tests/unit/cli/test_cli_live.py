@@ -97,6 +97,14 @@ def shown(*found: tuple[Status, float], fancy: bool = True, width: int = 80) -> 
     return "\n".join(page.lines(CONSOLE, width, 24))
 
 
+def test_more_than_fits() -> None:
+    """How many lines are left out is said within the narrowest terminal, too."""
+    long = LastReload(outcome="done", reason="a reason of many words " * 20)
+    lines = shown((instance(refused=1, last_reload=long), 0.0), width=24).splitlines()
+    assert any("lines more" in line for line in lines)
+    assert max(map(cell_len, lines)) <= 24
+
+
 def test_rates() -> None:
     """What happened between two statuses is shown per second, whatever lay between them; small
     rates have a tenth, and refusals are shown only if there are any.
