@@ -3,7 +3,7 @@
 A unix socket, or a single socket that was inherited, has one accept queue for all: the kernel
 cannot choose, and whoever is quickest gets a connection, which is the worker with the fewest only
 by accident. So a worker with more than its part of the connections leaves a queue to the others for
-a moment.
+a moment. One that may have no more turns nobody away while another one may.
 
 Connections never wait for nobody: a worker leaves the queue only while others accept and turn; if
 they have taken nothing in that moment it takes some itself, whoever they are and whatever the
@@ -75,15 +75,23 @@ class Fairness:
         now = time.monotonic()
         if now < self._left_until:
             return True
-        if now - self._looked_at > _GOOD:
-            self._looked_at = now
-            self._others = [g for g in self._look() if self._counts(g)]
+        self._look_again(now)
         accepted = sum(glance.accepted for glance in self._others)
         left_at, self._left_at = self._left_at, None
         if accepted == left_at or not has_more(taken, [g.open for g in self._others]):
             return False
         self._left_at, self._left_until = accepted, now + HOLD
         return True
+
+    def others_have_room(self) -> bool:
+        """Whether another worker that accepts and turns may have more connections."""
+        self._look_again(time.monotonic())
+        return any(g.admits is None or g.open < g.admits for g in self._others)
+
+    def _look_again(self, now: float) -> None:
+        if now - self._looked_at > _GOOD:
+            self._looked_at = now
+            self._others = [g for g in self._look() if self._counts(g)]
 
     def _counts(self, glance: Glance) -> bool:
         age = time.monotonic_ns() - glance.heartbeat_ns

@@ -51,6 +51,9 @@ _REMEDIES = {
     "RLIMIT_NOFILE": "raise the limit of open files (LimitNOFILE= in the unit)",
 }
 
+#: The next connection is another worker's.
+_LEFT = Verdict(wait=HOLD)
+
 Key = tuple[int, str]
 
 
@@ -213,13 +216,12 @@ class Listening:
 
         :returns: seconds for which no more can be taken; infinite: until a socket is closed.
         """
-        if self.fairness and listener in self._shared and self.fairness.leaves(self.open):
+        fairness = self.fairness if listener in self._shared else None
+        if fairness and fairness.leaves(self.open):
             return HOLD
         elsewhere = self.elsewhere()
         for _ in range(_BATCH):
-            verdict = self._admission.judge(
-                self.open - self._refusing, elsewhere, self._refusing, time.monotonic()
-            )
+            verdict = self._judge(elsewhere, fairness)
             if verdict.wait:
                 if verdict.reason is not None:
                     self._tell(verdict)
@@ -241,6 +243,18 @@ class Listening:
                 verdict = EXHAUSTED
             self._take(client, address, verdict)
         return 0.0
+
+    def _judge(self, elsewhere: int, fairness: Fairness | None) -> Verdict:
+        """What to do with the next connection; of a queue that all share, nobody is turned away
+        whom another worker may let in.
+        """
+        verdict = self._admission.judge(
+            self.open - self._refusing, elsewhere, self._refusing, time.monotonic()
+        )
+        turned_away = verdict.reason is RefusedReason.LIMIT and not verdict.wait
+        if turned_away and fairness and fairness.others_have_room():
+            return _LEFT
+        return verdict
 
     def _take(self, client: int, address: object, verdict: Verdict) -> None:
         """A connection was taken: let it in, or turn it away."""
@@ -295,7 +309,8 @@ class Listening:
         if verdict.reason is RefusedReason.RATE:
             self._warn("handshake_limit", hint=_REMEDIES[verdict.set_by], **named)
         else:
-            self._warn("connection_limit", open=self.open, hint=_REMEDIES[verdict.set_by], **named)
+            held = self.open - self._refusing
+            self._warn("connection_limit", open=held, hint=_REMEDIES[verdict.set_by], **named)
 
     def _warn(self, event: str, **fields: object) -> None:
         """Say it, but not with every connection of a storm."""

@@ -160,6 +160,9 @@ class Address:
         if isinstance(self.where, TcpAddress):
             self._resolve(self.where)
             self.shared = activated and len(self._sockets) == 1
+            if self.shared:
+                # Alone in its group it has the queue of all, which workers know it by.
+                self._sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
         elif not activated:
             self._note_file(self.where.path)
 

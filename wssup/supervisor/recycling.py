@@ -154,7 +154,9 @@ class Recycling:
             if worker is None or not worker.able or worker.role is not Role.CURRENT:
                 continue
             size = rss(worker.pid) if sized and worker.pid is not None else 0
-            found[view.serial] = Look(now - worker.spawned_at, size, view.counts.accepted)
+            # Who was turned away has left nothing behind.
+            served = view.counts.accepted - view.counts.refused
+            found[view.serial] = Look(now - worker.spawned_at, size, served)
         return found
 
     async def _replace(self, worker: Worker, reason: str) -> None:

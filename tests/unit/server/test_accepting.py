@@ -9,6 +9,7 @@ import resource
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -63,11 +64,16 @@ class Counted:
 
 
 @asynccontextmanager
-async def accepting(limit: int = 1000) -> AsyncIterator[tuple[Accepting, Counted]]:
-    """A running Accepting; everything must come to its end within 30 seconds."""
+async def accepting(limit: int = 1000, **limits: Any) -> AsyncIterator[tuple[Accepting, Counted]]:
+    """A running Accepting; everything must come to its end within 30 seconds.
+
+    :param limits: more of `Admission`.
+    """
     counted = Counted()
     found = Accepting(
-        admission=Admission(limit), accepted=counted.one_more, gauge=counted.gauge.append
+        admission=Admission(limit, **limits),
+        accepted=counted.one_more,
+        gauge=counted.gauge.append,
     )
     found.adopt = lambda fd, _: counted.taken.append(socket.socket(fileno=fd))
     with trio.fail_after(30):

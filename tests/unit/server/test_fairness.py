@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.server.test_accepting import accepting, until
-from wssup.scoreboard import ClosedReason, RowWriter, Scoreboard
+from wssup.scoreboard import ClosedReason, Glance, RefusedReason, RowWriter, Scoreboard
 from wssup.server.fairness import HOLD, Fairness, has_more, is_shared
 
 #: Seconds; no test takes as long.
@@ -160,3 +160,36 @@ async def test_connections_wait_for_nobody(workers: Workers) -> None:
             with socket.create_connection(server.getsockname(), 20):
                 found.empty_queues()
                 assert counted.accepted == 2
+
+
+async def test_nobody_is_turned_away_while_another_has_room(workers: Workers) -> None:
+    """A worker that may have no more leaves a shared queue to one that may, and turns clients away
+    when none may have more.
+    """
+    looks: list[int] = []
+    refused: list[RefusedReason] = []
+
+    def look() -> list[Glance]:
+        looks.append(len(refused))
+        return workers.board.glance()
+
+    def turn_away(fd: int, _: object, reason: RefusedReason) -> None:
+        refused.append(reason)
+        os.close(fd)
+
+    for writer, has in ((workers.second, 20), (workers.third, 19)):
+        writer.admits(20)
+        workers.accept(writer, has)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        async with accepting(refuses=True, part=20) as (found, _):
+            found.fairness = Fairness(look, workers.row, STALL_AFTER)
+            found.turn_away = turn_away
+            found.open = 20
+            found.add((0, "a"), os.dup(server.fileno()))
+            found.switch(on=True)
+            with socket.create_connection(server.getsockname(), 20):
+                await until(lambda: len(looks) > 5)
+                assert refused == []
+                workers.accept(workers.third, 1)
+                await until(lambda: refused == [RefusedReason.LIMIT])

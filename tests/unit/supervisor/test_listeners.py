@@ -19,6 +19,7 @@ from tests.harness import bpf
 from tests.harness.ports import free_port
 from tests.harness.processes import until
 from wssup.errors import ListenError
+from wssup.server.fairness import is_shared
 from wssup.supervisor import address as module
 from wssup.supervisor.address import Address
 from wssup.supervisor.listeners import Listeners
@@ -210,6 +211,20 @@ def test_options_of_a_listener(make: Make) -> None:
         assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 15
         assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 4
         assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000
+
+
+def test_the_only_listener_of_a_socket_unit() -> None:
+    """It is in no group, whatever the unit asked for: workers know by that that they share it."""
+    with socket.socket() as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind(("127.0.0.1", 0))
+        made.listen()
+        host, port = made.getsockname()
+        address = Address(f"{host}:{port}")
+        address.take([os.dup(made.fileno())], 10, activated=True)
+        assert address.shared
+        assert is_shared(made)
+        address.close()
 
 
 # Who may have an address.
