@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.unit.supervisor import puppets
 from tests.unit.supervisor.puppets import Stage
 from wssup.messages import HandOver, Swept, TakeOver
-from wssup.scoreboard import InstanceState
+from wssup.scoreboard import InstanceState, RefusedReason
 from wssup.supervisor import recycling as module
 from wssup.supervisor.planning import UNLIMITED
 from wssup.supervisor.recycling import REASONS, Bounds, Look, Recycling, due, patience, rss
@@ -147,6 +147,19 @@ async def test_a_worker_is_replaced_by_one_of_its_own_generation(tmp_path: Path)
         assert fleet.serving is not None
         assert fleet.serving.number == 1
         assert fleet.restarts == 0
+
+
+async def test_who_was_turned_away_counts_for_nothing(tmp_path: Path) -> None:
+    """A worker that accepted clients only to turn them away is not due for them."""
+    async with stage(tmp_path, max_worker_connections=10) as made:
+        await made.stage.start(2)
+        first, second = (made.stage.puppet(n) for n in range(2))
+        for _ in range(20):
+            first.row.accepted()
+            first.row.refused(RefusedReason.LIMIT)
+        second.connect(10)
+        await made.stage.until(lambda: made.stage.fleet.slots[1].successor)
+        assert made.stage.fleet.slots[0].successor is None
 
 
 async def test_a_reload_cancels_it(tmp_path: Path) -> None:
