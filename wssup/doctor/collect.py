@@ -96,10 +96,7 @@ def running(name: str, pid: int, slots: int, workers: Iterable[tuple[int, int]])
 
 def family(pid: int) -> list[int]:
     """A process, and all that descend from it."""
-    found = [pid]
-    for member in found:
-        found += [child for child in _quietly(procfs.children, member) or () if child not in found]
-    return found
+    return _quietly(procfs.family, pid) or [pid]
 
 
 def counters(seconds: float, pid: int | None = None) -> Counters | None:
@@ -134,22 +131,13 @@ def _worker(pid: int, connections: int) -> WorkerProcess:
     return WorkerProcess(
         pid=pid,
         connections=connections,
-        descriptors=_open(pid),
+        descriptors=procfs.open_descriptors(pid),
         soft=nofile.soft if nofile is not None else None,
         hard=nofile.hard if nofile is not None else None,
         resident=sizes.get("VmRSS"),
         anonymous=sizes.get("RssAnon"),
         virtual=sizes.get("VmSize"),
     )
-
-
-def _open(pid: int) -> int | None:
-    """Descriptors: since Linux 6.2 the size of the directory is their number; it was 0 before."""
-    directory = Path(f"/proc/{pid}/fd")
-    try:
-        return directory.stat().st_size or sum(1 for _ in directory.iterdir())
-    except OSError:
-        return None
 
 
 def _sizes(pid: int) -> dict[str, int]:
@@ -223,10 +211,10 @@ def _users(pid: int | None) -> int:
     own_status = _quietly(procfs.status, own[0])
     uid = own_status.uid if own_status is not None else os.geteuid()
     found = 0
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal() or int(entry.name) in own:
+    for other in procfs.everybody():
+        if other in own:
             continue
-        status = _quietly(procfs.status, int(entry.name))
+        status = _quietly(procfs.status, other)
         if status is not None and status.uid == uid:
             found += status.threads
     return found

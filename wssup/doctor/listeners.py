@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import pwd
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from wssup.config.addresses import TcpAddress, UnixAddress, parse_bind
@@ -15,9 +13,10 @@ from wssup.doctor.facts import Holder
 from wssup.doctor.served import ListenQueue
 from wssup.errors import MessageError
 from wssup.kernel import procfs
+from wssup.kernel.listeners import listening
 from wssup.kernel.sockdiag import Family
-from wssup.kernel.sockets import SockDiag, tcp_table, unix_table
-from wssup.kernel.tcp import TcpSocket, TcpState, shown
+from wssup.kernel.sockets import SockDiag, unix_table
+from wssup.kernel.tcp import TcpSocket, shown
 
 __all__ = ["conflicts", "holders", "own_sockets", "queues"]
 
@@ -34,13 +33,15 @@ def holders(binds: Iterable[str], own: frozenset[int] | None) -> list[Holder]:
     addresses = _addresses(binds)
     if not addresses or own is None:
         return []
-    listening = [sock for sock in _listening() if sock.inode not in own]
+    others = [sock for sock in listening() if sock.inode not in own]
+    pairs = [
+        (address, sock) for address in addresses for sock in others if conflicts(address, sock)
+    ]
+    owners = procfs.owners(sock.inode for _, sock in pairs)
     found: dict[tuple[str, str], Holder] = {}
-    for address in addresses:
-        for sock in listening:
-            if conflicts(address, sock):
-                who, unit = _who(sock)
-                found[str(address), who] = Holder(str(address), who, unit)
+    for address, sock in pairs:
+        who, unit = _who(sock, owners.get(sock.inode, ()))
+        found[str(address), who] = Holder(str(address), who, unit)
     return list(found.values())
 
 
@@ -52,7 +53,7 @@ def queues(binds: Iterable[str], own: frozenset[int] | None) -> list[ListenQueue
         return []
     found = [
         ListenQueue(shown(sock.local, sock.local_port), sock.rqueue, sock.wqueue)
-        for sock in (_listening() if addresses else ())
+        for sock in (listening() if addresses else ())
         if sock.inode in own and any(conflicts(address, sock) for address in addresses)
     ]
     parsed = map(parse_bind, binds)
@@ -65,12 +66,12 @@ def _unix_queues(paths: set[str], own: frozenset[int]) -> list[ListenQueue]:
     try:
         names = {sock.inode: sock.path for sock in unix_table() if sock.path in paths}
         with SockDiag() as kernel:
-            listening = kernel.listeners(Family.UNIX)
+            found = kernel.listeners(Family.UNIX)
     except (OSError, MessageError):
         return []
     return [
         ListenQueue(f"unix:{names[queue.inode]}", queue.length, queue.limit)
-        for queue in listening
+        for queue in found
         if queue.inode in names and queue.inode in own
     ]
 
@@ -116,33 +117,19 @@ def own_sockets(pids: Iterable[int]) -> frozenset[int] | None:
     return frozenset(found)
 
 
-def _listening() -> list[TcpSocket]:
-    """All TCP listeners. Asked for these alone, the kernel does not walk a million connections."""
-    alone = {TcpState.LISTEN}
-    try:
-        with SockDiag() as kernel:
-            return [*kernel.tcp(Family.IPV4, alone), *kernel.tcp(Family.IPV6, alone)]
-    except (OSError, MessageError):
-        pass
-    try:
-        return [sock for sock in tcp_table().sockets if sock.state == TcpState.LISTEN]
-    except OSError:
-        return []
-
-
-def _who(sock: TcpSocket) -> tuple[str, bool]:
+def _who(sock: TcpSocket, pids: Iterable[int]) -> tuple[str, bool]:
     """The process that has a socket, or at least its user; and whether that is systemd alone, which
     keeps it for a service that is not running.
+
+    :param pids: of those that have it, as far as they can be seen.
     """
     first = None
-    for pid in _everybody():
-        with suppress(OSError):
-            table = procfs.descriptors(pid) or {}
-            if any(d.inode == sock.inode and d.kind == "socket" for d in table.values()):
-                who = f"pid {pid} ({procfs.command_line(pid)})"
-                if pid != _SYSTEMD or not _is_systemd(pid):
-                    return who, False
-                first = who
+    for pid in pids:
+        with suppress(OSError):  # it ended
+            who = f"pid {pid} ({procfs.command_line(pid)})"
+            if pid != _SYSTEMD or not _is_systemd(pid):
+                return who, False
+            first = who
     if first is not None:
         return first, True
     try:
@@ -155,10 +142,3 @@ def _is_systemd(pid: int) -> bool:
     """In a container the first process is any."""
     status = procfs.status(pid)
     return status is not None and status.name == "systemd"
-
-
-def _everybody() -> Iterator[int]:
-    """All processes but this one; those with few descriptors are read fast."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            yield int(entry.name)

@@ -17,7 +17,7 @@ import trio
 
 from wssup.config.addresses import TcpAddress, UnixAddress, parse_bind
 from wssup.errors import ListenError
-from wssup.procinfo import describe_listener
+from wssup.kernel.listeners import describe_listener
 from wssup.supervisor.bpf import Instruction, program, source_program
 from wssup.supervisor.steering import folded
 

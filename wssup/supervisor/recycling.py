@@ -6,16 +6,14 @@ connections move.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from wssup import logs
 from wssup.errors import CommandError
+from wssup.kernel.procfs import resident
 from wssup.scoreboard import InstanceState, RowView, Snapshot
 from wssup.supervisor.children import Role, Worker
 from wssup.supervisor.rolling import Roll
@@ -23,7 +21,7 @@ from wssup.supervisor.rolling import Roll
 if TYPE_CHECKING:
     from wssup.supervisor.master import Master
 
-__all__ = ["REASONS", "Bounds", "Look", "Recycling", "due", "patience", "rss"]
+__all__ = ["REASONS", "Bounds", "Look", "Recycling", "due", "patience"]
 
 #: Why workers are replaced.
 REASONS = ("age", "rss", "connections")
@@ -71,14 +69,6 @@ def due(looks: Mapping[int, Look], bounds: Bounds) -> tuple[int, str] | None:
         return None
     _, serial, reason = max(found)
     return -serial, reason
-
-
-def rss(pid: int) -> int:
-    """The resident memory of a process in bytes (proc(5), statm); 0 once it is gone."""
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        pages = Path(f"/proc/{pid}/statm").read_bytes().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
-    return 0
 
 
 class Recycling:
@@ -153,7 +143,7 @@ class Recycling:
             worker = self._fleet.workers.get(view.serial)
             if worker is None or not worker.able or worker.role is not Role.CURRENT:
                 continue
-            size = rss(worker.pid) if sized and worker.pid is not None else 0
+            size = (resident(worker.pid) or 0) if sized and worker.pid is not None else 0
             # Who was turned away has left nothing behind.
             served = view.counts.accepted - view.counts.refused
             found[view.serial] = Look(now - worker.spawned_at, size, served)

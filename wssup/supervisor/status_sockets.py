@@ -18,7 +18,7 @@ from wssup import logs
 from wssup.config.addresses import TcpAddress, parse_bind
 from wssup.config.settings import Settings
 from wssup.errors import InstanceError, ListenError, UserError
-from wssup.procinfo import describe_listener
+from wssup.kernel.listeners import describe_listener
 from wssup.status.hosts import is_loopback
 
 __all__ = ["SHORTEST_TOKEN", "check_token_file", "opened"]

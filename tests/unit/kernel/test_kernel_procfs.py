@@ -108,7 +108,7 @@ def test_who_has_sockets(other: tuple[int, int, int]) -> None:
     pipe = Path(f"/proc/{pid}/fd/0").stat().st_ino
     with socket.socket() as sock:
         ours = os.fstat(sock.fileno()).st_ino
-        assert procfs.owners([theirs, ours, pipe]) == {theirs: pid, ours: os.getpid()}
+        assert procfs.owners([theirs, ours, pipe]) == {theirs: [pid], ours: [os.getpid()]}
     assert procfs.owners([ours]) == {}
 
 
@@ -164,3 +164,16 @@ def test_counters_of_the_network() -> None:
     after = procfs.counters(os.getpid())
     assert after["Tcp.ActiveOpens"] > before["Tcp.ActiveOpens"]
     assert after["TcpExt.ListenOverflows"] >= before["TcpExt.ListenOverflows"]
+
+
+def test_what_is_cheap_to_know() -> None:
+    """Resident memory and the number of descriptors; a process that is gone has none."""
+    mine = procfs.resident(os.getpid())
+    assert mine is not None
+    assert 1 << 20 < mine < 1 << 40
+    before = procfs.open_descriptors(os.getpid())
+    assert before is not None
+    with socket.socket():
+        assert procfs.open_descriptors(os.getpid()) == before + 1
+    assert procfs.resident(2**22 + 1) == 0
+    assert procfs.open_descriptors(2**22 + 1) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from wssup.messages import HandOver, Swept, TakeOver
 from wssup.scoreboard import InstanceState, RefusedReason
 from wssup.supervisor import recycling as module
 from wssup.supervisor.planning import UNLIMITED
-from wssup.supervisor.recycling import REASONS, Bounds, Look, Recycling, due, patience, rss
+from wssup.supervisor.recycling import REASONS, Bounds, Look, Recycling, due, patience
 
 NONE = Bounds(0, 0, 0)
 
@@ -84,13 +83,6 @@ def test_workers_that_start_together_are_not_replaced_together(first: int, count
     assert ages[-1] <= 1100
     gaps = [b - a for a, b in pairwise(ages)]
     assert min(gaps) > 200 / 64 / 3
-
-
-def test_the_memory_of_a_process() -> None:
-    """Resident memory is read from /proc; of a process that is gone it is 0."""
-    mine = rss(os.getpid())
-    assert 1 << 20 < mine < 1 << 40
-    assert rss(2**22 + 1) == 0
 
 
 @dataclass

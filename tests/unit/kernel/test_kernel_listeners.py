@@ -1,4 +1,4 @@
-"""What /proc tells of who listens, on real listeners."""
+"""Who listens on a port, on real listeners."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from wssup.procinfo import describe_listener, listener_inodes
+from wssup.kernel.listeners import describe_listener, listening
+
+
+def inodes(port: int) -> list[int]:
+    """The sockets that listen on a port."""
+    return [sock.inode for sock in listening() if sock.local_port == port]
 
 
 @pytest.mark.parametrize(
@@ -20,9 +24,7 @@ def test_a_listener_of_our_own(family: socket.AddressFamily, host: str) -> None:
     """A listener is found by its port, in both families, with the process that has it."""
     with socket.create_server((host, 0), family=family) as listener:
         port = listener.getsockname()[1]
-        assert list(listener_inodes(port)) == [
-            str(Path(f"/proc/self/fd/{listener.fileno()}").readlink())
-        ]
+        assert inodes(port) == [os.fstat(listener.fileno()).st_ino]
         told = describe_listener(port)
         assert told.startswith(f"pid {os.getpid()} (")
         assert "pytest" in told or "python" in told
@@ -34,9 +36,9 @@ def test_only_those_that_listen() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)), listener.accept()[0]:
-            assert len(list(listener_inodes(port))) == 1
+            assert len(inodes(port)) == 1
             listener.close()
-            assert list(listener_inodes(port)) == []
+            assert inodes(port) == []
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         assert describe_listener(bound.getsockname()[1]) == ""
