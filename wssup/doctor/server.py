@@ -51,6 +51,7 @@ def look(pid: int) -> Server:
     places = {sock.local_port for sock in listeners}
     held = [s for s in sockets if s.local_port in places and s.state != TcpState.LISTEN]
     entrances = {sock.inode for sock in listeners}
+    connected = {sock.inode for sock in held}
     return Server(
         pid=pid,
         processes=tuple(
@@ -59,7 +60,7 @@ def look(pid: int) -> Server:
                 command=_command(member),
                 kinds=_kinds(table),
                 states=_states([s for s in held if s.inode in inodes.get(member, ())]),
-                accepts=_accepts(member, entrances, inodes),
+                accepts=_accepts(member, entrances, connected, inodes),
             )
             for member, table in tables.items()
         ),
@@ -116,10 +117,22 @@ def _states(sockets: list[TcpSocket]) -> dict[str, int]:
     return dict(found.most_common())
 
 
-def _accepts(pid: int, entrances: set[int], inodes: dict[int, set[int]]) -> bool:
-    """A parent that made a listener for its children has it too, and does not accept."""
-    mine = inodes.get(pid, set()) & entrances
-    if not mine:
+def _accepts(
+    pid: int, entrances: set[int], connected: set[int], inodes: dict[int, set[int]]
+) -> bool:
+    """Whether a process accepts. A parent that made a listener for its children has it too, and
+    does not; children for other work have it from a parent that does.
+
+    :param entrances: the listeners; ``connected``: the connections that came through them.
+    :param inodes: the sockets of each process that may be looked at.
+    """
+    mine = inodes.get(pid, set())
+    if not mine & entrances:
         return False
-    heirs = [child for child in family(pid)[1:] if child in inodes]
-    return not any(inodes[child] & mine for child in heirs)
+    related = [other for other in inodes if other != pid and inodes[other] & mine & entrances]
+    forebears = [other for other in related if pid in family(other)]
+    theirs = set().union(*(inodes[other] for other in forebears))
+    if mine & connected - theirs:
+        return True
+    below = set(family(pid))
+    return not theirs & connected and not below.intersection(related)
