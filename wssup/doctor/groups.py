@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from wssup.doctor.facts import Group
-from wssup.doctor.parsing import fields, membership, mounts, service
+from wssup.doctor.parsing import fields, service
+from wssup.kernel.cgroups import groups
 
 __all__ = ["memory_group", "tasks_group", "unit_of"]
 
@@ -18,7 +18,7 @@ _UNLIMITED: Final = 1 << 60
 def memory_group(pid: int | None, *, proc: Path = Path("/proc")) -> Group | None:
     """Of memory: what is in use is without file pages that can be dropped at once."""
     found = []
-    for directory, version in _groups(pid, "memory", proc):
+    for directory, version in groups(pid, "memory", proc):
         v1 = version == 1
         limit = _number(directory / ("memory.limit_in_bytes" if v1 else "memory.max"))
         used = _number(directory / ("memory.usage_in_bytes" if v1 else "memory.current"))
@@ -36,7 +36,7 @@ def memory_group(pid: int | None, *, proc: Path = Path("/proc")) -> Group | None
 def tasks_group(pid: int | None, *, proc: Path = Path("/proc")) -> Group | None:
     """Of processes and threads."""
     found = []
-    for directory, version in _groups(pid, "pids", proc):
+    for directory, version in groups(pid, "pids", proc):
         limit, used = _number(directory / "pids.max"), _number(directory / "pids.current")
         if limit is not None and used is not None:
             found.append(Group(str(directory), version, limit, used))
@@ -49,31 +49,6 @@ def unit_of(pid: int, *, proc: Path = Path("/proc")) -> str | None:
         return service((proc / str(pid) / "cgroup").read_text("utf-8", "replace"))
     except OSError:
         return None
-
-
-def _groups(pid: int | None, controller: str, proc: Path) -> Iterator[tuple[Path, int]]:
-    """The group and those above it, with the version of the hierarchy."""
-    try:
-        member = membership((proc / ("self" if pid is None else str(pid)) / "cgroup").read_text())
-        mounted = mounts((proc / "mounts").read_text().splitlines())
-    except OSError:
-        return
-    # A path of a container may be one outside of it: then only the top can be seen.
-    if controller in member and controller in mounted.controllers:
-        yield from _upwards(Path(mounted.controllers[controller]), member[controller], 1)
-    if "" in member and mounted.unified is not None:
-        yield from _upwards(Path(mounted.unified), member[""], 2)
-
-
-def _upwards(top: Path, path: str, version: int) -> Iterator[tuple[Path, int]]:
-    group = top / path.lstrip("/")
-    if ".." in group.parts:
-        group = top
-    while True:
-        yield group, version
-        if group == top:
-            return
-        group = group.parent
 
 
 def _number(path: Path) -> int | None:

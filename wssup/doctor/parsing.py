@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
+
+from wssup.kernel.cgroups import membership
 
 __all__ = [
-    "Mounts",
     "fields",
     "integers",
-    "membership",
-    "mounts",
     "ports",
     "service",
     "sockstat",
@@ -20,16 +18,6 @@ __all__ = [
 _KIB: Final = 1024
 #: systemd.unit(5).
 _UNIT: Final = re.compile(r"[A-Za-z0-9:_.@\\-]+\.(?:service|scope|slice)")
-
-
-class Mounts(NamedTuple):
-    """Where control groups are mounted.
-
-    :ivar unified: the directory of version 2, if any; ``controllers``: directories of version 1.
-    """
-
-    unified: str | None
-    controllers: dict[str, str]
 
 
 def fields(text: str) -> dict[str, int]:
@@ -78,19 +66,6 @@ def ports(span: str, reserved: str) -> int | None:
     return max(0, count)
 
 
-def membership(text: str) -> dict[str, str]:
-    """The control groups of a process by controller; version 2 is the empty name
-    (/proc/PID/cgroup, cgroups(7)).
-    """
-    found = {}
-    for line in text.splitlines():
-        parts = line.split(":", 2)
-        if len(parts) == 3:
-            for controller in parts[1].split(","):
-                found[controller] = parts[2]
-    return found
-
-
 def service(text: str) -> str | None:
     """The unit of a process that is a service's, by its control group (/proc/PID/cgroup);
     ``None`` for a session's, a container's, or a name that systemd gives to none.
@@ -103,19 +78,3 @@ def service(text: str) -> str | None:
         if units:
             return units[-1] if units[-1].endswith(".service") else None
     return None
-
-
-def mounts(lines: Iterable[str]) -> Mounts:
-    """Control groups among /proc/mounts."""
-    unified: str | None = None
-    controllers: dict[str, str] = {}
-    for line in lines:
-        words = line.split()
-        if len(words) < 4:
-            continue
-        if words[2] == "cgroup2":
-            unified = unified or words[1]
-        elif words[2] == "cgroup":
-            for option in words[3].split(","):
-                controllers.setdefault(option, words[1])
-    return Mounts(unified, controllers)

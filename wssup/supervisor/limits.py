@@ -8,6 +8,8 @@ import resource
 from pathlib import Path
 from typing import NamedTuple
 
+from wssup.kernel.cgroups import groups
+
 __all__ = ["Nofile", "available_cpus", "raise_nofile", "somaxconn"]
 
 
@@ -38,9 +40,7 @@ def somaxconn() -> int:
     return int(Path("/proc/sys/net/core/somaxconn").read_text())
 
 
-def available_cpus(
-    proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
-) -> int:
+def available_cpus(proc: Path = Path("/proc")) -> int:
     """The processors this process may use: its affinity mask, and the quota of its control groups,
     rounded up.
 
@@ -48,41 +48,19 @@ def available_cpus(
     version 1 Documentation/scheduler/sched-bwc.rst.
     """
     cpus = float(len(os.sched_getaffinity(0)))
-    for quota in _quotas(proc, root):
-        cpus = min(cpus, quota)
+    for group, version in groups(None, "cpu", proc):
+        cpus = min(cpus, _quota(group, version))
     return max(1, math.ceil(cpus))
 
 
-def _quotas(proc: Path, root: Path) -> list[float]:
-    found = []
+def _quota(group: Path, version: int) -> float:
+    """The processors that a group may use; infinite where none are said."""
     try:
-        lines = proc.read_text().splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        top = root if not controllers else root / "cpu"
-        # A quota binds at every level above, too.
-        group = top / path.lstrip("/")
-        while True:
-            found += _quota(group)
-            if group == top or top not in group.parents:
-                break
-            group = group.parent
-    return found
-
-
-def _quota(group: Path) -> list[float]:
-    try:
-        limit, period = (group / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
+        if version == 1:
             limit = (group / "cpu.cfs_quota_us").read_text().strip()
             period = (group / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return []
-    if limit in {"max", "-1"}:
-        return []
-    return [int(limit) / int(period)]
+        else:
+            limit, period = (group / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return math.inf
+    return math.inf if limit in {"max", "-1"} else int(limit) / int(period)

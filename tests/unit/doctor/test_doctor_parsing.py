@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from wssup.config.addresses import TcpAddress
 from wssup.doctor.groups import memory_group, tasks_group
 from wssup.doctor.listeners import conflicts
-from wssup.doctor.parsing import fields, integers, membership, mounts, ports, service, sockstat
+from wssup.doctor.parsing import fields, integers, ports, service, sockstat
 from wssup.doctor.words import rounded, size
+from wssup.kernel.cgroups import membership, mounts
 from wssup.kernel.tcp import TcpSocket, TcpState
 
 

@@ -25,10 +25,16 @@ def group(root: Path, path: str, **files: str) -> None:
 
 
 def available(tmp_path: Path, cgroup: str) -> int:
-    """What follows from the text of /proc/self/cgroup and the tree made before."""
-    proc = tmp_path / "cgroup"
-    proc.write_text(cgroup)
-    return limits.available_cpus(proc, tmp_path / "fs")
+    """What follows from the text of /proc/self/cgroup and the tree made before, which is that of
+    version 2, and has the cpu controller of version 1 in a directory.
+    """
+    proc, top = tmp_path / "proc", tmp_path / "fs"
+    (proc / "self").mkdir(parents=True, exist_ok=True)
+    (proc / "self/cgroup").write_text(cgroup)
+    (proc / "mounts").write_text(
+        f"cgroup2 {top} cgroup2 rw 0 0\ncgroup {top}/cpu cgroup rw,cpu,cpuacct 0 0\n"
+    )
+    return limits.available_cpus(proc)
 
 
 def rounded(cpus: float) -> int:
@@ -113,7 +119,7 @@ def test_no_quota_is_the_affinity(tmp_path: Path, text: str) -> None:
 
 def test_no_proc_is_the_affinity(tmp_path: Path) -> None:
     """Without /proc/self/cgroup there is no quota."""
-    assert limits.available_cpus(tmp_path / "none", tmp_path) == CPUS
+    assert limits.available_cpus(tmp_path / "none") == CPUS
 
 
 def test_the_affinity_counts() -> None:
