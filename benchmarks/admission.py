@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
-import resource
 import select
-import signal
 import socket
 import sys
 import tempfile
@@ -304,10 +302,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.admission", description=__doc__)
     parser.add_argument("--output", type=Path, help="a file for the tables, besides the screen")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    processes.become_subreaper()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    machine.prepared()
     company, began = machine.Company(), time.monotonic()
     count = f"{TIMES * CAPACITY:,}".replace(",", " ")
     parts = {

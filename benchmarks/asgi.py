@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import signal
 import subprocess
 import sys
 import time
@@ -48,10 +46,7 @@ _CONDITIONS = (
 def main() -> int:
     """Measure and print; 1 if something could not be measured."""
     wanted = _parsed()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    processes.become_subreaper()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    machine.prepared()
     native.build()
     peers.install()
     figures = Figures()

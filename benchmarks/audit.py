@@ -9,9 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -27,7 +25,6 @@ from benchmarks.engine import machine, native
 from benchmarks.engine.measures import told
 from benchmarks.engine.native import holding
 from benchmarks.observing.bars import Bar
-from tests.harness import processes
 from tests.harness.instance import Instance
 from tests.harness.raw import Raw
 
@@ -135,11 +132,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.audit", description=__doc__)
     parser.add_argument("--output", type=Path, help="a file for the table, besides the screen")
     options = parser.parse_args()
-    # Ended from outside, every process started here is ended too: by the blocks that started them.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    processes.become_subreaper()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    machine.prepared()
     native.build()
     company, began = machine.Company(), time.monotonic()
     timed = measure()

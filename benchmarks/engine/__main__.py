@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import signal
 import sys
 import time
 
@@ -11,7 +9,6 @@ from benchmarks.engine import held, machine, measures, native, options, peers, s
 from benchmarks.engine.bars import bars
 from benchmarks.engine.figures import Figures
 from benchmarks.engine.tables import tables
-from tests.harness import processes
 
 _CONDITIONS = (
     "- one worker each, no compression, no access log; a browser's handshake of about 700 bytes, "
@@ -29,11 +26,7 @@ _ROUND = {
 def main() -> int:
     """Measure what the options ask for; 1 if something could not be measured."""
     wanted = options.parsed()
-    # Ended from outside, every process started here is ended too: by the blocks that started them.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    processes.become_subreaper()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    most = machine.prepared()
     if wanted.held > most - 500 and {"memory", "pings", "pauses"} & set(wanted.only):
         raise SystemExit(f"--held {wanted.held}: a process may have {most} descriptors here")
     native.build()

@@ -5,15 +5,30 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import socket
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from tests.harness import processes
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def prepared() -> int:
+    """Make this process ready to measure; how many descriptors it, and what it starts, may have.
+
+    Ended from outside, every process started here is ended too: by the blocks that started them.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    processes.become_subreaper()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
 
 
 def processors() -> tuple[int, int]:
@@ -31,13 +46,6 @@ def pinned(processor: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def cpu_seconds(pid: int) -> float:

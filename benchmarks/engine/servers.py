@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.engine import native, peers
-from benchmarks.engine.machine import free_port, pinned, processors
+from benchmarks.engine.machine import pinned, processors
 from tests.harness.instance import Instance
+from tests.harness.ports import free_port
 
 APPS = Path(__file__).resolve().parents[1] / "apps"
 #: What the tests' harness shortens is left at its default here.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
-import signal
 import sys
 import time
 
@@ -14,7 +12,6 @@ from benchmarks.engine.figures import Figures
 from benchmarks.engine.measures import told
 from benchmarks.handoff import options, ours, peers
 from benchmarks.handoff.tables import WHAT, tables
-from tests.harness import processes
 
 _CONDITIONS = """\
 - wssup: {talkers} of the connections talk, mixed among the others: 32 B, the answer, {think} ms \
@@ -33,11 +30,7 @@ _CASES = {case.name: case for case in (ours.EVENT, ours.TASK, ours.MANY)}
 def main() -> int:
     """Measure what the options ask for; 1 if something could not be measured."""
     wanted = options.parsed()
-    # Ended from outside, every process started here is ended too: by the blocks that started them.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    processes.become_subreaper()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    machine.prepared()
     native.build()
     used = {}
     if any(name in peers.BY_NAME for name in wanted.only):

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.engine import peers
-from benchmarks.engine.machine import free_port
 from benchmarks.engine.native import MeasureError
 from benchmarks.engine.servers import accepts, reason
 from benchmarks.handoff import ours
 from benchmarks.handoff.clients import crowd, not_let_in, started
 from tests.harness import processes
+from tests.harness.ports import free_port
 
 WORKERS = 2
 #: Seconds until a server must accept connections, and until its old workers must be gone.

@@ -6,8 +6,6 @@ Real instances, a client on the status socket. ``make bench-observing`` prints t
 from __future__ import annotations
 
 import argparse
-import resource
-import signal
 import sys
 import time
 from pathlib import Path
@@ -16,7 +14,6 @@ from benchmarks.engine import machine, native
 from benchmarks.observing.client import DASHBOARDS
 from benchmarks.observing.echo import CONNECTIONS, SECONDS, SIZE, watched_echo
 from benchmarks.observing.slots import APART, HELD, SLOTS, many_slots
-from tests.harness import processes
 
 _CONDITIONS = """\
 - {slots} slots: {held} idle connections; one client on the status socket asks, waits for the \
@@ -32,11 +29,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=7, help="rounds of echo; default 7")
     parser.add_argument("--output", type=Path, help="a file for the tables, besides the screen")
     options = parser.parse_args()
-    # Ended from outside, every process started here is ended too: by the blocks that started them.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    processes.become_subreaper()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    machine.prepared()
     native.build()
     company, began = machine.Company(), time.monotonic()
     slots, bars = many_slots()

@@ -6,8 +6,6 @@ Real instances of four workers, real handshakes. ``make bench-steering`` prints 
 from __future__ import annotations
 
 import argparse
-import resource
-import signal
 import statistics
 import sys
 import time
@@ -20,7 +18,6 @@ from benchmarks.observing.bars import Bar
 from benchmarks.steering import scenes
 from benchmarks.steering.scenes import Figures, one_seed
 from benchmarks.steering.servers import SERVERS, STALL_AFTER, WORKERS, serving
-from tests.harness import processes
 
 _CONDITIONS = f"""\
 - {WORKERS} workers; one listener for all: gunicorn with the same engine in its workers, which \
@@ -44,11 +41,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=SERVERS, default=list(SERVERS), help="servers")
     parser.add_argument("--output", type=Path, help="a file for the tables, besides the screen")
     options = parser.parse_args()
-    # Ended from outside, every process started here is ended too: by the blocks that started them.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    processes.become_subreaper()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    machine.prepared()
     company, began = machine.Company(), time.monotonic()
     found: dict[str, Figures] = {}
     for name in options.only:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import signal
 import sys
 import time
 
@@ -14,7 +12,6 @@ from benchmarks.topics import options
 from benchmarks.topics.measures import FLYING, MEASURES, SIZE
 from benchmarks.topics.servers import BY_NAME
 from benchmarks.topics.tables import tables
-from tests.harness import processes
 
 _CONDITIONS = f"""\
 - messages of {SIZE} B, each checked at each subscriber; as fast as it goes: 2 on their way at any \
@@ -29,11 +26,7 @@ same; on both: two workers and the clients share the two. No compression, no acc
 def main() -> int:
     """Measure what the options ask for; 1 if something could not be measured."""
     wanted = options.parsed()
-    # Ended from outside, every process started here is ended too: by the blocks that started them.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    processes.become_subreaper()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    most = machine.prepared()
     if wanted.subscribers > most - 500:
         raise SystemExit(f"--subscribers {wanted.subscribers}: a process may have {most} files")
     native.build()

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from benchmarks.engine import servers
-from benchmarks.engine.machine import free_port, pinned, processors
+from benchmarks.engine.machine import pinned, processors
 from benchmarks.engine.native import BUILD, MeasureError
 from benchmarks.engine.servers import Server, accepts
 from tests.harness import processes
+from tests.harness.ports import free_port
 
 _APP = {"topics": "topics_event:app"}
 FLOOR = "floor"
