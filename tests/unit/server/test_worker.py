@@ -1,176 +1,26 @@
-"""A worker process whose master is the test: it speaks the channel and holds the listeners."""
+"""What a worker does that its master asks for: it is a process, and its master is the test."""
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import msgspec
-import pytest
 
 from tests.harness import kernel
 from tests.harness.processes import state, until
-from tests.harness.raw import ABNORMAL, Raw, request
+from tests.harness.raw import ABNORMAL, request
+from tests.harness.worker_process import PATIENCE, Run, listening
 from wssup import channel
-from wssup.config.loading import load
 from wssup.messages import (
-    PROTOCOL,
     Accept,
     Admit,
     Drain,
-    Failed,
-    Hello,
     Leaving,
     Listen,
-    Message,
-    Peers,
     Ready,
     Unlisten,
 )
-from wssup.scoreboard import RowView, Scoreboard
-
-#: Seconds for one thing to happen: ten times what a busy machine needs.
-PATIENCE = 30.0
-
-_MAIN = """
-import json, socket, sys
-from wssup.messages import Fork, Load
-from wssup.scoreboard import Scoreboard
-from wssup.server.worker import main
-from wssup.start import WorkerStart
-
-given = json.loads(sys.argv[1])
-here = given["dir"]
-load = Load(1, "test", 7, "application:app", here, False, given["board"], "", given["settings"])
-sys.exit(main(WorkerStart(
-    load=load,
-    fork=Fork(1, 3, given["row"], ["own"]),
-    channel=socket.socket(fileno=given["channel"]),
-    listeners={"own": given["listener"]},
-    scoreboard=Scoreboard.attach(given["board"]),
-    application=None,
-    app_dir=here,
-)))
-"""
-
-ECHO = """
-import wssup
-
-async def app(request):
-    ws = await request.accept()
-    while True:
-        message = await ws.get_message()
-        if message == "who":
-            message = " ".join(map(str, wssup.current_worker()))
-        await ws.send_message(message)
-"""
-
-
-def listening() -> socket.socket:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=100)
-    listener.setblocking(False)
-    return listener
-
-
-def address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()
-    return f"{host}:{port}"
-
-
-class Worker:
-    """The worker, as its master has it."""
-
-    def __init__(self, home: Path, application: str, changes: dict[str, object]) -> None:
-        (home / "application.py").write_text(application)
-        given: dict[str, object] = {"log_level": "debug", "log_format": "json"}
-        settings = load(cli=given | changes, environ={}, cwd=str(home)).settings
-        self.board = Scoreboard.create(f"unit.{secrets.token_hex(6)}", home, 2, 1)
-        self.row = self.board.allocate(1, 3, 7)
-        self.listener = listening()
-        self.end, theirs = channel.pair()
-        self.end.settimeout(PATIENCE)
-        self.log = home / "log"
-        with self.log.open("wb") as log, theirs:
-            start = {
-                "settings": msgspec.to_builtins(settings),
-                "dir": str(home),
-                "board": self.board.name,
-                "row": self.row,
-                "channel": theirs.fileno(),
-                "listener": self.listener.fileno(),
-            }
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, json.dumps(start)],
-                pass_fds=(theirs.fileno(), self.listener.fileno()),
-                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
-                stdout=log,
-                stderr=log,
-            )
-        # It is ready when it knows the other nodes of the bus; here there are none.
-        self.tell(Peers([]))
-
-    def hear(self) -> Message:
-        """Its next message."""
-        received = channel.receive(self.end)
-        assert received is not None, self.log.read_text()
-        assert received.descriptors == []
-        return received.message
-
-    def ready(self) -> None:
-        assert self.hear() == Hello(PROTOCOL, self.process.pid)
-        assert isinstance(self.hear(), Ready)
-
-    def tell(self, message: Message, *sockets: socket.socket) -> None:
-        channel.send(self.end, message, [s.fileno() for s in sockets])
-
-    def client(self, listener: socket.socket | None = None) -> Raw:
-        return Raw(address(listener or self.listener))
-
-    def until(self, fact: Callable[[RowView], object]) -> None:
-        """Wait for what the worker's row says."""
-        deadline = time.monotonic() + PATIENCE
-        while (view := self.board.read(self.row)) is None or not fact(view):
-            assert time.monotonic() < deadline, (view, self.log.read_text())
-            time.sleep(0.005)
-
-    def ended(self) -> int:
-        return self.process.wait(PATIENCE)
-
-    def events(self) -> list[str]:
-        lines = self.log.read_text().splitlines()
-        return [json.loads(line)["event"] for line in lines if line.startswith("{")]
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait(PATIENCE)
-        self.end.close()
-        self.listener.close()
-        self.board.close()
-        self.board.unlink()
-
-
-Run = Callable[..., Worker]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    started: list[Worker] = []
-
-    def running(application: str = ECHO, **changes: object) -> Worker:
-        started.append(Worker(tmp_path, application, changes))
-        return started[-1]
-
-    yield running
-    for worker in started:
-        worker.close()
 
 
 def test_it_serves_holds_and_serves_again(run: Run) -> None:
@@ -402,123 +252,6 @@ def test_the_master_dies(run: Run) -> None:
             assert worker.process.poll() is None, "it left before its clients were told"
             assert client.ending().code == 1012
         assert worker.ended() == 0
-
-
-LIFESPAN = """
-import contextlib, pathlib, trio
-from trio_websocket import ConnectionClosed
-here = pathlib.Path(__file__).parent
-
-def note(text):
-    with (here / "notes").open("a") as notes:
-        notes.write(text + "\\n")
-
-@contextlib.asynccontextmanager
-async def lifespan():
-    note("enter")
-    {enter}
-    async with trio.open_nursery() as nursery:
-        {inside}
-        yield
-        nursery.cancel_scope.cancel()
-    note("leave")
-    {leave}
-
-async def app(request):
-    ws = await request.accept()
-    note("connected")
-    try:
-        while True:
-            await ws.get_message()
-    except ConnectionClosed:
-        note("closed")
-"""
-
-
-def lifespan(*, enter: str = "", inside: str = "", leave: str = "") -> str:
-    return LIFESPAN.format(enter=enter or "pass", inside=inside or "pass", leave=leave or "pass")
-
-
-def test_the_order_of_a_life(run: Run, tmp_path: Path) -> None:
-    """The lifespan is entered before the worker is ready, and left after its last connection."""
-    worker = run(lifespan())
-    worker.ready()
-    with worker.client() as client:
-        client.open()
-        worker.tell(Drain(1001, "", 0, 10))
-        assert client.ending().code == 1001
-    assert worker.ended() == 0
-    notes = (tmp_path / "notes").read_text().split()
-    assert notes == ["enter", "connected", "closed", "leave"]
-
-
-@pytest.mark.parametrize(
-    ("application", "told"),
-    [
-        (lifespan(enter="raise ValueError('no database')"), "ValueError: no database"),
-        ("raise ValueError('no luck')", "ValueError: no luck"),
-        ("", "has no attribute 'app'"),
-        ("async def app(r): ...\nlifespan = lambda: 5", "its lifespan raised"),
-    ],
-)
-def test_a_start_that_fails(run: Run, application: str, told: str) -> None:
-    """A worker whose application or lifespan cannot be had is never ready: it says why and ends
-    with status 1.
-    """
-    worker = run(application)
-    assert isinstance(worker.hear(), Hello)
-    failed = worker.hear()
-    assert isinstance(failed, Failed)
-    assert told in failed.message
-    if "ValueError" in told:
-        assert "application.py" in failed.traceback
-        assert "wssup/server" not in failed.traceback
-    assert worker.ended() == 1
-
-
-def test_a_lifespan_that_fails_under_its_clients(run: Run) -> None:
-    """When a task of the lifespan fails, clients are told 1011, the master why, and the worker ends
-    with status 1.
-    """
-    fail = "async def fail():\n            while not (here / 'fail').exists():"
-    fail += "\n                await trio.sleep(0.005)\n            raise ValueError('lost it')"
-    worker = run(lifespan(inside=f"{fail}\n        nursery.start_soon(fail)"))
-    worker.ready()
-    with worker.client() as client:
-        client.open()
-        (worker.log.parent / "fail").touch()
-        assert client.ending().code == 1011
-    failed = worker.hear()
-    assert isinstance(failed, Failed)
-    assert "ValueError: lost it" in failed.message
-    assert worker.ended() == 1
-
-
-def test_a_lifespan_that_fails_at_the_end(run: Run) -> None:
-    """An error on the way out is told, and the status says it too; clients were told goodbye."""
-    worker = run(lifespan(leave="raise ValueError('unsaved')"))
-    worker.ready()
-    with worker.client() as client:
-        client.open()
-        worker.tell(Drain(1001, "", 0, 10))
-        assert client.ending().code == 1001
-    failed = worker.hear()
-    assert isinstance(failed, Failed)
-    assert "ValueError: unsaved" in failed.message
-    assert worker.ended() == 1
-
-
-def test_not_wanted_any_more_while_it_starts(run: Run, tmp_path: Path) -> None:
-    """A worker that is told to drain during its start-up leaves without being ready."""
-    worker = run(lifespan(enter="await trio.sleep_forever()"))
-    assert isinstance(worker.hear(), Hello)
-    deadline = time.monotonic() + PATIENCE
-    while not (tmp_path / "notes").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    worker.tell(Drain(1012, "", 0, 10))
-    assert worker.ended() == 0
-    assert channel.receive(worker.end) is None
 
 
 def test_a_message_that_is_none(run: Run) -> None:

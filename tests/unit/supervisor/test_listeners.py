@@ -1,21 +1,17 @@
-"""Listening sockets and the kernel's side of steering, on real sockets."""
+"""Listening sockets: what they are like, who may have an address, and the end of one."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import selectors
 import socket
-import stat
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.harness import bpf
+from tests.harness.listeners import Make, only, port_of
 from tests.harness.ports import free_port
 from tests.harness.processes import until
 from wssup.errors import ListenError
@@ -24,154 +20,7 @@ from wssup.supervisor import address as module
 from wssup.supervisor.address import Address
 from wssup.supervisor.listeners import Listeners
 
-Make = Callable[..., Listeners]
-
 _SYN, _ACK, _SYN_ACK, _RST, _FIN_ACK, _PSH_ACK = 0x02, 0x10, 0x12, 0x04, 0x11, 0x18
-
-
-@pytest.fixture
-def make() -> Iterator[Make]:
-    """Listeners on some addresses, listening; closed at the end."""
-    made: list[Listeners] = []
-
-    def making(*binds: str, slots: int = 1, mode: int = 0o660, backlog: int = 1024) -> Listeners:
-        found = Listeners(backlog=backlog, mode=mode)
-        made.append(found)
-        found.extend(slots)
-        found.add(found.bind(binds))
-        return found
-
-    yield making
-    for found in made:
-        found.close_all()
-
-
-def port_of(address: Address) -> int:
-    return int(str(address).rpartition(":")[2])
-
-
-def only(found: Listeners) -> Address:
-    (address,) = found.addresses.values()
-    return address
-
-
-def meet(address: Address, slots: int, clients: int) -> Counter[int]:
-    """Connect from several addresses; how many came to each slot's listener."""
-    port = port_of(address)
-    with contextlib.ExitStack() as stack:
-        for number in range(clients):
-            client = stack.enter_context(socket.socket())
-            client.bind((f"127.0.0.{number % 7 + 2}", 0))
-            client.settimeout(20)
-            client.connect(("127.0.0.1", port))
-        came: Counter[int] = Counter()
-        selector = stack.enter_context(selectors.DefaultSelector())
-        for slot in range(slots):
-            listener = stack.enter_context(socket.socket(fileno=os.dup(address.fileno(slot))))
-            selector.register(listener, selectors.EVENT_READ, (slot, listener))
-        deadline = time.monotonic() + 20
-        while came.total() < clients:
-            assert time.monotonic() < deadline, came
-            for key, _ in selector.select(1):
-                slot, listener = key.data
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        listener.accept()[0].close()
-                        came[slot] += 1
-    return came
-
-
-# Which listener is which slot's.
-
-
-@pytest.mark.parametrize("slot", range(4))
-def test_the_number_in_the_group_is_the_slot(make: Make, slot: int) -> None:
-    """A program that returns a slot's number brings every connection to that slot's listener."""
-    found = make("127.0.0.1:0", slots=4)
-    found.steer([int(s == slot) for s in range(4)])
-    assert meet(only(found), 4, 40) == {slot: 40}
-
-
-def test_excluded_slots_get_none(make: Make) -> None:
-    """Of 400 connections from several addresses none comes to a slot of weight zero, and the others
-    get about their shares.
-    """
-    found = make("127.0.0.1:0", slots=4)
-    found.steer([0, 1, 0, 3])
-    came = meet(only(found), 4, 400)
-    assert set(came) == {1, 3}
-    # 100 are expected; six standard deviations of chance are 52.
-    assert 48 <= came[1] <= 152
-
-
-def test_steering_follows_a_change(make: Make) -> None:
-    """A later program replaces an earlier one."""
-    found = make("127.0.0.1:0", slots=2)
-    for shares, slot in (([1, 0], 0), ([0, 1], 1), ([1, 0], 0)):
-        found.steer(shares)
-        assert meet(only(found), 2, 20) == {slot: 20}
-
-
-def test_slots_that_join_later_keep_their_numbers(make: Make) -> None:
-    """Listeners for further slots join the same port, behind those that are there, and the earlier
-    ones stay what they are; asking for fewer changes nothing.
-    """
-    found = make("127.0.0.1:0", slots=1)
-    address = only(found)
-    first, text = address.fileno(0), str(address)
-    found.extend(3)
-    found.extend(2)
-    assert (found.slots, address.listening) == (3, 3)
-    assert (address.fileno(0), str(address)) == (first, text)
-    for slot in (2, 1, 0):
-        found.steer([int(s == slot) for s in range(3)])
-        assert meet(address, 3, 20) == {slot: 20}
-
-
-def test_shares_of_slots_without_listeners_are_left_out(make: Make) -> None:
-    """Steering never names a listener that is not there yet: the kernel would use its hash."""
-    found = make("127.0.0.1:0", slots=2)
-    found.steer([0, 1, 1, 1])
-    assert meet(only(found), 2, 40) == {1: 40}
-
-
-def test_an_extension_that_failed_is_none(make: Make) -> None:
-    """When there are no descriptors for all addresses, what one has got more than another does not
-    listen, and queues are those of the slots there are.
-    """
-    found = make("127.0.0.1:0", "127.0.0.2:0", slots=2)
-    first, second = found.addresses.values()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = max(int(fd.name) for fd in Path("/proc/self/fd").iterdir())
-    with contextlib.ExitStack() as stack:
-        while (probe := stack.enter_context(socket.socket())).fileno() < taken:
-            pass
-        resource.setrlimit(resource.RLIMIT_NOFILE, (probe.fileno() + 3, hard))
-        try:
-            with pytest.raises(ListenError):
-                found.extend(20)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert found.queued() == [0, 0]
-    found.extend(3)
-    assert first.listening == second.listening == 3
-    assert found.queued() == [0, 0, 0]
-
-
-def test_an_address_added_later_is_steered_as_the_others(make: Make) -> None:
-    """A new address starts with the shares in force."""
-    found = make("127.0.0.1:0", slots=3)
-    found.steer([0, 0, 1])
-    found.add(found.bind(["127.0.0.2:0"]))
-    _, late = found.addresses.values()
-    port = port_of(late)
-    with contextlib.ExitStack() as stack:
-        for _ in range(20):
-            stack.enter_context(socket.create_connection(("127.0.0.2", port), 20))
-        third = stack.enter_context(socket.socket(fileno=os.dup(late.fileno(2))))
-        third.settimeout(20)
-        for _ in range(20):
-            third.accept()[0].close()
 
 
 def test_port_0_is_one_port_for_all_slots(make: Make) -> None:
@@ -347,83 +196,6 @@ def test_any_address_of_both_kinds_on_one_port(make: Make, order: tuple[str, str
     for slot in range(3):
         with socket.socket(fileno=os.dup(v6.fileno(slot))) as listener:
             assert listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-
-
-# Unix sockets.
-
-
-def test_unix_socket(make: Make, tmp_path: Path) -> None:
-    """A unix socket serves all slots by one listener, has the mode asked for, needs no steering,
-    and its file goes with it.
-    """
-    path = tmp_path / "app.sock"
-    found = make(f"unix:{path}", slots=3, mode=0o606)
-    address = only(found)
-    assert {address.fileno(s) for s in range(3)} == {address.fileno(0)}
-    assert stat.S_IMODE(path.stat().st_mode) == 0o606
-    found.steer([0, 1, 1])
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(path))
-    assert found.of(1) == ([f"unix:{path}"], [address.fileno(0)])
-    assert found.of(1, lent=True) == ([], [])
-    found.close_all()
-    assert not path.exists()
-
-
-def test_a_stale_unix_socket_is_replaced(make: Make, tmp_path: Path) -> None:
-    """The file that a dead instance left is no obstacle."""
-    path = tmp_path / "app.sock"
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(path))
-        dead.listen()
-    assert path.is_socket()
-    make(f"unix:{path}")
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(path))
-
-
-@pytest.mark.parametrize("backlog", [0, 5])
-def test_a_live_unix_socket_is_refused(make: Make, tmp_path: Path, backlog: int) -> None:
-    """The file of somebody who listens, busy or not, stays; the error says that it is in use."""
-    path = tmp_path / "app.sock"
-    with contextlib.ExitStack() as stack:
-        live = stack.enter_context(socket.socket(socket.AF_UNIX))
-        live.bind(str(path))
-        live.listen(backlog)
-        if not backlog:
-            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
-        with pytest.raises(ListenError, match="in use") as caught:
-            make(f"unix:{path}")
-        assert str(path) in caught.value.message
-        assert path.is_socket()
-
-
-def test_what_is_no_socket_is_left_alone(make: Make, tmp_path: Path) -> None:
-    """A regular file in the way is an error, and stays."""
-    path = tmp_path / "precious"
-    path.write_text("data")
-    with pytest.raises(ListenError, match="something that is no socket is there"):
-        make(f"unix:{path}")
-    assert path.read_text() == "data"
-
-
-@pytest.mark.parametrize("where", ["file/app.sock", "missing/app.sock"])
-def test_a_path_that_cannot_be(make: Make, tmp_path: Path, where: str) -> None:
-    """A path through a file, or a directory that is not there, is an error with the path."""
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ListenError, match=rf"{where}: (Not a|No such file or) directory"):
-        make(f"unix:{tmp_path}/{where}")
-
-
-def test_a_file_that_is_not_ours_any_more_is_not_removed(make: Make, tmp_path: Path) -> None:
-    """When another instance has taken over the path, closing leaves its socket alone."""
-    path = tmp_path / "app.sock"
-    found = make(f"unix:{path}")
-    path.unlink()
-    with socket.socket(socket.AF_UNIX) as other:
-        other.bind(str(path))
-        found.close_all()
-        assert path.is_socket()
 
 
 # The end of an address.
