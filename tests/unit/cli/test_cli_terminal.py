@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 import pytest
 from control_peer import DEADLINE, Peer, Step
-from test_cli_commands import status
+from told import status
 
 
 class Terminal:

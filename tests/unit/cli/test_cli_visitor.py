@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 from control_peer import DEADLINE, Peer
-from test_cli_commands import status
+from told import status
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which needs root")
 #: The interpreter may be where other users cannot read: everything is imported before.

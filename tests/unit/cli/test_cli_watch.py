@@ -19,7 +19,7 @@ from typing import Any
 import pyte
 import pytest
 from control_peer import DEADLINE, Peer
-from test_cli_commands import status
+from told import status
 
 
 class Watch:
