@@ -20,7 +20,7 @@ from wssup.cli.documents import Status, read
 from wssup.cli.exits import OK, USAGE
 from wssup.cli.options import instance_options, load_instance, setting_options, target_of
 from wssup.cli.text import one_line, safe
-from wssup.cli.visitor import status_of
+from wssup.cli.visitor import told_by
 from wssup.config.forms import NAME
 from wssup.config.plan import workers_meant
 from wssup.config.scaling import Autoscale
@@ -255,15 +255,20 @@ def _workers(settings: Settings, facts: Facts, cores: int) -> int:
 
 
 def _running(target: Target) -> tuple[Running | None, Status | None]:
-    """The instance, if one runs, and what it says of itself."""
+    """The instance, if one runs, and what it says of itself.
+
+    :raises UserError: if it runs in a container, where process ids are others.
+    """
     try:
-        status = read(status_of(target), Status)
+        told = told_by(target)
+        status = read(told.status, Status)
     except CommandError as error:
         if error.code != "not_running":
             raise
         return None, None
     if status.pid is None:
         return None, None
+    told.check_pids("doctor")
     workers = [
         (worker.pid, worker.open)
         for slot in status.slots

@@ -99,6 +99,17 @@ def test_a_worker_without_a_pid(peer: Peer) -> None:
     assert "of the running instance default, 3 workers" in done.stdout
 
 
+def test_another_pid_namespace(peer: Peer, capsys: pytest.CaptureFixture[str]) -> None:
+    """The processes that have a container's process ids here are not looked at; it is said where to
+    look.
+    """
+    document = {"schema": 1, "name": "default", "state": "running", "pid": 1, "generation": 1}
+    peer.script |= {"status": [{"result": document}]}
+    peer.lock().listen()
+    assert main(QUICK) == 2
+    assert f"nsenter --all --target {os.getpid()} wssup doctor" in capsys.readouterr().err
+
+
 def test_what_an_instance_was_told(peer: Peer) -> None:
     """The number of workers is what the instance says, wherever it was given; so is what a reload
     replaces at once. An address of the command's own is asked for nevertheless.
