@@ -189,6 +189,10 @@ class Gunicorn:
 
     def end(self) -> None:
         """Kill whatever of it still runs."""
+        # While its workers are counted, and while they die, an arbiter that runs would start more.
+        if processes.alive(self.pid):
+            self.signal(signal.SIGSTOP)
+            processes.until(lambda: processes.state(self.pid) in "TZX", 10, "the arbiter to stop")
         family = processes.descendants(self.pid) | {self.pid}
         for pid in family:
             if processes.alive(pid):

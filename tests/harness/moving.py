@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -154,23 +153,6 @@ async def two(
         served(tmp_path / "new", new or old, **settings) as target,  # type: ignore[arg-type]
     ):
         yield Two(source, target)
-
-
-def descriptors() -> set[str]:
-    """The open descriptors of this process."""
-    return {path.name for path in Path("/proc/self/fd").iterdir()}
-
-
-@contextmanager
-def no_descriptors_left(*, gone: int = 0) -> Iterator[None]:
-    """Fail if this process does not have as many as before.
-
-    :param gone: so many are gone.
-    """
-    gc.collect()  # what another test has left
-    before = len(descriptors())
-    yield
-    assert len(descriptors()) == before - gone
 
 
 class Plain:

@@ -7,12 +7,12 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
+from tests.harness.descriptors import open_descriptors
 from tests.harness.fresh import python
 from wssup import channel
 from wssup.channel import Channel, ChannelFull, Received
@@ -36,10 +36,6 @@ def pipes() -> Iterator[list[int]]:
     yield found
     for descriptor in found:
         os.close(descriptor)
-
-
-def open_descriptors() -> set[str]:
-    return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
 def test_messages_arrive_one_by_one_in_order(ends: Pair) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import subprocess
@@ -10,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.harness.descriptors import open_descriptors
 from tests.harness.tracing import may_ask
 from wssup.kernel.borrowing import End, own_end
 
@@ -51,7 +51,7 @@ def test_own_ends() -> None:
             assert found == [End(b"\x7f\0\0\1", port), End(bytes(4), 0), End(bytes(16), 0), None]
             assert own_end(other.pid, pairs[0][0], pairs[1][1]) is None
             assert own_end(other.pid, 9999, pairs[0][1]) is None
-            before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are what is wanted
+            before = open_descriptors()
             own_end(other.pid, *pairs[0])
-            assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - see above
+            assert open_descriptors() == before
         assert own_end(other.pid, *pairs[0]) is None

@@ -18,13 +18,12 @@ import pytest
 import trio
 
 from tests.harness import raw
+from tests.harness.descriptors import no_descriptors_left, open_descriptors
 from tests.harness.moving import (
     Plain,
     await_alone,
     begin_alone,
-    descriptors,
     move,
-    no_descriptors_left,
     two,
 )
 from tests.harness.served import served
@@ -236,7 +235,7 @@ async def test_a_record_whose_descriptor_is_no_socket(tmp_path: Path) -> None:
     """
     async with two(tmp_path, Plain(), heartbeat=OFF) as both, opened(both.old, 1) as peers:
         await everything_read()
-        before = len(descriptors())
+        before = len(open_descriptors())
         session, link_ = begin_alone(both.old)
         incoming, away = await_alone(both.new)
         with link_, away:
@@ -253,7 +252,7 @@ async def test_a_record_whose_descriptor_is_no_socket(tmp_path: Path) -> None:
             await session.handed_over()
             away.close()
             assert (await incoming.took_over()).taken == 1
-        assert len(descriptors()) == before
+        assert len(open_descriptors()) == before
         assert await peers[0].ask("x") == "1 x"
         assert both.new.engine.count == 0
 

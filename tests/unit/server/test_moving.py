@@ -11,6 +11,7 @@ import trio
 
 import wssup
 from tests.harness import raw
+from tests.harness.descriptors import no_descriptors_left
 from tests.harness.moving import (
     STYLE_NAMES,
     STYLES,
@@ -20,7 +21,6 @@ from tests.harness.moving import (
     begin,
     move,
     move_now,
-    no_descriptors_left,
     two,
 )
 from tests.unit.server.peer import (

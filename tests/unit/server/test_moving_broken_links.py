@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from tests.harness import raw
+from tests.harness.descriptors import no_descriptors_left
 from tests.harness.moving import (
     STYLE_NAMES,
     STYLES,
@@ -26,7 +27,6 @@ from tests.harness.moving import (
     begin,
     begin_alone,
     move,
-    no_descriptors_left,
     two,
 )
 from tests.harness.served import Served, served

@@ -11,6 +11,7 @@ import trio
 
 import wssup
 from tests.harness import raw
+from tests.harness.descriptors import no_descriptors_left
 from tests.harness.moving import (
     STYLE_NAMES,
     STYLES,
@@ -19,7 +20,6 @@ from tests.harness.moving import (
     begin,
     begin_alone,
     move,
-    no_descriptors_left,
     numbered,
     task,
     two,

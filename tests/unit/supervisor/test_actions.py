@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.harness.descriptors import open_descriptors
 from tests.unit.supervisor.puppets import stage
 from wssup.messages import Drain, HandOver
 
@@ -69,8 +70,4 @@ async def test_the_master_keeps_no_end(tmp_path: Path) -> None:
 
 def _streams() -> int:
     """The sockets of this process."""
-    return sum(str(fd.readlink()).startswith("socket:") for fd in _descriptors())
-
-
-def _descriptors() -> list[Path]:
-    return [fd for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+    return sum(what.startswith("socket:") for what in open_descriptors().values())

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import bpf
+from tests.harness.descriptors import open_descriptors
 from tests.harness.listeners import Make, only, port_of
 from tests.harness.ports import free_port
 from tests.harness.processes import until
@@ -111,12 +112,12 @@ def test_all_addresses_or_none(make: Make) -> None:
     """
     holder = only(make("127.0.0.1:0"))
     fine = free_port()
-    before = set(Path("/proc/self/fd").iterdir())
+    before = open_descriptors()
     found = Listeners(backlog=10, mode=0o660)
     found.extend(2)
     with pytest.raises(ListenError, match=str(holder)):
         found.bind([f"127.0.0.1:{fine}", str(holder)])
-    assert set(Path("/proc/self/fd").iterdir()) == before
+    assert open_descriptors() == before
     assert found.addresses == {}
     assert str(only(make(f"127.0.0.1:{fine}"))) == f"127.0.0.1:{fine}"
 

@@ -4,12 +4,12 @@ import errno
 import os
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from tests.harness.descriptors import open_descriptors
 from wssup.messages import Message, Peers
 from wssup.supervisor import mesh as module
 from wssup.supervisor.mesh import Mesh, Node
@@ -75,7 +75,7 @@ class Stage:
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
         self.processes: dict[int, Process] = {}
-        self.before = descriptors()
+        self.before = len(open_descriptors())
 
     def join(self, serial: int, refusals: Sequence[int] = ()) -> Process:
         process = self.processes[serial] = Process(serial)
@@ -87,11 +87,7 @@ class Stage:
     def kept(self) -> int:
         """Descriptors that are neither from before nor those of the processes."""
         ends = sum(len(process.linked()) for process in self.processes.values())
-        return descriptors() - self.before - ends
-
-
-def descriptors() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+        return len(open_descriptors()) - self.before - ends
 
 
 @pytest.fixture
