@@ -14,7 +14,8 @@ from tests.harness import processes
 from wssup.doctor.server import look
 
 #: Listens, accepts as many as the first argument says, and has a child that inherits everything,
-#: from before or from after that. The child accepts if there is a third argument.
+#: from before or from after that. The child accepts if there is a third argument. (Where Python does
+#: not buffer, print() writes a line's end by itself, and two of them get into each other's way.)
 _SERVER = """\
 import os, socket, sys
 listener = socket.create_server(("127.0.0.1", 0))
@@ -28,12 +29,12 @@ if os.fork() == 0:
     os.close(writing)
     if len(sys.argv) > 3:
         kept = accept()
-    print("ready", flush=True)
+    os.write(1, b"ready\\n")
     os.read(reading, 1)
     os._exit(0)
 if not after and len(sys.argv) == 3:
     kept = accept()
-print("ready", flush=True)
+os.write(1, b"ready\\n")
 sys.stdin.read()
 """
 
