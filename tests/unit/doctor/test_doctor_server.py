@@ -14,8 +14,8 @@ from tests.harness import processes
 from wssup.doctor.server import look
 
 #: Listens, accepts as many as the first argument says, and has a child that inherits everything,
-#: from before or from after that. The child accepts if there is a third argument. (Where Python does
-#: not buffer, print() writes a line's end by itself, and two of them get into each other's way.)
+#: from before or from after that. The child accepts if there is a third argument. (Where Python
+#: does not buffer, print() writes a line's end by itself, and two of them would mix.)
 _SERVER = """\
 import os, socket, sys
 listener = socket.create_server(("127.0.0.1", 0))

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.harness import processes
 from wssup.doctor import collect
 from wssup.doctor.facts import Running
 
@@ -40,6 +41,11 @@ def test_processes_of_the_user() -> None:
         start("sh", "-c", "echo; read x")
         start("sh", "-c", "echo; read x")
         found = collect.facts(cores=1, running=Running(name="x", pid=one, slots=1)).tasks
-        assert len(collect.family(one)) == 2
+        family = collect.family(one)
+    for pid in family:
+        # The child notices the end of its input only now, and is ours since its parent has gone.
+        processes.until(lambda pid=pid: not processes.alive(pid), 60, f"{pid} to end")
+        processes.reap(pid)
+    assert len(family) == 2
     assert (alone.nproc, alone.users) == (500, 0)
     assert (found.nproc, found.users) == (500, 2)
