@@ -24,7 +24,7 @@ from wssup.kernel.sockdiag import (
     tcp_answers,
     tcp_request,
 )
-from wssup.kernel.tcp import ALL_STATES, TcpSocket, TcpState, from_lines
+from wssup.kernel.tcp import ALL_STATES, TcpSocket, TcpState, distinct, from_lines
 from wssup.kernel.unix import UnixSocket
 
 __all__ = ["SockDiag", "TcpTable", "same_network", "tcp_table", "unix_table"]
@@ -134,14 +134,14 @@ def tcp_table(pid: int | None = None) -> TcpTable:
     """
     if pid is None or same_network(pid):
         try:
-            return TcpTable(_from_netlink(), heard=True)
+            return TcpTable(distinct(_from_netlink()), heard=True)
         except (OSError, MessageError):
             pass
     directory = Path("/proc", "self" if pid is None else str(pid), "net")
     found = from_lines(_lines(directory / "tcp"))
     with suppress(FileNotFoundError):  # a kernel without IPv6
         found += from_lines(_lines(directory / "tcp6"))
-    return TcpTable(found, heard=False)
+    return TcpTable(distinct(found), heard=False)
 
 
 def unix_table(pid: int | None = None) -> list[UnixSocket]:
@@ -166,12 +166,9 @@ def _from_netlink() -> list[TcpSocket]:
     others = ALL_STATES - {TcpState.CLOSE_WAIT}
     with SockDiag() as kernel:
         for family in (Family.IPV4, Family.IPV6):
-            open_ = kernel.tcp(family, others)
-            halves = kernel.tcp(family, {TcpState.CLOSE_WAIT}, heard=True)
+            found += kernel.tcp(family, others)
             # Asked last, so that one whose peer closes meanwhile is in both, and not in neither.
-            later = {half.inode for half in halves if half.inode}
-            found += [sock for sock in open_ if sock.inode not in later] if later else open_
-            found += halves
+            found += kernel.tcp(family, {TcpState.CLOSE_WAIT}, heard=True)
     return found
 
 

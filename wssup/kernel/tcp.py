@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-__all__ = ["ALL_STATES", "TcpSocket", "TcpState", "from_lines", "shown"]
+__all__ = ["ALL_STATES", "TcpSocket", "TcpState", "distinct", "from_lines", "shown"]
 
 _WORD: Final = 8
 """Hexadecimal digits of 32 bits."""
@@ -100,6 +100,20 @@ def from_lines(lines: Iterable[str]) -> list[TcpSocket]:
         except ValueError:
             continue
     return found
+
+
+def distinct(sockets: Iterable[TcpSocket]) -> list[TcpSocket]:
+    """Each socket once, as it was seen last. The kernel gives its tables in portions and goes on at
+    a position in a list; where others came into that list meanwhile, it gives one a second time.
+    """
+    return list({_identity(sock): sock for sock in sockets}.values())
+
+
+def _identity(sock: TcpSocket) -> object:
+    # Listeners may share an address, with SO_REUSEPORT; two connections never have the same ends.
+    if not sock.remote_port:
+        return sock.inode
+    return sock.local, sock.local_port, sock.remote, sock.remote_port
 
 
 def _address(field: str) -> tuple[bytes, int]:

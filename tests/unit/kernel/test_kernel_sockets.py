@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -32,11 +33,11 @@ def stack() -> Iterator[ExitStack]:
 
 def from_proc() -> list[TcpSocket]:
     """What the fallback would see."""
-    return [
+    return tcp.distinct(
         sock
         for name in ("tcp", "tcp6")
         for sock in tcp.from_lines(Path("/proc/self/net", name).read_text().splitlines())
-    ]
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,25 @@ def test_no_lines_do_any_harm(text: str) -> None:
     lines = text.splitlines()
     assert all(isinstance(sock, TcpSocket) for sock in tcp.from_lines(lines))
     assert isinstance(unix.from_lines(lines), list)
+
+
+ENDS = st.tuples(st.sampled_from([b"\x7f\0\0\1", b"\x7f\0\0\2"]), st.integers(1, 3))
+
+
+@given(st.lists(st.tuples(st.sampled_from(TcpState), ENDS, ENDS, st.integers(0, 4))))
+def test_no_connection_is_given_twice(seen: list[tuple[TcpState, Any, Any, int]]) -> None:
+    """However often a table names a connection, it is there once, as it was seen last."""
+    table = [TcpSocket(state, *here, *there, inode, 0, 0, 0) for state, here, there, inode in seen]
+    last = {(sock[1:5]): sock for sock in table}
+    assert set(tcp.distinct(table)) == set(last.values())
+    assert len(tcp.distinct(table)) == len(last)
+
+
+@given(st.lists(st.integers(1, 5)))
+def test_listeners_that_share_an_address(inodes: list[int]) -> None:
+    """Each of several listeners of one address is there, once."""
+    table = [TcpSocket(TcpState.LISTEN, bytes(4), 80, bytes(4), 0, n, 0, 0, 0) for n in inodes]
+    assert sorted(sock.inode for sock in tcp.distinct(table)) == sorted(set(inodes))
 
 
 def test_mapped_addresses_are_shown_as_ipv4() -> None:
