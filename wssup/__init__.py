@@ -73,4 +73,7 @@ def __getattr__(name: str) -> object:
     """
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    found = getattr(importlib.import_module(_LAZY[name]), name)
+    # The next time it is found without this function, which takes longer than a publish() itself.
+    globals()[name] = found
+    return found

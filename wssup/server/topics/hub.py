@@ -150,15 +150,12 @@ class Hub:
             )
         left_out = exclude.id if exclude is not None else 0
         if threading.get_ident() == self._thread:
-            self._publish(topic, text, payload, left_out)
+            self.bus.publish(topic, text=text, data=payload, exclude=left_out)
             return
         self._room.acquire()
         self._from_threads.append((topic, text, payload, left_out))
         if self._wakeup >= 0:
             os.eventfd_write(self._wakeup, 1)
-
-    def _publish(self, topic: str, text: bool, data: bytes, exclude: int) -> None:  # noqa: FBT001 - as it is queued
-        self.bus.publish(topic, text=text, data=data, exclude=exclude)
 
     def _take_from_threads(self, _: int) -> None:
         # Read first: what is appended later writes again (eventfd(2)).
@@ -168,7 +165,8 @@ class Hub:
             if time.monotonic() > until:
                 os.eventfd_write(self._wakeup, 1)
                 break
-            self._publish(*self._from_threads.popleft())
+            topic, text, data, exclude = self._from_threads.popleft()
+            self.bus.publish(topic, text=text, data=data, exclude=exclude)
             self._room.release()
 
     # Delivering.
