@@ -28,9 +28,49 @@ async def aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     return await trio.to_thread.run_sync(partial(function, *args, **kwargs))
 
 
+class HandshakeLostError(Exception):
+    """The connection ended before its handshake was answered."""
+
+
+class _Watched(trio.abc.Stream):
+    """A stream that tells when it is at its end: a client of trio-websocket waits for the answer
+    to its handshake for ever where the connection has gone.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, ended: Callable[[], None]) -> None:
+        self._stream = stream
+        self._ended = ended
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            await self._stream.send_all(data)
+        except trio.BrokenResourceError:
+            self._ended()
+            raise
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except trio.BrokenResourceError:
+            self._ended()
+            raise
+        if not data:
+            self._ended()
+        return data
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[WebSocketConnection]:
-    """A connection to ``ws://host:port/`` or ``unix:/path``; its socket is closed at the end."""
+    """A connection to ``ws://host:port/`` or ``unix:/path``; its socket is closed at the end.
+
+    :raises HandshakeLostError: it was closed before its handshake was answered.
+    """
     parts = urlsplit(url)
     if parts.scheme == "unix":
         stream = await trio.open_unix_socket(parts.path)
@@ -38,8 +78,20 @@ async def connected(url: str) -> AsyncIterator[WebSocketConnection]:
         assert parts.hostname is not None
         assert parts.port is not None
         stream = await trio.open_tcp_stream(parts.hostname, parts.port)
+    opening = trio.CancelScope()
+    watched = _Watched(stream, opening.cancel)
     async with stream, trio.open_nursery() as nursery:
-        yield await wrap_client_stream(nursery, stream, parts.netloc or "localhost", "/")
+        connection = None
+        with opening:
+            connection = await wrap_client_stream(
+                nursery,
+                watched,  # type: ignore[arg-type] # it uses no more than any stream has
+                parts.netloc or "localhost",
+                "/",
+            )
+        if connection is None:
+            raise HandshakeLostError(url)
+        yield connection
         nursery.cancel_scope.cancel()
 
 
