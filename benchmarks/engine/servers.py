@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.engine import native, peers
 from benchmarks.engine.machine import pinned, processors
+from tests.harness import processes
 from tests.harness.instance import Instance
 from tests.harness.ports import free_port
 
@@ -143,8 +144,11 @@ def _process(server: Server, home: Path) -> Iterator[Running]:
             time.sleep(0.05)
         yield Running(server, port, process.pid)
     finally:
+        # The worker of a peer that has a master outlives it.
+        family = processes.descendants(process.pid)
         process.kill()
         process.wait()
+        processes.end(family)
 
 
 def accepts(port: int) -> bool:
