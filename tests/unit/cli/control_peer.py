@@ -53,9 +53,10 @@ class Peer:
         return self
 
     def unlock(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        # Taken first: who waits for the lock goes on, and may come here, before close() returns.
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
     def listen(self, *, answer: bool = True, backlog: int = 16) -> Self:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
