@@ -231,9 +231,16 @@ def test_signals_drain_and_stop(start: Start) -> None:
     with raw_clients(instance.address(), 1) as [client], listening(instance) as events:
         instance.wait(lambda s: s["connections"]["active"] == 1, "the connection")
         draining = instance.launch("drain")
-        # That no worker accepts is in the scoreboard at once; why, the master says a moment later.
-        processes.until(lambda: request(instance, "/readyz").body == b"draining\n", 10, "the drain")
-        assert request(instance, "/readyz").status == 503
+        refusals: list[bytes] = []
+
+        def refused() -> bool:
+            answer = request(instance, "/readyz")
+            refusals.extend([answer.body] if answer.status == 503 else [])
+            return bool(refusals)
+
+        processes.until(refused, 10, "it to drain")
+        # From the first one on it is the reason, and not only that no worker accepts.
+        assert refusals == [b"draining\n"]
         assert request(instance, "/healthz").status == 200
         assert request(instance, "/status").json()["state"] == "draining"
         assert wait_for(events, "lifecycle", "stopping").data["how"] == "drain"

@@ -90,7 +90,7 @@ class _Shown:
 
     async def healthz(self, _request: Request) -> Response:
         silent = time.monotonic() - self._state.heard_at
-        return _verdict(not_alive(self._state.facts, silent))
+        return _verdict(not_alive(self._state.facts, self._state.board.state, silent))
 
     async def readyz(self, _request: Request) -> Response:
         return _verdict(not_ready(self._state.facts, self._state.snapshot()))

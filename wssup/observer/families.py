@@ -109,7 +109,7 @@ def _instance(sheet: _Sheet, scene: Scene) -> None:
     facts = scene.facts
     sheet.put(table.BUILD, 1, facts.version, scene.python)
     sheet.put(table.START_TIME, facts.started_at)
-    states = {state.label: float(state.label == facts.state) for state in InstanceState}
+    states = {state.label: float(state is scene.snapshot.state) for state in InstanceState}
     sheet.split(table.STATE, states)
     sheet.put(table.GENERATION, facts.generation)
     sheet.put(table.MIXED, facts.mixed)

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from wssup.scoreboard import Snapshot, WorkerState
+from wssup.scoreboard import InstanceState, Snapshot, WorkerState
 from wssup.status.facts import Facts
 
 __all__ = ["SILENCE", "not_alive", "not_ready"]
 
 #: Seconds without a word from the master, which says one each second, after which it is not alive.
 SILENCE: Final = 10.0
-_TAKING: Final = frozenset({"running", "reloading"})
+_TAKING: Final = frozenset({InstanceState.RUNNING, InstanceState.RELOADING})
 #: States of slots that have no worker and will not get one by themselves.
 _LOST: Final = frozenset({"failed"})
 _NOT_IN_SERVICE: Final = frozenset({"empty", "parked"})
@@ -21,8 +21,8 @@ _NOT_IN_SERVICE: Final = frozenset({"empty", "parked"})
 
 def not_ready(facts: Facts, snapshot: Snapshot) -> str:
     """Why no new connections should be sent here, in words; empty if they should."""
-    if facts.state not in _TAKING:
-        return facts.state
+    if snapshot.state not in _TAKING:
+        return snapshot.state.label
     stalled = {w.serial for slot in facts.slots for w in slot.workers if w.stalled}
     for view in snapshot.rows:
         if view.accepting and view.state is WorkerState.READY and view.serial not in stalled:
@@ -30,14 +30,14 @@ def not_ready(facts: Facts, snapshot: Snapshot) -> str:
     return "no worker accepts"
 
 
-def not_alive(facts: Facts, silent: float) -> str:
+def not_alive(facts: Facts, state: InstanceState, silent: float) -> str:
     """Why the instance should be started anew, in words; empty if it should not.
 
-    :param silent: seconds since the master said something.
+    :param state: the instance's; ``silent``: seconds since the master said something.
     """
     if silent > SILENCE:
         return f"the master has said nothing for {silent:.0f} s"
-    if facts.state not in _TAKING:
+    if state not in _TAKING:
         return ""
     wanted = [slot.state for slot in facts.slots if slot.state not in _NOT_IN_SERVICE]
     if wanted and _LOST.issuperset(wanted):

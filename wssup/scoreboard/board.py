@@ -314,11 +314,11 @@ class Scoreboard(Header):
             retired = copy_committed(self._retired)
             rows = self._read_all()
             if retired is not None and cells[H_FOLD_SEQUENCE] == before:
-                self._last_snapshot = _snapshot(rows, retired, stale=False)
+                self._last_snapshot = self._snapshot(rows, retired, stale=False)
                 return self._last_snapshot
         if self._last_snapshot is None:
             self._last_snapshot = self._snapshot_within_a_fold()
-        return replace(self._last_snapshot, stale=True)
+        return replace(self._last_snapshot, state=self.state, stale=True)
 
     def glance(self) -> list[Glance]:
         """The living workers in passing, for decisions that need no certainty: costs a few
@@ -340,7 +340,15 @@ class Scoreboard(Header):
         totals = plausible(self._retired.tolist())
         folding = self._cells[H_FOLDING]
         rows = tuple(view for view in self._read_all() if view.serial != folding)
-        return _snapshot(rows, totals, stale=True)
+        return self._snapshot(rows, totals, stale=True)
+
+    def _snapshot(
+        self, rows: tuple[RowView, ...], retired_block: list[int], *, stale: bool
+    ) -> Snapshot:
+        retired = Counts.of(retired_block)
+        total = altogether((retired, *(view.counts for view in rows)))
+        # The state is read after the rows: the master writes it before it tells the workers.
+        return Snapshot(state=self.state, rows=rows, retired=retired, total=total, stale=stale)
 
     def _read_all(self) -> tuple[RowView, ...]:
         views = (self.read(row) for row in range(self._rows))
@@ -361,9 +369,3 @@ class Scoreboard(Header):
         if self._cells[start + SERIAL] == 0:
             raise ScoreboardError(f"row {row} of the scoreboard is free")
         return start
-
-
-def _snapshot(rows: tuple[RowView, ...], retired_block: list[int], *, stale: bool) -> Snapshot:
-    retired = Counts.of(retired_block)
-    total = altogether((retired, *(view.counts for view in rows)))
-    return Snapshot(rows=rows, retired=retired, total=total, stale=stale)

@@ -49,6 +49,7 @@ from wssup.scoreboard.layout import (
     ClosedReason,
     HandoffRefusal,
     HandshakeFailure,
+    InstanceState,
     Label,
     RefusedReason,
     WorkerState,
@@ -383,6 +384,7 @@ class RowView:
 class Snapshot:
     """All rows and the retired totals at one moment.
 
+    :ivar state: of the instance: if it ends, and its workers accept no more, it says so.
     :ivar rows: the living workers, in the order of the pool.
     :ivar retired: what workers counted that are gone.
     :ivar total: ``retired`` and all rows together; no counter in it ever goes backwards. Its
@@ -391,6 +393,7 @@ class Snapshot:
         died or is stopped while it folds a row.
     """
 
+    state: InstanceState
     rows: tuple[RowView, ...]
     retired: Counts
     total: Counts

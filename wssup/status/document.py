@@ -33,7 +33,7 @@ def document(
         "schema": SCHEMA,
         "name": facts.name,
         "version": facts.version,
-        "state": facts.state,
+        "state": snapshot.state.label,
         "pid": facts.pid,
         "generation": facts.generation,
         "mixed": facts.mixed,

@@ -158,7 +158,6 @@ class ListenerFacts(msgspec.Struct, frozen=True):
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """An instance as its master sees it.
 
-    :ivar state: a label of the scoreboard's InstanceState.
     :ivar pid: the master's.
     :ivar mixed: not all workers of the generation have the same code.
     :ivar started_at: seconds since the epoch.
@@ -182,7 +181,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     version: str
-    state: str
     pid: int
     generation: int
     mixed: bool

@@ -43,7 +43,6 @@ def facts(master: Master) -> Facts:
     return Facts(
         name=settings.name,
         version=__version__,
-        state=master.state.name.lower(),
         pid=master.scoreboard.master_pid,
         generation=serving.number if serving is not None else 0,
         mixed=serving.mixed if serving is not None else False,

@@ -24,7 +24,6 @@ def facts(count: int = 2, **changes: object) -> Facts:
     known: dict[str, object] = {
         "name": "test",
         "version": "0.1.0",
-        "state": "running",
         "pid": me,
         "generation": 7,
         "mixed": False,

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.observer.scenes import facts
 from wssup.observer.health import SILENCE, not_alive, not_ready
-from wssup.scoreboard import Scoreboard, WorkerState
+from wssup.scoreboard import InstanceState, Scoreboard, WorkerState
 from wssup.status.facts import SlotFacts, WorkerFacts
 
 
@@ -19,6 +19,7 @@ def board(tmp_path: Path) -> Iterator[Scoreboard]:
     """Two workers that accept."""
     made = Scoreboard.create(f"unit.{secrets.token_hex(6)}", tmp_path, 4, 2)
     made.unlink()
+    made.state = InstanceState.RUNNING
     for serial in (1, 2):
         row = made.allocate(serial, serial - 1, 7)
         made.identify(row, state=WorkerState.READY)
@@ -30,16 +31,17 @@ def board(tmp_path: Path) -> Iterator[Scoreboard]:
 @pytest.mark.parametrize(
     ("state", "why"),
     [
-        ("starting", "starting"),
-        ("running", ""),
-        ("reloading", ""),
-        ("draining", "draining"),
-        ("stopping", "stopping"),
+        (InstanceState.STARTING, "starting"),
+        (InstanceState.RUNNING, ""),
+        (InstanceState.RELOADING, ""),
+        (InstanceState.DRAINING, "draining"),
+        (InstanceState.STOPPING, "stopping"),
     ],
 )
-def test_ready_by_state(board: Scoreboard, state: str, why: str) -> None:
+def test_ready_by_state(board: Scoreboard, state: InstanceState, why: str) -> None:
     """Connections may come while the instance runs or reloads, and at no other time."""
-    assert not_ready(facts(state=state), board.snapshot()) == why
+    board.state = state
+    assert not_ready(facts(), board.snapshot()) == why
 
 
 def test_ready_by_workers(board: Scoreboard) -> None:
@@ -58,11 +60,12 @@ def test_alive() -> None:
     """An instance whose master is silent, or of whose slots all have failed, is not alive; one that
     starts or stops is, whatever its slots.
     """
-    assert not_alive(facts(), 0.5) == ""
-    assert "said nothing for 11 s" in not_alive(facts(), SILENCE + 1)
+    running = InstanceState.RUNNING
+    assert not_alive(facts(), running, 0.5) == ""
+    assert "said nothing for 11 s" in not_alive(facts(), running, SILENCE + 1)
     lost = tuple(SlotFacts(n, state, "", None, ()) for n, state in enumerate(("failed", "parked")))
-    assert not_alive(facts(slots=lost), 0.5) == "no slot has a worker, or will have one"
-    assert not_alive(facts(slots=lost, state="starting"), 0.5) == ""
-    assert not_alive(facts(slots=lost, state="stopping"), 0.5) == ""
+    assert not_alive(facts(slots=lost), running, 0.5) == "no slot has a worker, or will have one"
+    assert not_alive(facts(slots=lost), InstanceState.STARTING, 0.5) == ""
+    assert not_alive(facts(slots=lost), InstanceState.STOPPING, 0.5) == ""
     hope = (*lost, SlotFacts(2, "backoff", "", None, ()))
-    assert not_alive(facts(slots=hope), 0.5) == ""
+    assert not_alive(facts(slots=hope), running, 0.5) == ""

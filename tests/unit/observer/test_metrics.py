@@ -23,6 +23,7 @@ from wssup.observer.reference import render
 from wssup.scoreboard import (
     ClosedReason,
     HandshakeFailure,
+    InstanceState,
     RefusedReason,
     RowWriter,
     Scoreboard,
@@ -223,9 +224,9 @@ def test_two_workers_of_one_slot_and_generation_are_added_up(board: Scoreboard) 
 def test_what_the_master_told(board: Scoreboard) -> None:
     """Facts that are no counts of the scoreboard: states, generation, restarts, reloads, stalls."""
     worker = WorkerFacts(1, 4711, 7, "current", "ready", True)
+    board.state = InstanceState.RELOADING
     found = scrape(
         board,
-        state="reloading",
         reload=8,
         slots=(
             SlotFacts(0, "replacing", "", None, (worker,)),

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tests.unit.observer.scenes import facts
-from wssup.scoreboard import ClosedReason, Scoreboard
+from wssup.scoreboard import ClosedReason, InstanceState, Scoreboard
 from wssup.status.document import document, slot_document
 from wssup.status.facts import ReloadFacts, SlotFacts, WorkerFacts
 
@@ -21,6 +21,7 @@ def board(tmp_path: Path) -> Iterator[Scoreboard]:
     """A scoreboard with two workers, the first of which has counted something."""
     made = Scoreboard.create(f"unit.{secrets.token_hex(6)}", tmp_path, 4, 2)
     made.unlink()
+    made.state = InstanceState.RUNNING
     for serial in (1, 2):
         made.allocate(serial, serial - 1, 7)
     writer = made.writer(0)

@@ -74,6 +74,7 @@ async def fleet(tmp_path: Path, *, rows: int = 8, **changes: object) -> AsyncIte
     settings = loaded.settings
     board = Scoreboard.create(f"unit.{secrets.token_hex(6)}", tmp_path, rows, 4)
     board.unlink()
+    board.state = InstanceState.RUNNING
     listeners = Listeners(backlog=10, mode=0o660)
     listeners.extend(1)
     listeners.add(listeners.bind(settings.bind))
