@@ -97,7 +97,7 @@ def _nothing_left_running() -> Iterator[None]:
     """A test that leaves a process behind fails, after the process was ended."""
     before = processes.descendants()
     yield
-    left = processes.end_since(before)
+    left = processes.end(processes.descendants() - before)
     assert not left, f"the test left processes behind: {left}"
 
 

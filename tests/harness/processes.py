@@ -100,17 +100,6 @@ def end(pids: Iterable[int]) -> list[str]:
     return running
 
 
-def end_since(before: set[int], *, grace: float = 2.0) -> list[str]:
-    """End the descendants that were not there before; those that would not end by themselves.
-
-    :param grace: seconds in which those may do so that have only now heard of another one's end.
-    """
-    deadline = time.monotonic() + grace
-    while any(map(alive, left := descendants() - before)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return end(left)
-
-
 def reap(pid: int) -> None:
     """Take a dead child's status, if it is a child of ours."""
     try:

@@ -9,7 +9,7 @@ from wssup.errors import MessageError
 from wssup.kernel import procfs
 from wssup.kernel.sockdiag import Family
 from wssup.kernel.sockets import SockDiag, tcp_table
-from wssup.kernel.tcp import TcpSocket, TcpState
+from wssup.kernel.tcp import TcpSocket, TcpState, distinct
 
 __all__ = ["describe_listener", "listening"]
 
@@ -24,7 +24,8 @@ def listening() -> list[TcpSocket]:
     alone = {TcpState.LISTEN}
     try:
         with SockDiag() as kernel:
-            return [*kernel.tcp(Family.IPV4, alone), *kernel.tcp(Family.IPV6, alone)]
+            found = [*kernel.tcp(Family.IPV4, alone), *kernel.tcp(Family.IPV6, alone)]
+            return distinct(found)
     except (OSError, MessageError):
         pass
     try:

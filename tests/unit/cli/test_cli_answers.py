@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 import threading
 
 import pytest
-from control_peer import DEADLINE, Peer
+from control_peer import Peer
 from told import SHORT, errors, running, status
 
 from wssup.cli.main import main
@@ -119,31 +116,6 @@ def test_an_answer_cut_short(peer: Peer, capsys: pytest.CaptureFixture[str]) -> 
     running(peer, status=[b'{"v":1,"res'])
     assert main(["status"]) == 4
     assert "ended the conversation" in errors(capsys)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which needs root")
-def test_a_control_socket_that_is_not_ours(peer: Peer) -> None:
-    """Without permission for the control socket status is unknown, and the remedy says who may."""
-    running(peer)
-    peer.socket_path.chmod(0o600)
-    peer.runtime_dir.chmod(0o755)
-    code = (
-        "import locale, os, sys; from wssup.cli import config, main, reload, status; "
-        "os.setuid(65534); sys.exit(main.main([sys.argv[1]]))"
-    )
-    for command, expected in [("status", 4), ("reload", 1)]:
-        run = subprocess.run(
-            [sys.executable, "-c", code, command],
-            env=peer.environment,
-            cwd="/",
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
-        assert (run.returncode, run.stdout) == (expected, "")
-        assert "Permission denied" in run.stderr
-        assert "run as root, or as the service's user or group" in run.stderr
 
 
 def test_what_comes_from_elsewhere_cannot_act_on_the_terminal(

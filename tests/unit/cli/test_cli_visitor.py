@@ -13,13 +13,13 @@ from contextlib import contextmanager
 
 import pytest
 from control_peer import DEADLINE, Peer
-from told import status
+from told import running, status
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which needs root")
 #: The interpreter may be where other users cannot read: everything is imported before.
 CODE = """
 import encodings.idna, locale, os, sys
-from wssup.cli import main, status, visitor
+from wssup.cli import main, reload, status, visitor
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
@@ -75,6 +75,18 @@ def as_other(peer: Peer, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=DEADLINE,
         check=False,
     )
+
+
+@pytest.mark.parametrize(("command", "expected"), [("status", 4), ("reload", 1)])
+def test_a_control_socket_that_is_not_ours(peer: Peer, command: str, expected: int) -> None:
+    """Without permission for the control socket, and with no status socket, status is unknown, and
+    the remedy says who may.
+    """
+    running(peer)
+    done = as_other(peer, command)
+    assert (done.returncode, done.stdout) == (expected, "")
+    assert "Permission denied" in done.stderr
+    assert "run as root, or as the service's user or group" in done.stderr
 
 
 def test_another_user_sees_the_status(peer: Peer) -> None:
