@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
-E2E ?= tests/e2e/systemd_service.py tests/e2e/npm_ws.py tests/e2e/shells.py tests/e2e/chromium.py \
+E2E ?= tests/e2e/systemd_*.py tests/e2e/npm_ws.py tests/e2e/shells.py tests/e2e/chromium.py \
   tests/e2e/example_page.py tests/e2e/chat_page.py tests/e2e/prometheus.py tests/e2e/dashboard*.py \
   tests/e2e/redis_*.py tests/e2e/nginx_front.py tests/e2e/nginx_room.py tests/e2e/doctor_predicts.py
 

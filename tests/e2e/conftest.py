@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+# Fixtures of modules that share one machine, which takes long to boot.
+from tests.e2e.installed import installed, machine, service, started, wheels  # noqa: F401 - see above
 from tests.harness.limited import controller
 from tests.harness.nginx import NGINX, PATH
 from tests.harness.prometheus import program

@@ -1,240 +1,29 @@
-"""wssup installed from a wheel as a service of a real systemd, in a machine of its own
-(tests/harness/machine.py). FIGURES names a file to which what was measured is added.
-"""
+"""wssup as a service of a real systemd: start, reload, death, restart, socket units, stop."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 import trio
-from trio_websocket import WebSocketConnection
 
-from tests.harness import machine as machines
+from tests.e2e.installed import (
+    APPLICATION,
+    MARKS,
+    WSSUP,
+    Service,
+    everybody,
+    figures,
+    inside,
+    many,
+    said,
+)
 from tests.harness import processes
 from tests.harness.clients import Prober, aside, ask, connected, crowd, prober
-from tests.harness.machine import Machine
 
-ROOT = Path(__file__).parents[2]
-SYSTEM_PYTHON = "/usr/bin/python3"
-WSSUP = "/opt/wssup/bin/wssup"
-#: How people install commands.
-TOOLS = ("pip", "pipx", "uv")
-
-pytestmark = [
-    pytest.mark.skipif(bool(machines.obstacle()), reason=f"{machines.obstacle()} (tests/skips.md)"),
-    pytest.mark.timeout(300),
-]
-
-#: An application that uses what a sandbox could refuse: threads, shared memory, a file in memory.
-APPLICATION = """\
-import ctypes, multiprocessing.shared_memory, os, subprocess, tempfile, threading
-import wssup
-
-VERSION = 1
-
-class App:
-    def on_receive(self, ws, data):
-        if data == "who":
-            worker = wssup.current_worker()
-            ws.send_nowait(f"{worker.slot} {worker.generation} {VERSION}")
-        elif data == "count":
-            ws.state["count"] = ws.state.get("count", 0) + 1
-            ws.send_nowait(f"{ws.state['count']} {wssup.current_worker().generation}")
-        elif data == "subscribe":
-            ws.subscribe("news")
-            ws.send_nowait("subscribed")
-        elif data == "subscribers":
-            ws.send_nowait(str(wssup.subscribers("news")))
-        elif data == "publish":
-            wssup.publish("news", "to all")
-        elif data == "features":
-            ws.send_nowait(features())
-        else:
-            ws.send_nowait(data)
-
-def features():
-    shared = multiprocessing.shared_memory.SharedMemory(create=True, size=4096)
-    shared.buf[0] = 7
-    shared.close()
-    shared.unlink()
-    os.close(os.memfd_create("test"))
-    done = []
-    thread = threading.Thread(target=lambda: done.append(1))
-    thread.start()
-    thread.join()
-    assert ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 5)() == 5
-    assert subprocess.run(["/bin/true"]).returncode == 0
-    with tempfile.TemporaryFile() as file:
-        file.write(b"x")
-    pid = os.fork()
-    if pid == 0:
-        os._exit(3)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
-    for path in ("/etc/written", "/opt/written", "/home/x"):
-        try:
-            open(path, "w")
-        except OSError:
-            continue
-        return f"{path} could be written"
-    return "all"
-
-app = App()
-"""
-
-
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this source and those that it needs, for the system's Python; and the tools by
-    which people install commands.
-    """
-    home = tmp_path_factory.mktemp("wheels")
-    subprocess.run([SYSTEM_PYTHON, "-m", "venv", str(home / "venv")], check=True)
-    done = subprocess.run(
-        [str(home / "venv/bin/pip"), "wheel", "--quiet", "--disable-pip-version-check",
-         "-c", str(ROOT / "constraints.txt"), "-w", str(home / "wheels"),
-         str(ROOT), *TOOLS],
-        capture_output=True,
-        text=True,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return home / "wheels"
-
-
-@pytest.fixture(scope="module")
-def machine(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A booted machine with wssup in /opt, installed as a service."""
-    home = tmp_path_factory.mktemp("machine")
-    with machines.booted(home) as booted:
-        for wheel in wheels.iterdir():
-            (booted.shared / wheel.name).write_bytes(wheel.read_bytes())
-        booted.run(SYSTEM_PYTHON, "-m", "venv", "/opt/wssup")
-        booted.run(
-            "/opt/wssup/bin/pip", "install", "--quiet", "--disable-pip-version-check",
-            "--no-index", "--find-links", "/run/shared", "wssup", timeout=120,
-        )  # fmt: skip
-        booted.run("mkdir", "/var/log/journal")
-        yield booted
-
-
-@pytest.fixture
-def installed(machine: Machine) -> Iterator[Machine]:
-    """With units; without any afterwards."""
-    said = machine.run(WSSUP, "systemd", "install").stdout
-    assert "ran       systemd-sysusers /etc/sysusers.d/wssup.conf" in said
-    assert "ran       systemctl daemon-reload" in said
-    yield machine
-    machine.run("systemctl", "stop", "wssup@*.socket", "wssup@*.service", timeout=120)
-    machine.run("systemctl", "reset-failed", check=False)
-    machine.run("sh", "-c", "rm -rf /etc/systemd/system/wssup@?*.d /etc/wssup /srv/*")
-    machine.run(WSSUP, "systemd", "uninstall", "--force")
-
-
-class Service:
-    """An instance of the service."""
-
-    def __init__(self, machine: Machine, name: str = "shop", port: int = 8765) -> None:
-        self.machine = machine
-        self.name = name
-        self.unit = f"wssup@{name}.service"
-        # Earlier tests had units of this name.
-        self.since = machine.run("date", "+@%s.%N").stdout.strip()
-        self.url = f"ws://127.0.0.1:{port}/"
-        self.settings: dict[str, object] = {
-            "app": "application:app",
-            "app_dir": f"/srv/{name}",
-            "workers": 2,
-            "bind": [f"127.0.0.1:{port}"],
-            "settle": 0.5,
-            "drain_window": 0.5,
-            "drain_timeout": 10,
-        }
-        self.deploy(APPLICATION)
-        self.configure()
-
-    def deploy(self, source: str) -> None:
-        """Put other code there."""
-        self.machine.write(f"/srv/{self.name}/application.py", source)
-
-    def configure(self, **changes: object) -> None:
-        """Write the configuration."""
-        self.settings |= changes
-        lines = [f"{key} = {json.dumps(value)}\n" for key, value in self.settings.items()]
-        self.machine.write(f"/etc/wssup/{self.name}.toml", "".join(lines))
-
-    def drop_in(self, *lines: str) -> None:
-        """Override what the unit says."""
-        path = f"/etc/systemd/system/{self.unit}.d/test.conf"
-        self.machine.write(path, "\n".join(("[Service]", *lines, "")))
-        self.systemctl("daemon-reload", unit=False)
-
-    def systemctl(
-        self, command: str, *, check: bool = True, unit: bool = True
-    ) -> subprocess.CompletedProcess[str]:
-        """Run systemctl for it."""
-        names = [self.unit] if unit else []
-        return self.machine.run("systemctl", command, *names, check=check, timeout=120)
-
-    def show(self, name: str) -> str:
-        """A property of the unit."""
-        return self.machine.show(self.unit, name)
-
-    @property
-    def master(self) -> int:
-        """Its process id inside."""
-        return int(self.show("MainPID"))
-
-    def kill(self, number: int) -> None:
-        """Signal the master alone."""
-        os.kill(self.machine.outside(self.master), number)
-
-    def wait(self, name: str, value: str, seconds: float = 60) -> None:
-        """Wait for a property to be so."""
-        processes.until(
-            lambda: self.show(name) == value,
-            seconds,
-            f"{name}={value}; {self.show(name)}\n{self.journal()[-3000:]}",
-        )
-
-    def journal(self) -> str:
-        """What it said."""
-        return self.machine.journal("-u", self.unit, "-o", "cat", "--since", self.since)
-
-
-@pytest.fixture
-def service(installed: Machine) -> Iterator[Service]:
-    """A service that was not started yet; the journal of a failed test is shown."""
-    found = Service(installed)
-    yield found
-    print(installed.journal("-n", "150", "-o", "short-precise"))  # noqa: T201
-
-
-@pytest.fixture
-def started(service: Service) -> Service:
-    """A service that runs."""
-    service.systemctl("start")
-    return service
-
-
-def figures(**found: object) -> None:
-    """Note what was measured."""
-    if path := os.environ.get("FIGURES"):
-        with Path(path).open("a") as file:
-            file.write(json.dumps(found) + "\n")
-
-
-def inside(machine: Machine, scenario: Callable[[], Awaitable[None]]) -> None:
-    """Run a scenario whose clients are in the machine's network."""
-    with machine.network():
-        trio.run(scenario)
+pytestmark = MARKS
 
 
 def test_install_start_status(started: Service) -> None:
@@ -558,89 +347,6 @@ def test_a_low_port(service: Service) -> None:
     assert int(line.split()[1], 16) == 1 << 10
 
 
-@pytest.mark.parametrize(
-    ("tool", "place"),
-    [("pipx", "/opt/pipx/venvs/wssup/bin/wssup"), ("uv", "/opt/uv/wssup/bin/wssup")],
-)
-def test_a_wheel_installed_as_a_command(machine: Machine, tool: str, place: str) -> None:
-    """Installed with pipx or uv, where all users can reach it, the command on the path writes units
-    that start what it links to.
-    """
-    wheels = "/run/shared"
-    machine.run(SYSTEM_PYTHON, "-m", "venv", "/opt/tools")
-    machine.run("/opt/tools/bin/pip", "install", "--no-index", "--find-links", wheels, tool)
-    if tool == "pipx":
-        install = (
-            "env", "PIP_NO_INDEX=1", f"PIP_FIND_LINKS={wheels}",
-            f"PIPX_DEFAULT_PYTHON={SYSTEM_PYTHON}",
-            "/opt/tools/bin/pipx", "install", "--global", "--backend", "pip", "wssup",
-        )  # fmt: skip
-    else:
-        install = (
-            "env", "UV_TOOL_DIR=/opt/uv", "UV_TOOL_BIN_DIR=/usr/local/bin",
-            "/opt/tools/bin/uv", "tool", "install", "--offline", "--no-index", "--no-cache",
-            "--find-links", wheels, "--python", SYSTEM_PYTHON, "wssup",
-        )  # fmt: skip
-    machine.run(*install, timeout=120)
-    service = Service(machine)
-    try:
-        machine.run("/usr/local/bin/wssup", "systemd", "install")
-        unit = machine.run("cat", "/etc/systemd/system/wssup@.service").stdout
-        assert f"\nExecStart={place} serve " in unit
-        service.systemctl("start")
-        inside(machine, lambda: said(service.url, "who", " 1 1"))
-        service.systemctl("reload")
-        service.systemctl("stop")
-    finally:
-        machine.run("systemctl", "stop", service.unit)
-        machine.run(WSSUP, "systemd", "uninstall")
-        machine.run(
-            "sh", "-c", "rm -rf /opt/tools /opt/pipx /opt/uv /usr/local/bin/wssup /srv/shop"
-        )
-
-
-def test_a_program_that_the_user_cannot_reach(machine: Machine) -> None:
-    """A wssup in a directory that only root may enter is refused before anything is written."""
-    machine.run("mkdir", "-m", "700", "/srv/private")
-    machine.run("cp", "-a", "/opt/wssup", "/srv/private/venv")
-    program = "/srv/private/venv/bin/python"
-    failed = machine.run(program, "-m", "wssup", "systemd", "install", check=False)
-    machine.run("rm", "-rf", "/srv/private")
-    assert failed.returncode == 2
-    refusal = "user wssup cannot run /srv/private/venv/bin/wssup: it may not pass /srv/private"
-    assert refusal in failed.stderr
-    assert "nothing is installed" in machine.run(WSSUP, "systemd", "verify", check=False).stderr
-
-
-def test_uninstall(machine: Machine) -> None:
-    """Uninstalling is refused while an instance runs; then it leaves nothing, not even the links
-    that enabled it.
-    """
-    before = machine.run("find", "/etc", "-path", "/etc/ssl", "-prune", "-o", "-print").stdout
-    machine.run(WSSUP, "systemd", "install", "--socket", "--low-ports")
-    service = Service(machine)
-    service.systemctl("start")
-    machine.run("systemctl", "enable", service.unit, "wssup@shop.socket")
-    refused = machine.run(WSSUP, "systemd", "uninstall", check=False)
-    assert refused.returncode == 1
-    assert f"systemctl disable --now {service.unit}" in refused.stderr
-    service.systemctl("stop")
-    machine.run(WSSUP, "systemd", "uninstall")
-    listed = machine.run("systemctl", "list-unit-files", "wssup*", check=False).stdout
-    assert "\n0 unit files listed" in listed
-    machine.run("rm", "-r", "/etc/wssup", "/srv/shop")
-    after = machine.run("find", "/etc", "-path", "/etc/ssl", "-prune", "-o", "-print").stdout
-    new = set(after.splitlines()) - set(before.splitlines())
-    # The user stays, and with it the backups of the files that list users.
-    assert {p for p in new if not re.search("passwd|group|shadow|sub[ug]id", p)} == set()
-
-
-async def said(url: str, message: str, end: str) -> None:
-    """An answer ends so."""
-    answer = await ask(url, message)
-    assert answer.endswith(end), answer
-
-
 async def answered(probing: Prober, since: float, what: str) -> None:
     """Note when the first handshake after an event was answered by the new master."""
     gap, last = 0.0, since
@@ -651,35 +357,3 @@ async def answered(probing: Prober, since: float, what: str) -> None:
         now = trio.current_time()
         gap, last = now - last, now
     figures(what=what, first_handshake_after=round(last - since, 3))
-
-
-@asynccontextmanager
-async def many(url: str, count: int) -> AsyncIterator[list[WebSocketConnection]]:
-    """Connections that are asked one by one."""
-    async with trio.open_nursery() as nursery:
-        found: list[WebSocketConnection] = []
-        for _ in range(count):
-            await nursery.start(_hold, url, found)
-        yield found
-        nursery.cancel_scope.cancel()
-
-
-async def _hold(
-    url: str,
-    found: list[WebSocketConnection],
-    *,
-    task_status: trio.TaskStatus[None],
-) -> None:
-    async with connected(url) as ws:
-        found.append(ws)
-        task_status.started()
-        await trio.sleep_forever()
-
-
-async def everybody(people: list[WebSocketConnection], message: str, answer: str) -> None:
-    """All give the same answer."""
-    with trio.fail_after(60):
-        for ws in people:
-            await ws.send_message(message)
-        for ws in people:
-            assert await ws.get_message() == answer
