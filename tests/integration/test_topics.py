@@ -86,7 +86,7 @@ def test_everybody_hears_everything(
     history: int,
     events: list[Callable[[Instance, TopicsOracle], None]],
 ) -> None:
-    """Many publish to topics whose subscribers are spread over four workers, through reloads,
+    """Many publish to topics that many hear, spread over four workers, through reloads,
     rebalancing, kill -9 of a worker, and changes of scale. Whose connection lives hears each
     message once, and in order of publisher and topic; with a history so does who was cut off and
     comes again. Nothing but the last messages published in a killed worker may be missing. In the
@@ -97,11 +97,12 @@ def test_everybody_hears_everything(
     )
     instance.running()
     with TopicsOracle(instance.address(), _KINDS + (_RETURNING if history else [])) as people:
-        assert set(people.pids) >= set(instance.workers().values())
         # It takes a moment until the workers know of each other's subscribers.
         right(instance, people, _WORKERS)
         people.speak()
         people.go_on()
+        workers = set(instance.workers().values())
+        people.wait(lambda: set(people.pids) >= workers, "answers of all workers")
         for happens in events:
             happens(instance, people)
         _all_is_well(instance, people)

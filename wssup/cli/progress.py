@@ -12,7 +12,7 @@ from rich.text import Text
 from wssup.cli.client import Document
 from wssup.cli.render import console
 from wssup.cli.text import count, one_line
-from wssup.config.values import format_duration
+from wssup.config.values import MAX_DURATION, format_duration
 
 __all__ = ["Progress", "sentence"]
 
@@ -46,7 +46,7 @@ def sentence(event: Document) -> str | None:
         phase = str(event.get("phase"))
         text = f"generation {event.get('generation')}: {_PHASES.get(phase, phase)}"
         seconds = event.get("seconds")
-        if isinstance(seconds, int | float) and seconds > 0:
+        if isinstance(seconds, int | float) and 0 < seconds <= MAX_DURATION:
             text += f", {format_duration(round(seconds, 1))} at most"
     elif kind == "slot":
         text = f"slot {event.get('slot')}: {event.get('state')}"

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import math
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -144,6 +145,9 @@ def test_safe_text_acts_on_no_terminal(text: str) -> None:
     ),
     st.sampled_from(["phase", "slot", "remaining", "notice", "new"]),
 )
+@example({"seconds": math.inf}, "phase")
+@example({"seconds": 1.8e305}, "phase")
+@example({"seconds": 10**400}, "phase")
 def test_any_event_is_one_safe_line_or_nothing(fields: dict[str, object], kind: str) -> None:
     """Whatever an event holds, it becomes one printable line, or none if it is unknown."""
     line = sentence({"event": kind} | fields)
