@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from benchmarks.engine import servers
-from benchmarks.engine.machine import pinned, processors
+from benchmarks.engine.machine import favour, pinned, processors
 from benchmarks.engine.native import BUILD, MeasureError
 from benchmarks.engine.servers import Server, accepts
 from tests.harness import processes
@@ -46,6 +46,7 @@ def serving(server: Server) -> Iterator[int]:
         if server.name == BOTH:
             for pid in processes.descendants():
                 os.sched_setaffinity(pid, os.sched_getaffinity(0))
+        favour()
         yield running.port
 
 
