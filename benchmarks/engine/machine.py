@@ -60,19 +60,21 @@ def favoured() -> Iterator[str]:
     (sched(7), "The autogroup feature"). A service outside of all sessions that runs for tens of
     milliseconds at nice -10, once a second, is otherwise the p99 latency of whoever had to wait.
 
-    :returns: a line for the tables: what it came to. It takes privileges, and is the same for all
-        servers.
+    It takes privileges, and is the same for all servers.
+
+    :yields: a line for the tables: what it came to.
     """
     own = Path(_GROUP.format("self"))
     before = own.read_text().split()[-1] if own.exists() else ""
+    given = favour()
     try:
         yield (
             f"- sessions of servers and clients at nice {_FAVOURED} among those of the machine"
-            if favour()
+            if given
             else "- servers and clients wait for processors like everything on the machine"
         )
     finally:
-        if before:
+        if given:
             own.write_text(before)
 
 

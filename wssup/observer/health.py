@@ -33,7 +33,8 @@ def not_ready(facts: Facts, snapshot: Snapshot) -> str:
 def not_alive(facts: Facts, state: InstanceState, silent: float) -> str:
     """Why the instance should be started anew, in words; empty if it should not.
 
-    :param state: the instance's; ``silent``: seconds since the master said something.
+    :param state: of the instance.
+    :param silent: seconds since the master said something.
     """
     if silent > SILENCE:
         return f"the master has said nothing for {silent:.0f} s"
