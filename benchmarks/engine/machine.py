@@ -49,7 +49,7 @@ def pinned(processor: int) -> Iterator[None]:
 
 
 #: Where the scheduler's group of a process's session is read and written; and how nice it becomes.
-_GROUP, _FAVOURED = "/proc/{}/autogroup", "-10"
+_GROUP, _FAVOURED = "/proc/{}/autogroup", "-20"
 
 
 @contextmanager

@@ -50,6 +50,9 @@ __all__ = ["FRAMES", "Pump"]
 
 #: Sockets looked at in a turn; who is left over comes first in the next one.
 _SOCKETS = 256
+#: Fewer than these in a turn are no burst: the loop's own wait costs less than another look that
+#: finds nothing.
+_BURST = 4
 #: Frames of one connection decoded in a turn.
 FRAMES: Final = 64
 #: Seconds between two writes of the counters of traffic while there is always something to do.
@@ -112,6 +115,7 @@ class Pump(Watching):
         self._log = logs.get()
         self._reported = 0
         self._flush_at = 0.0
+        self._found = 0
         self.chores = Chores(self._epoll, self.nudge)
         style.begin(self)
         topics.begin(self)
@@ -119,7 +123,7 @@ class Pump(Watching):
         self._whole_budget = style.whole_budget
         forwards = style.forwards and not beat.app_ping
         self._receive = Connection.forward if forwards else Connection.receive
-        loop.readable(self._epoll.fileno(), self.turn)
+        loop.readable(self._epoll.fileno(), self._take_turn)
 
     def close_descriptors(self) -> None:
         """Give back the pump's own descriptors; nothing may be called afterwards."""
@@ -127,6 +131,15 @@ class Pump(Watching):
         self._close_epoll()
 
     # A turn.
+
+    def _take_turn(self) -> bool:
+        """A turn; whether the next one comes before the loop waits for it.
+
+        The descriptor of an epoll is readable as long as anything in it is ready (epoll(7)), so
+        what came meanwhile is heard of either way.
+        """
+        more = self.turn()
+        return more and (self._found >= _BURST or bool(self._again) or bool(self.chores))
 
     def turn(self) -> bool:
         """Do what there is to do, each connection a bounded piece of it.
@@ -143,6 +156,7 @@ class Pump(Watching):
                 if self.style.plain:
                     self.complaints.took(connection, self.style.plain, time.monotonic() - began)
             ready = self._poll(0, _SOCKETS)
+            found = self._found = len(ready)
             if ready:
                 self._serve_all(ready, again)
             if self.chores:
@@ -151,8 +165,8 @@ class Pump(Watching):
         finally:
             self._in_turn = False
             self._end_turn()
-        # After the last turn of a burst comes one without anything ready.
-        if not ready or time.monotonic() >= self._flush_at:
+        # After the last turn of a burst comes one with less.
+        if found < _BURST or time.monotonic() >= self._flush_at:
             self.flush_counters()
         return bool(ready) or bool(self._again) or bool(self.chores)
 
