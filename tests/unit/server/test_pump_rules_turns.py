@@ -11,7 +11,7 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from tests.harness import raw
-from tests.harness.served import served
+from tests.harness.served import Echo, served
 from tests.unit.server.peer import (
     OFF,
     Peer,
@@ -21,6 +21,7 @@ from tests.unit.server.peer import (
 )
 from wssup.scoreboard import ClosedReason
 from wssup.server.connection import Connection
+from wssup.server.pump import FRAMES
 from wssup.server.request import Request
 
 
@@ -83,6 +84,46 @@ async def test_nothing_is_left_lying_after_a_stall(tmp_path: Path) -> None:
                 await server.until(lambda c, n=done: c.handshake_failures == n)
                 await everything_read()
                 assert received == 150 * done
+
+
+async def test_a_lone_message_takes_one_turn(tmp_path: Path) -> None:
+    """A message that comes alone is served and counted in one turn: no look at the sockets follows
+    it that finds nothing, and nobody else writes its counters down.
+    """
+    async with (
+        served(tmp_path, Echo(), heartbeat=OFF) as server,
+        await Peer.open(server) as peer,
+    ):
+        await peer.ask("are the turns of the handshake over?")
+        pump = server.engine._pump
+        whole, turns = pump.turn, 0
+
+        def counted() -> bool:
+            nonlocal turns
+            turns += 1
+            return whole()
+
+        pump.turn = counted  # type: ignore[method-assign]
+        for _ in range(20):
+            await peer.ask("hello")
+        view = server.board.read(server.row)
+        assert view is not None
+        assert view.counts.messages_in == 21
+        # A timer that rings meanwhile takes one, too.
+        assert 20 <= turns < 30
+
+
+async def test_what_is_left_of_a_lone_socket_follows(tmp_path: Path) -> None:
+    """One socket is no burst; what one turn leaves of its messages is worked off all the same,
+    though epoll has nothing more to say of it.
+    """
+    async with (
+        served(tmp_path, Echo(), heartbeat=OFF) as server,
+        await Peer.open(server) as peer,
+    ):
+        peer.push(raw.frame(raw.TEXT, b"x") * (FRAMES * 3 + 1))
+        for _ in range(FRAMES * 3 + 1):
+            assert await peer.frame() == (raw.TEXT, b"x")
 
 
 async def test_a_reset_at_the_deadline_of_a_handshake(tmp_path: Path) -> None:
