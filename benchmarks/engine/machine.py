@@ -79,14 +79,16 @@ def favoured() -> Iterator[str]:
 
 
 def favour() -> bool:
-    """The same for processes started since, some of which have sessions of their own; whether it
-    could be done.
+    """The same for processes started since, some of which have sessions of their own.
+
+    :returns: whether it could be done, or needed not: who has ended meanwhile waits for nothing.
     """
-    try:
-        for pid in (os.getpid(), *processes.descendants()):
+    for pid in (os.getpid(), *processes.descendants()):
+        try:
             Path(_GROUP.format(pid)).write_text(_FAVOURED)
-    except OSError:
-        return False
+        except OSError:
+            if processes.alive(pid):
+                return False
     return True
 
 

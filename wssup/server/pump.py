@@ -138,8 +138,8 @@ class Pump(Watching):
         The descriptor of an epoll is readable as long as anything in it is ready (epoll(7)), so
         what came meanwhile is heard of either way.
         """
-        more = self.turn()
-        return more and (self._found >= _BURST or bool(self._again) or bool(self.chores))
+        self.turn()
+        return self._found >= _BURST or bool(self._again) or bool(self.chores)
 
     def turn(self) -> bool:
         """Do what there is to do, each connection a bounded piece of it.
