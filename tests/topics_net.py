@@ -162,6 +162,7 @@ class Node:
         self.counts = Counts()
         self.history = History(messages=messages, seconds=0.0, size=8 << 20, topics=1000, node=node)
         self.got: list[Message] = []
+        self.on_deliver: Callable[[], None] = lambda: None
         self.bus = Bus(
             serial,
             node,
@@ -181,6 +182,7 @@ class Node:
         self.resuming: list[str] | None = None
 
     def deliver(self, message: Message) -> None:
+        self.on_deliver()
         if self.keeps:
             self.got.append(message)
         for conn in list(self.subscribed.get(message.topic, ())):

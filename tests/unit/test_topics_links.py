@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Iterator
 from itertools import pairwise
@@ -11,6 +12,7 @@ import pytest
 from tests.topics_net import Net, Node, net, pair
 from wssup.topics import packets as p
 from wssup.topics import peer as peers
+from wssup.topics import publishing
 from wssup.topics.message import Message
 
 
@@ -117,6 +119,76 @@ def test_a_link_begins_with_who_one_is_and_what_one_wants(two: Net) -> None:
     two.settle()
     assert p.Interest(["u"], on=True) in feed.feed(end.recv(65536))
     end.close()
+
+
+@pytest.mark.parametrize("subscribers", [1, publishing.MANY - 1, publishing.MANY, 10_000])
+def test_what_many_get_here_leaves_for_the_others_first(two: Net, subscribers: int) -> None:
+    """While this worker sends it to its many, the others already do. What few get waits for the
+    turn's end, from which one call sends all of the turn's messages.
+    """
+    a, b = two.nodes.values()
+    a.bus.subscribed("t", subscribers)
+    two.settle()
+    there = b.bus._peers[1]._end
+    sent: list[bool] = []
+    a.on_deliver = lambda: sent.append(bool(select.select([there], [], [], 0)[0]))
+    for number in range(3):
+        say(a, str(number))
+    assert sent == [subscribers >= publishing.MANY] * 3
+    two.settle()
+    assert texts(b) == ["0", "1", "2"]
+    assert a.counts.totals["sent"] == 3
+
+
+def test_what_leaves_at_once_waits_behind_what_did_not(two: Net) -> None:
+    """A message with many subscribers takes those before it along, so that they keep their order;
+    and if the link is full it waits in its queue as every other, and nothing is doubled.
+    """
+    a, b = two.nodes.values()
+    b.bus.subscribed("few", 1)
+    a.bus.subscribed("t", publishing.MANY)
+    two.settle()
+    wanted = []
+    for number in range(2000):
+        wanted += [f"few {number}", f"many {number}".ljust(300)]
+        say(a, wanted[-2], "few")
+        say(a, wanted[-1], "t")
+    assert a.bus.queued
+    two.settle()
+    assert texts(b) == wanted
+    assert a.counts.totals["sent"] == len(wanted)
+
+
+def test_what_leaves_at_once_feeds_nobody_history() -> None:
+    """A new node gets its part of the history once in each turn, however many messages with many
+    subscribers are published in it: they leave without one.
+    """
+    with net(2, messages=50, everything=True) as two:
+        a, b = two.nodes.values()
+        for number in range(3000):
+            say(a, f"{number}".ljust(2000), f"t{number % 100}")
+        two.settle()
+        a.bus.subscribed("t", publishing.MANY)
+        two.settle()
+        c = two.add()
+        while not a.bus._teaching.sends(a.bus._peers[3]):
+            for node in (c, b, a):
+                node.watcher.turn()
+        parts = 0
+        asked = a.bus._teaching.part
+
+        def part(peer: peers.Peer) -> bytes | None:
+            nonlocal parts
+            parts += 1
+            return asked(peer)
+
+        a.bus._teaching.part = part  # type: ignore[method-assign]
+        for number in range(50):
+            say(a, str(number))
+        assert parts == 0
+        two.settle()
+        assert parts
+        assert [text for text in texts(c) if len(text) < 3] == [str(n) for n in range(50)]
 
 
 def test_a_slow_node_loses_the_oldest_and_is_told() -> None:

@@ -25,12 +25,13 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final, Unpack
 
 from wssup.topics import packets as p
+from wssup.topics.around import Watcher
 from wssup.topics.fences import Fences, Waiting
 from wssup.topics.knowing import Knowing
 from wssup.topics.message import Message
 from wssup.topics.node import LAST, Parts, Teller
 from wssup.topics.order import UTMOST
-from wssup.topics.peer import Peer, Watcher
+from wssup.topics.peer import Peer
 
 __all__ = ["FENCE_TIMEOUT", "Bus", "Teller", "Watcher"]
 

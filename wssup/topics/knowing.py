@@ -77,7 +77,7 @@ class Knowing(Publisher):
         self._look()
 
     def take(self, peer: Peer, packets: list[p.Packet], at: int, stop: int) -> int:
-        """Act on packets (see :class:`wssup.topics.peer.Owner`)."""
+        """Act on packets (see :class:`wssup.topics.around.Owner`)."""
         at = super().take(peer, packets, at, stop)
         if self._teaching:
             self._teaching.begin(self._peers, self._now(), self.due)

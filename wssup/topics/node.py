@@ -11,12 +11,13 @@ from typing import Any, Final, NotRequired, Protocol, TypedDict
 from wssup import logs
 from wssup.errors import MessageError
 from wssup.topics import packets as p
+from wssup.topics.around import Watcher
 from wssup.topics.history import History
 from wssup.topics.interest import Book
 from wssup.topics.message import Message
 from wssup.topics.news import News, Reader
 from wssup.topics.order import PATIENCE, Barrier, Order
-from wssup.topics.peer import Peer, Watcher
+from wssup.topics.peer import Peer
 
 __all__ = ["LAST", "Node", "Parts", "Teller"]
 
@@ -147,7 +148,7 @@ class Node:
         """A link was made, and says who this is."""
 
     def ended(self, peer: Peer, error: str) -> None:
-        """A link is at its end (see :class:`wssup.topics.peer.Owner`)."""
+        """A link is at its end (see :class:`wssup.topics.around.Owner`)."""
         serial = peer.serial
         if self._peers.get(serial) is not peer:
             return
@@ -184,7 +185,7 @@ class Node:
     def take(  # noqa: C901 - the hot path in one piece
         self, peer: Peer, packets: list[p.Packet], at: int, stop: int
     ) -> int:
-        """Act on packets (see :class:`wssup.topics.peer.Owner`)."""
+        """Act on packets (see :class:`wssup.topics.around.Owner`)."""
         carrier, source = peer.serial, peer.source
         seen, history, deliver = self.seen, self._history, self._deliver
         published = p.Published

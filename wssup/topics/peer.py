@@ -11,15 +11,15 @@ from __future__ import annotations
 import select
 import socket
 from collections import deque
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from wssup.errors import MessageError
+from wssup.topics.around import Owner
 from wssup.topics.news import Reader
 from wssup.topics.order import Barrier
 from wssup.topics.packets import Feed, Lost, Packet, encode
 
-__all__ = ["Owner", "Peer", "Watcher"]
+__all__ = ["Peer"]
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _FLAGS: Final = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
@@ -32,45 +32,6 @@ _BATCH: Final = 64 << 10
 _TURN: Final = 1 << 20
 #: Bytes of packets that are no messages, above which only what cannot be left out is added.
 ROOM: Final = 256 << 10
-
-
-class Watcher(Protocol):
-    """What watches sockets, as :class:`wssup.server.chores.Chores` does."""
-
-    def attend(self, fd: int, mask: int, heard: Callable[[int], None]) -> None:
-        """Watch a descriptor, level-triggered; ``heard`` is told the bits."""
-
-    def leave(self, fd: int) -> None:
-        """Watch it no more."""
-
-    def soon(self, chore: Callable[[], None]) -> None:
-        """Do something at the end of this turn, or in the next one."""
-
-
-class Owner(Protocol):
-    """Whose links these are."""
-
-    @property
-    def watcher(self) -> Watcher | None:
-        """None: nothing can be sent or read yet."""
-
-    def take(self, peer: Peer, packets: list[Packet], at: int, stop: int) -> int:
-        """Act on packets; up to which: fewer than asked if the link has to wait (`Peer.waits`)."""
-
-    def due(self, peer: Peer) -> None:
-        """Have :meth:`Peer.flush` called at the end of the turn."""
-
-    def refill(self, peer: Peer) -> None:
-        """The link has room for packets that are no messages."""
-
-    def sent(self, count: int, size: int) -> None:
-        """Messages, and bytes, that were given to the kernel."""
-
-    def dropped(self, peer: Peer, count: int) -> None:
-        """Messages for which the queue had no room."""
-
-    def ended(self, peer: Peer, error: str) -> None:
-        """The link is at its end; all that had come is taken. ``error``: it was broken, and how."""
 
 
 class Peer:
@@ -214,10 +175,19 @@ class Peer:
         if not self._mask & _OUT or not self._attended:
             self._flush()
 
+    def hurry(self) -> None:
+        """Send what waits, if the kernel has room; the turn's end is yet to come."""
+        if not self._mask & _OUT and self._attended:
+            self._send()
+
     def _flush(self) -> None:
+        """Send what there is to say."""
+        self.is_fed = self.is_hungry = False
+        self._send()
+
+    def _send(self) -> None:
         """Send what the kernel takes, up to a turn's worth."""
         owner = self._owner
-        self.is_fed = self.is_hungry = False
         left = _TURN
         while not self._broken and not self.closed:
             chunk = self._chunk or self._next()

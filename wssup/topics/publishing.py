@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from wssup.topics import packets as p
 from wssup.topics.message import Message
 from wssup.topics.node import Node
 from wssup.topics.order import PATIENCE, UTMOST, Barrier
+from wssup.topics.peer import Peer
 
-__all__ = ["Publisher"]
+__all__ = ["MANY", "Publisher"]
+
+#: Subscribers here of a message that leaves for other nodes before they get it: their sends take
+#: far longer than the one call more.
+MANY: Final = 32
 
 
 class Publisher(Node):
@@ -63,30 +70,18 @@ class Publisher(Node):
         return message
 
     def _release(self, message: Message) -> None:
-        topic, text, data, serial, number, source, sequence, at, exclude = message
         if self._order.unsaid:
             self._say_after()
+        topic = message.topic
         peers = self._book.wanting(topic)
         if peers:
-            mine = source == self._source
-            frame = p.encode_published(
-                number, topic, text, data, exclude, at, None if mine else source, sequence
-            )
-            item = (number, frame)
-            size = len(frame)
-            if size > p.LONGEST:
-                self._too_long(topic, size, len(peers))
-                peers = ()
-            for peer in peers:
-                peer.messages.append(item)
-                peer.size += size
-                if peer.size > peer.bound:
-                    peer.shed()
-                if not peer.is_due:
-                    self.due(peer)
-        self.seen[serial] = number
+            self._queue(message, peers)
+        self.seen[message.carrier] = message.number
         if self._history.active:
             self._history.add(message)
+        if peers and self._news.counts.get(topic, 0) >= MANY:
+            for peer in peers:
+                peer.hurry()
         self._delivering = True
         try:
             self._deliver(message)
@@ -95,6 +90,26 @@ class Publisher(Node):
         finally:
             self._delivering = False
         self._tell.published(1)
+
+    def _queue(self, message: Message, peers: tuple[Peer, ...]) -> None:
+        """Have a message sent to other nodes."""
+        topic, text, data, _, number, source, sequence, at, exclude = message
+        mine = source == self._source
+        frame = p.encode_published(
+            number, topic, text, data, exclude, at, None if mine else source, sequence
+        )
+        item = (number, frame)
+        size = len(frame)
+        if size > p.LONGEST:
+            self._too_long(topic, size, len(peers))
+            return
+        for peer in peers:
+            peer.messages.append(item)
+            peer.size += size
+            if peer.size > peer.bound:
+                peer.shed()
+            if not peer.is_due:
+                self.due(peer)
 
     def _too_long(self, topic: str, size: int, count: int) -> None:
         self._tell.lost_out(count)
