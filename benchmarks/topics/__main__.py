@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 
@@ -9,7 +10,7 @@ from benchmarks.engine import machine, native, peers
 from benchmarks.engine.figures import Figures
 from benchmarks.engine.measures import told
 from benchmarks.topics import options
-from benchmarks.topics.measures import FLYING, MEASURES, SIZE
+from benchmarks.topics.measures import FLYING, MEASURES, PACE, SIZE
 from benchmarks.topics.servers import BY_NAME
 from benchmarks.topics.tables import tables
 
@@ -47,7 +48,7 @@ def main() -> int:
         f"- medians of {wanted.runs} interleaved runs, in {(time.monotonic() - began) / 60:.0f} "
         f"minutes, while others took {company.share():.0%} of the processors"
     )
-    lines = ["## A message to many", "", *machine.described(used), took, standing]
+    lines = ["## A message to many", "", *machine.described(used), took, *_pace(figures), standing]
     lines += [_CONDITIONS, ""]
     lines += tables(figures, wanted)
     if figures.notes:
@@ -57,6 +58,20 @@ def main() -> int:
     if wanted.output:
         wanted.output.write_text(text + "\n")
     return 1 if figures.notes else 0
+
+
+def _pace(figures: Figures) -> list[str]:
+    """How steady the machine was, for the tables."""
+    paces = figures.all(PACE)
+    if not paces:
+        return []
+    fastest, middle, slowest = min(paces), statistics.median(paces), max(paces)
+    line = (
+        f"- the processors' own pace, by a loop of Python before each server: fastest "
+        f"{fastest:.1f} ms, median {middle / fastest:.2f} and slowest {slowest / fastest:.2f} "
+        "times that"
+    )
+    return [line]
 
 
 if __name__ == "__main__":

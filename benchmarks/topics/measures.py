@@ -6,16 +6,19 @@ import json
 import subprocess
 
 from benchmarks.engine.figures import Figures
+from benchmarks.engine.machine import pace
 from benchmarks.engine.measures import attempt, told
 from benchmarks.engine.native import BUILD, MeasureError
 from benchmarks.engine.servers import Server
 from benchmarks.topics.options import Options
 from benchmarks.topics.servers import BY_NAME, beside, serving
 
-__all__ = ["MEASURES", "ROOM", "ROOMS"]
+__all__ = ["MEASURES", "PACE", "ROOM", "ROOMS"]
 
 #: What is measured, by name.
 ROOM, ROOMS = "room", "rooms"
+#: What is looked at before each of them: the machine.
+PACE = "pace"
 #: Topics and publishers of many rooms, and messages that are on their way at full load.
 TOPICS, PUBLISHERS, FLYING = 1000, 200, 256
 #: Bytes of each message.
@@ -29,6 +32,7 @@ def room(options: Options, figures: Figures) -> None:
     for name in options.servers:
         server = BY_NAME[name]
         with attempt(figures, ROOM, server), serving(server) as port:
+            figures.add(PACE, name, {"ms": pace()})
             crowd = {"port": port, "subscribers": options.subscribers}
             found = _clients(options, server, window=2, **crowd)
             alone = _clients(options, server, window=1, **crowd)
@@ -45,6 +49,7 @@ def rooms(options: Options, figures: Figures) -> None:
     for name in options.servers:
         server = BY_NAME[name]
         with attempt(figures, ROOMS, server), serving(server) as port:
+            figures.add(PACE, name, {"ms": pace()})
             crowd = {"port": port, "subscribers": options.subscribers, "topics": TOPICS}
             crowd |= {"publishers": PUBLISHERS}
             found = _clients(options, server, window=FLYING, **crowd)
