@@ -50,7 +50,7 @@ bench: $(STAMP) ## the engine, a reload and topics beside their peers; needs cc;
 bench-handoff: $(STAMP) ## a reload with 15 000 and 100 000 live connections; about six minutes
 	@$(BIN)/python -m benchmarks.handoff
 
-bench-topics: $(STAMP) ## one message to 10 000 subscribers, and 1000 topics; about ten minutes
+bench-topics: $(STAMP) ## one message to 10 000 subscribers, and 1000 topics; ten to twenty minutes
 	@$(BIN)/python -m benchmarks.topics
 
 bench-asgi: $(STAMP) ## an ASGI application here and on its other servers; about ten minutes

@@ -37,12 +37,6 @@ class Figures:
         """The highest of the runs; None if there is none."""
         return max(self._values.get((what, server, name), ()), default=None)
 
-    def all(self, what: str) -> list[float]:
-        """All figures of a kind, of all servers and names."""
-        return [
-            value for (kind, *_), found in self._values.items() if kind == what for value in found
-        ]
-
     def spread(self, what: str, server: str, name: str) -> float:
         """Half the range over the median, as a share: how far runs differ."""
         values = self._values[what, server, name]

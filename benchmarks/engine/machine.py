@@ -92,27 +92,6 @@ def favour() -> bool:
     return True
 
 
-def pace() -> float:
-    """Milliseconds that a fixed piece of Python takes on each processor, one after the other.
-
-    A virtual processor that shares its core with another machine's is slower by half for as long as
-    that one is busy, which no counter of this machine tells.
-    """
-    before = os.sched_getaffinity(0)
-    taken = 0.0
-    try:
-        for processor in processors():
-            os.sched_setaffinity(0, {processor})
-            began = time.perf_counter()
-            table = {}
-            for number in range(50_000):
-                table[number & 1023] = number * number % 7
-            taken += time.perf_counter() - began
-    finally:
-        os.sched_setaffinity(0, before)
-    return taken * 1e3
-
-
 def cpu_seconds(pid: int) -> float:
     """Processor seconds of a process so far, user and kernel mode, in steps of a clock tick."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

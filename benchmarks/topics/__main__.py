@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
 
 from benchmarks.engine import machine, native, peers
 from benchmarks.engine.figures import Figures
 from benchmarks.engine.measures import told
+from benchmarks.engine.pace import Pace
 from benchmarks.topics import options
-from benchmarks.topics.measures import FLYING, MEASURES, PACE, SIZE
+from benchmarks.topics.measures import FLYING, MEASURES, SIZE
 from benchmarks.topics.servers import BY_NAME
 from benchmarks.topics.tables import tables
 
@@ -38,17 +38,18 @@ def main() -> int:
     figures = Figures()
     began = time.monotonic()
     company = machine.Company()
+    pace = Pace()
     with machine.favoured() as standing:
         for run in range(1, wanted.runs + 1):
             for what in wanted.only:
                 minutes = (time.monotonic() - began) / 60
                 told(f"run {run} of {wanted.runs}, {what} ({minutes:.1f} min)")
-                MEASURES[what](wanted, figures)
+                MEASURES[what](wanted, figures, pace)
     took = (
         f"- medians of {wanted.runs} interleaved runs, in {(time.monotonic() - began) / 60:.0f} "
         f"minutes, while others took {company.share():.0%} of the processors"
     )
-    lines = ["## A message to many", "", *machine.described(used), took, *_pace(figures), standing]
+    lines = ["## A message to many", "", *machine.described(used), took, pace.told(), standing]
     lines += [_CONDITIONS, ""]
     lines += tables(figures, wanted)
     if figures.notes:
@@ -58,20 +59,6 @@ def main() -> int:
     if wanted.output:
         wanted.output.write_text(text + "\n")
     return 1 if figures.notes else 0
-
-
-def _pace(figures: Figures) -> list[str]:
-    """How steady the machine was, for the tables."""
-    paces = figures.all(PACE)
-    if not paces:
-        return []
-    fastest, middle, slowest = min(paces), statistics.median(paces), max(paces)
-    line = (
-        f"- the processors' own pace, by a loop of Python before each server: fastest "
-        f"{fastest:.1f} ms, median {middle / fastest:.2f} and slowest {slowest / fastest:.2f} "
-        "times that"
-    )
-    return [line]
 
 
 if __name__ == "__main__":

@@ -6,19 +6,17 @@ import json
 import subprocess
 
 from benchmarks.engine.figures import Figures
-from benchmarks.engine.machine import pace
 from benchmarks.engine.measures import attempt, told
 from benchmarks.engine.native import BUILD, MeasureError
+from benchmarks.engine.pace import Pace
 from benchmarks.engine.servers import Server
 from benchmarks.topics.options import Options
 from benchmarks.topics.servers import BY_NAME, beside, serving
 
-__all__ = ["MEASURES", "PACE", "ROOM", "ROOMS"]
+__all__ = ["MEASURES", "ROOM", "ROOMS"]
 
 #: What is measured, by name.
 ROOM, ROOMS = "room", "rooms"
-#: What is looked at before each of them: the machine.
-PACE = "pace"
 #: Topics and publishers of many rooms, and messages that are on their way at full load.
 TOPICS, PUBLISHERS, FLYING = 1000, 200, 256
 #: Bytes of each message.
@@ -27,15 +25,14 @@ SIZE = 100
 _PATIENCE = 150.0
 
 
-def room(options: Options, figures: Figures) -> None:
+def room(options: Options, figures: Figures, pace: Pace) -> None:
     """One publisher to everybody: as fast as it goes, and one message at a time."""
     for name in options.servers:
         server = BY_NAME[name]
         with attempt(figures, ROOM, server), serving(server) as port:
-            figures.add(PACE, name, {"ms": pace()})
             crowd = {"port": port, "subscribers": options.subscribers}
-            found = _clients(options, server, window=2, **crowd)
-            alone = _clients(options, server, window=1, **crowd)
+            found = _clients(options, server, pace, window=2, **crowd)
+            alone = _clients(options, server, pace, window=1, **crowd)
             found |= {key: alone[key] for key in ("last_p50_ms", "last_p99_ms")}
             figures.add(ROOM, name, found)
             told(
@@ -44,17 +41,16 @@ def room(options: Options, figures: Figures) -> None:
             )
 
 
-def rooms(options: Options, figures: Figures) -> None:
+def rooms(options: Options, figures: Figures, pace: Pace) -> None:
     """Many publishers to many topics: as fast as it goes, and at half of that."""
     for name in options.servers:
         server = BY_NAME[name]
         with attempt(figures, ROOMS, server), serving(server) as port:
-            figures.add(PACE, name, {"ms": pace()})
             crowd = {"port": port, "subscribers": options.subscribers, "topics": TOPICS}
             crowd |= {"publishers": PUBLISHERS}
-            found = _clients(options, server, window=FLYING, **crowd)
+            found = _clients(options, server, pace, window=FLYING, **crowd)
             rate = max(1, round(found["publishes_per_s"] / 2))
-            half = _clients(options, server, rate=rate, **crowd)
+            half = _clients(options, server, pace, rate=rate, **crowd)
             if half["publishes_per_s"] < 0.95 * rate:
                 raise MeasureError(f"it did not follow {rate} messages/s, half of what it can do")
             times = [
@@ -75,8 +71,9 @@ def rooms(options: Options, figures: Figures) -> None:
 MEASURES = {ROOM: room, ROOMS: rooms}
 
 
-def _clients(options: Options, server: Server, **further: int) -> dict[str, float]:
-    """Run publishers and subscribers to their end; the figures that they printed.
+def _clients(options: Options, server: Server, pace: Pace, **further: int) -> dict[str, float]:
+    """Run publishers and subscribers to their end, at the machine's own pace; the figures that they
+    printed.
 
     :param further: options of ``native/topics.c``, by name.
     :raises MeasureError: if they failed, or a message did.
@@ -85,6 +82,11 @@ def _clients(options: Options, server: Server, **further: int) -> dict[str, floa
     command = [str(BUILD / "topics")]
     for name, value in given.items():
         command += [f"--{name}", str(value)]
+    return pace.measured(lambda: _ran(options, server, command))
+
+
+def _ran(options: Options, server: Server, command: list[str]) -> dict[str, float]:
+    """The same, once."""
     with beside(server):
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE

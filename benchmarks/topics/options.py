@@ -16,7 +16,8 @@ MEASUREMENTS = {
 _EPILOG = """\
 Every round measures each server once, one after the other, so that what changes on the machine
 changes for all; the tables show medians over the rounds. All processes of a server run on the first
-processor, the clients on the second. A full run takes about ten minutes; to iterate:
+processor, the clients on the second. A full run takes about ten minutes, and up to ten more if the
+machine is slower than it can be, which is waited for; to iterate:
 
   python -m benchmarks.topics --only room --servers floor,wssup --runs 1
 """
