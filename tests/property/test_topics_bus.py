@@ -11,15 +11,18 @@ from collections.abc import Iterator
 import pytest
 
 from tests.property.topics_driver import Driver
-from wssup.topics import news
+from wssup.topics import news, publishing
 
 RUNS = int(os.environ.get("WSSUP_TOPICS_RUNS", "60"))
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What is not wanted any more is over at once: that makes more of the races."""
+    """What is not wanted any more is over at once, and two are many, before whom a message leaves
+    for other nodes: that makes more of the races.
+    """
     monkeypatch.setattr(news, "_LINGER", 0.05)
+    monkeypatch.setattr(publishing, "MANY", 2)
     return
 
 
