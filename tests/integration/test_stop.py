@@ -273,7 +273,11 @@ def test_stop_during_a_reload(start: Start, tmp_path: Path, phase: str) -> None:
             started = {"importing": "importing", "starting": "booting"}[phase]
             processes.until((tmp_path / started).exists, 60, started)
         instance.signal(signal.SIGINT)
-        assert {e.code for e in endings(clients)} == {1001}
+        codes = [e.code for e in endings(clients)]
+        if phase == "draining" and 1012 in codes:
+            # One whose turn in the window came between the beginning of the phase and the stop.
+            codes.remove(1012)
+        assert set(codes) == {1001}
         assert instance.exited() == 0
         output, _ = reload.communicate(timeout=60)
         assert reload.returncode == 1, output
