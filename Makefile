@@ -37,7 +37,7 @@ format: $(STAMP) ## format the code and mend what can be mended
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## the engine, a reload and topics beside their peers; needs cc; about 45 minutes
+bench: $(STAMP) ## the engine, a reload and topics beside their peers; needs cc; 45 to 55 minutes
 	@$(BIN)/python -m benchmarks.engine
 	@$(BIN)/python -m benchmarks.handoff
 	@$(BIN)/python -m benchmarks.topics

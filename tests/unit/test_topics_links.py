@@ -171,9 +171,13 @@ def test_what_leaves_at_once_feeds_nobody_history() -> None:
         a.bus.subscribed("t", publishing.MANY)
         two.settle()
         c = two.add()
-        while not a.bus._teaching.sends(a.bus._peers[3]):
+        for _ in range(1000):
             for node in (c, b, a):
                 node.watcher.turn()
+            if a.bus._teaching.sends(a.bus._peers[3]):
+                break
+        else:
+            raise AssertionError("nobody is sent a history")
         parts = 0
         asked = a.bus._teaching.part
 
