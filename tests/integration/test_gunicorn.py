@@ -150,10 +150,11 @@ async def test_requests_are_counted(gunicorn: Start) -> None:
     (first,) = served.ready(1)
     assert await closing(url, "x" * 101) == 1009
     async with crowd(url, 3) as people:
-        answers = [await ask(url, "who") for _ in range(2)]
+        assert await ask(url, "who") == f"{first} original"
+        # Its handshake begins the drain, in which it may be the first.
+        assert await _answer(url, "who") in {f"{first} original", None}
         await people.wait(lambda: not people.live, "the worker to end")
     assert people.codes == {1012: 3}
-    assert answers == [f"{first} original"] * 2
     await aside(processes.until, lambda: first not in served.workers(), 30, "it to end")
     (second,) = served.ready(1)
     assert await ask(url, "who") == f"{second} original"
@@ -243,8 +244,24 @@ async def test_objects_with_hooks(gunicorn: Start, tmp_path: Path, app: str) -> 
     assert "pre_request GET / " in hooks.read_text()
     assert "pre_request GET /forbidden " in hooks.read_text()
     assert bool(served.notes("gone1000")) is (app == "async_events")
-    pids = {await ask(url, "who") for _ in range(8)}
-    assert len(pids) >= 2
+    answers = [await _answer(url, "who") for _ in range(8)]
+    assert len({*answers} - {None}) >= 2
+    # Of four handshakes the last one begins the drain of its worker, in which it may be the first.
+    assert answers.count(None) <= 2
+
+
+async def _answer(url: str, message: str) -> str | None:
+    """What it answers; None if the connection was drained before it did."""
+    async with connected(url) as ws:
+        try:
+            await ws.send_message(message)
+            answer = await ws.get_message()
+            await ws.aclose()
+        except ConnectionClosed as closed:
+            if closed.reason is None or closed.reason.code != 1012:
+                raise
+            return None
+    return str(answer)
 
 
 STARLETTE = """\
