@@ -19,7 +19,8 @@ _PROGRAMS = {
     "floor": ("floor.c", "server.c"),
     "reload": ("reload.c", "client.c"),
     "knock": ("knock.c", "client.c"),
-    "topics": ("topics.c", "client.c"),
+    "topics": ("topics.c", "client.c", "pace.c"),
+    "look": ("look.c", "pace.c"),
     "topics_floor": ("topics_floor.c", "server.c"),
     "http": ("http.c",),
 }
@@ -51,7 +52,7 @@ def build() -> None:
             )
         files = [str(_SOURCES / source) for source in sources]
         done = subprocess.run(
-            [compiler, "-O2", "-Wall", "-Wextra", "-o", str(program), *files, "-lm"],
+            [compiler, "-O2", "-Wall", "-Wextra", "-o", str(program), *files, "-lm", "-lpthread"],
             capture_output=True,
             text=True,
             check=False,

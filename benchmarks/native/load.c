@@ -11,6 +11,7 @@
  */
 #define _GNU_SOURCE
 #include "client.h"
+#include "histogram.h"
 
 #include <getopt.h>
 #include <math.h>
@@ -36,37 +37,20 @@ static uint64_t done;    /* what the mode counts */
 static uint32_t opened;  /* connections that got through the handshake */
 static uint16_t sizes[SIZES];
 
-/* Durations in buckets of 3 %: 32 to each power of two. */
-static uint32_t histogram[64 * 32];
-static uint64_t recorded, longest;
+static struct histogram times;
+static uint64_t longest;
 
-static void record(uint64_t ns)
+static void took(uint64_t ns)
 {
-    /* Below 64 each nanosecond has its bucket; above, the leading one and five bits choose it. */
-    unsigned shift = ns < 64 ? 0 : 58u - (unsigned)__builtin_clzll(ns);
-    histogram[shift * 32 + (ns >> shift)]++;
-    recorded++;
+    record(&times, ns);
     if (ns > longest)
         longest = ns;
 }
 
-static double quantile_us(double part)
-{
-    uint64_t rank = (uint64_t)(part * (double)recorded), seen = 0;
-    for (unsigned i = 0; i < sizeof histogram / sizeof *histogram; i++) {
-        seen += histogram[i];
-        if (seen > rank) {
-            unsigned shift = i < 64 ? 0 : i / 32 - 1;
-            return (double)(i - shift * 32) * (double)(1ull << shift) / 1e3;
-        }
-    }
-    return 0;
-}
-
 static void forget(void)
 {
-    memset(histogram, 0, sizeof histogram);
-    recorded = longest = done = 0;
+    memset(&times, 0, sizeof times);
+    longest = done = 0;
 }
 
 /* Seconds of processor time of the server so far, in user and kernel mode: proc(5), stat. */
@@ -163,7 +147,7 @@ static void count_opened(struct conn *c)
 
 static void echoed(struct conn *c)
 {
-    record(now_ns() - c->since);
+    took(now_ns() - c->since);
     done++;
     next_text(c);
 }
@@ -181,7 +165,7 @@ static void echo(void)
     span_end(&s);
     printf("{\"messages_per_s\": %.0f, \"p50_us\": %.1f, \"p99_us\": %.1f, "
            "\"server_cpu_us\": %.3f, \"load_cpu\": %.3f, \"errors\": %lu}\n",
-           (double)done / s.seconds, quantile_us(0.5), quantile_us(0.99),
+           (double)done / s.seconds, quantile_ms(&times, 0.5) * 1e3, quantile_ms(&times, 0.99) * 1e3,
            done ? s.server * 1e6 / (double)done : 0, s.own / s.seconds, errors);
 }
 
@@ -206,7 +190,7 @@ static void leave(struct conn *c)
 
 static void timed(struct conn *c)
 {
-    record(now_ns() - c->since);
+    took(now_ns() - c->since);
     leave(c);
 }
 
@@ -236,7 +220,7 @@ static void handshakes(void)
     span_end(&s);
     printf("{\"handshakes_per_s\": %.0f, \"p50_us\": %.1f, \"p99_us\": %.1f, "
            "\"server_cpu_us\": %.3f, \"load_cpu\": %.3f, \"errors\": %lu}\n",
-           (double)done / s.seconds, quantile_us(0.5), quantile_us(0.99),
+           (double)done / s.seconds, quantile_ms(&times, 0.5) * 1e3, quantile_ms(&times, 0.99) * 1e3,
            done ? s.server * 1e6 / (double)done : 0, s.own / s.seconds, errors);
 }
 
@@ -318,7 +302,7 @@ static uint64_t probe; /* when the probe under way was sent, by the wall clock; 
 static void probed(struct conn *c)
 {
     (void)c;
-    record((arrived > probe ? arrived : wall_ns()) - probe);
+    took((arrived > probe ? arrived : wall_ns()) - probe);
     probe = 0;
 }
 
@@ -350,13 +334,13 @@ static void pauses(void)
         }
         turn((int64_t)(next - now));
     }
-    uint64_t probes = recorded;
+    uint64_t probes = times.count;
     if (probe)
-        record(wall_ns() - probe);
+        took(wall_ns() - probe);
     span_end(&s);
     printf("{\"longest_ms\": %.2f, \"p99_ms\": %.3f, \"probes_per_s\": %.0f, "
            "\"handshakes_per_s\": %.0f, \"load_cpu\": %.3f, \"errors\": %lu}\n",
-           (double)longest / 1e6, quantile_us(0.99) / 1e3, (double)probes / s.seconds,
+           (double)longest / 1e6, quantile_ms(&times, 0.99), (double)probes / s.seconds,
            (double)done / s.seconds, s.own / s.seconds, errors);
 }
 

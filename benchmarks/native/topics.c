@@ -9,9 +9,14 @@
  *
  * Without --rate there are always --window messages on their way. With it they are published evenly,
  * whether the server follows or not, and the kernel says when each arrived.
+ *
+ * With --watch only the time counts in which these processors kept their own pace (pace.h), found
+ * out without a look at what was measured in it.
  */
 #define _GNU_SOURCE
 #include "client.h"
+#include "histogram.h"
+#include "pace.h"
 
 #include <getopt.h>
 #include <signal.h>
@@ -20,14 +25,17 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <unistd.h>
+#include <time.h>
 
 enum { OPENING = 256, FLYING = 1 << 16, TEXTS = 112, MOST_PIDS = 16, NUMBER = 9 };
+enum { WINDOW = 100000000 /* ns */, LEAD = 2 };
 
 static struct {
     int port;
     uint32_t subscribers, topics, publishers, window, size, rate;
-    double warmup, seconds;
+    double warmup, seconds, longest;
+    const char *watch;
+    uint64_t fastest;
 } option = {.subscribers = 1000, .topics = 1, .publishers = 1, .window = 2, .size = 100,
             .warmup = 0.5, .seconds = 2};
 
@@ -36,7 +44,16 @@ static struct {
     uint64_t since; /* when it was sent, by the wall clock */
     uint32_t number, topic, left;
     int pid; /* the process that it was sent to */
+    struct window *window; /* which it was sent in */
 } flying[FLYING];
+
+/* A tenth of a second: what arrived and what was used in it, and the times of what was sent in it. */
+static struct window {
+    uint64_t began, ended, delivered, completed;
+    double server, own; /* seconds of processor time */
+    struct histogram each, cross, last;
+} *windows, *window; /* the last is for what does not count: before and after */
+static uint32_t most, past;
 
 static struct told {
     int pid;       /* the process that serves it */
@@ -45,55 +62,18 @@ static struct told {
 
 static int pids[MOST_PIDS], processes; /* of the server, as its answers say */
 static uint32_t clients, opened, answered, published, numbers;
-static uint64_t delivered, completed, wrong;
+static uint64_t wrong;
 static char filler[TEXTS + 1];
 
-/* Durations in buckets of 3 %: 32 to each power of two. */
-struct histogram {
-    uint32_t buckets[64 * 32];
-    uint64_t count;
-};
-static struct histogram each, cross, last;
-
-static void record(struct histogram *h, uint64_t ns)
-{
-    /* Below 64 each nanosecond has its bucket; above, the leading one and five bits choose it. */
-    unsigned shift = ns < 64 ? 0 : 58u - (unsigned)__builtin_clzll(ns);
-    h->buckets[shift * 32 + (ns >> shift)]++;
-    h->count++;
-}
-
-static double quantile_ms(const struct histogram *h, double part)
-{
-    uint64_t rank = (uint64_t)(part * (double)h->count), seen = 0;
-    for (unsigned i = 0; i < 64 * 32; i++) {
-        seen += h->buckets[i];
-        if (seen > rank) {
-            unsigned shift = i < 64 ? 0 : i / 32 - 1;
-            return (double)(i - shift * 32) * (double)(1ull << shift) / 1e6;
-        }
-    }
-    return 0;
-}
-
-/* Seconds of processor time of the server's processes so far: proc(5), stat. */
+/* Seconds of processor time of the server's processes so far: clock_getcpuclockid(3). */
 static double server_cpu(void)
 {
     double total = 0;
     for (int i = 0; i < processes; i++) {
-        char path[64], line[1024];
-        unsigned long user = 0, kernel = 0;
-        snprintf(path, sizeof path, "/proc/%d/stat", pids[i]);
-        FILE *stat = fopen(path, "r");
-        if (stat && fgets(line, sizeof line, stat)) {
-            char *rest = strrchr(line, ')');
-            if (rest)
-                sscanf(rest + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
-                       &kernel);
-        }
-        if (stat)
-            fclose(stat);
-        total += (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
+        clockid_t clock;
+        struct timespec used;
+        if (!clock_getcpuclockid(pids[i], &clock) && !clock_gettime(clock, &used))
+            total += (double)used.tv_sec + (double)used.tv_nsec / 1e9;
     }
     return total;
 }
@@ -131,6 +111,7 @@ static void publish(void)
     flying[slot].topic = topic;
     flying[slot].left = option.subscribers / option.topics + (topic < option.subscribers % option.topics);
     flying[slot].pid = told[option.subscribers + from].pid;
+    flying[slot].window = window;
     int length = snprintf(text, sizeof text, "pub t%u m%08x%s", topic, number,
                           filler + (TEXTS - (option.size - NUMBER)));
     flying[slot].since = wall_ns();
@@ -179,14 +160,15 @@ static void got(struct conn *c, const char *text, size_t length)
     told[index].last = number;
     uint64_t now = c->stamped && arrived ? arrived : wall_ns();
     uint64_t took = now > flying[slot].since ? now - flying[slot].since : 0;
-    record(&each, took);
+    struct window *sent = flying[slot].window;
+    record(&sent->each, took);
     if (told[index].pid != flying[slot].pid)
-        record(&cross, took);
-    delivered++;
+        record(&sent->cross, took);
+    window->delivered++;
     if (--flying[slot].left)
         return;
-    record(&last, took);
-    completed++;
+    record(&sent->last, took);
+    window->completed++;
     published--;
     if (!option.rate)
         publish();
@@ -242,8 +224,55 @@ static void run_for(double seconds)
     }
 }
 
+/* Whether window i counts: the processors kept their pace in it, and in the two before it, of which
+ * something may have been left over. */
+static int counts(uint32_t i)
+{
+    uint64_t from = i < LEAD ? windows[0].began - (LEAD - i) * WINDOW : windows[i - LEAD].began;
+    return pace_kept(from, windows[i].ended);
+}
+
+/* Measure for so many seconds that count, or until --longest. Returns those that do. */
+static double watch(void)
+{
+    double kept = 0;
+    while (past < most && kept < option.seconds && !errors && wrong < 100) {
+        window = windows + past++;
+        window->began = now_ns();
+        window->server = -server_cpu();
+        window->own = -own_cpu();
+        run_for(WINDOW / 1e9);
+        window->ended = now_ns();
+        window->server += server_cpu();
+        window->own += own_cpu();
+        /* The looks of the last one may be on their way. */
+        if (past > 1 && counts(past - 2))
+            kept += (double)(windows[past - 2].ended - windows[past - 2].began) / 1e9;
+    }
+    window = windows + most;
+    return kept;
+}
+
+/* The sum of the windows that count, or of all; its times are between two of its fields. */
+static void summed(struct window *sum, int all)
+{
+    for (uint32_t i = 0; i < past; i++) {
+        if (!all && !counts(i))
+            continue;
+        sum->ended += windows[i].ended - windows[i].began;
+        sum->delivered += windows[i].delivered;
+        sum->completed += windows[i].completed;
+        sum->server += windows[i].server;
+        sum->own += windows[i].own;
+        add(&sum->each, &windows[i].each);
+        add(&sum->cross, &windows[i].cross);
+        add(&sum->last, &windows[i].last);
+    }
+}
+
 static void measure(void)
 {
+    static struct window sum, whole;
     /* Workers tell each other of their subscribers. */
     uint32_t rate = option.rate;
     option.rate = 0;
@@ -253,33 +282,31 @@ static void measure(void)
         for (uint32_t i = 0; i < option.window; i++)
             publish();
     run_for(option.warmup);
-    memset(&each, 0, sizeof each);
-    memset(&cross, 0, sizeof cross);
-    memset(&last, 0, sizeof last);
-    delivered = completed = 0;
-    uint64_t began = now_ns();
-    double server = server_cpu(), own = own_cpu();
-    run_for(option.seconds);
-    double seconds = (double)(now_ns() - began) / 1e9;
-    server = server_cpu() - server;
-    own = own_cpu() - own;
-    uint64_t count = delivered, whole = completed;
+    double kept = watch();
     option.rate = option.rate ? option.rate : 1; /* no more of them */
     for (uint64_t deadline = now_ns() + 20000000000u; published && now_ns() < deadline && !errors;)
         turn(1000000000);
     if (published)
         die("some messages did not reach everybody");
+    /* Of a quarter of the time no figure would be a median of anything. */
+    int steady = kept >= option.seconds / 4;
+    summed(&sum, !steady);
+    summed(&whole, 1);
+    double seconds = (double)sum.ended / 1e9;
     printf("{\"deliveries_per_s\": %.0f, \"publishes_per_s\": %.0f, \"last_p50_ms\": %.3f, "
            "\"last_p99_ms\": %.3f, \"each_p50_ms\": %.3f, \"each_p99_ms\": %.3f, "
-           "\"cross_p50_ms\": %.3f, \"cross_p99_ms\": %.3f, \"cross_share\": %.3f, "
-           "\"server_cpu_us\": %.3f, \"per_cpu_s\": %.0f, \"server_cpu\": %.3f, \"load_cpu\": %.3f, \"errors\": %lu}\n",
-           (double)count / seconds, (double)whole / seconds, quantile_ms(&last, 0.5),
-           quantile_ms(&last, 0.99), quantile_ms(&each, 0.5), quantile_ms(&each, 0.99),
-           quantile_ms(&cross, 0.5), quantile_ms(&cross, 0.99),
-           each.count ? (double)cross.count / (double)each.count : 0,
-           count ? server * 1e6 / (double)count : 0, server ? (double)count / server : 0,
-           server / seconds, own / seconds,
-           errors + wrong);
+           "\"cross_p50_ms\": %.3f, \"cross_p99_ms\": %.3f, \"cross_p99_whole_ms\": %.3f, "
+           "\"cross_share\": %.3f, \"per_cpu_s\": %.0f, \"server_cpu\": %.3f, \"load_cpu\": %.3f, "
+           "\"steady\": %d, \"kept_s\": %.1f, \"measured_s\": %.1f, \"fastest_ns\": %lu, "
+           "\"errors\": %lu}\n",
+           (double)sum.delivered / seconds, (double)sum.completed / seconds,
+           quantile_ms(&sum.last, 0.5), quantile_ms(&sum.last, 0.99), quantile_ms(&sum.each, 0.5),
+           quantile_ms(&sum.each, 0.99), quantile_ms(&sum.cross, 0.5),
+           quantile_ms(&sum.cross, 0.99), quantile_ms(&whole.cross, 0.99),
+           sum.each.count ? (double)sum.cross.count / (double)sum.each.count : 0,
+           sum.server > 0 ? (double)sum.delivered / sum.server : 0, sum.server / seconds,
+           sum.own / seconds, steady, kept, (double)whole.ended / 1e9,
+           (unsigned long)pace_fastest(), errors + wrong);
 }
 
 static const char *usage =
@@ -291,7 +318,10 @@ static const char *usage =
     "  --window N       messages on their way (default 2)\n"
     "  --rate N         messages published per second instead, evenly\n"
     "  --warmup S       seconds before anything is measured (default 0.5)\n"
-    "  --seconds S      seconds measured (default 2)\n";
+    "  --seconds S      seconds measured (default 2)\n"
+    "  --watch A,B      processors that must keep their pace meanwhile, or it does not count\n"
+    "  --fastest NS     what a look at one took at its fastest, as fastest_ns was printed once\n"
+    "  --longest S      seconds until enough must have counted (default: --seconds)\n";
 
 static void options(int argc, char **argv)
 {
@@ -299,7 +329,8 @@ static void options(int argc, char **argv)
         {"port", 1, 0, 'p'},   {"subscribers", 1, 0, 'c'}, {"topics", 1, 0, 'o'},
         {"size", 1, 0, 's'},   {"publishers", 1, 0, 'u'},  {"window", 1, 0, 'n'},
         {"rate", 1, 0, 'a'},   {"warmup", 1, 0, 'w'},      {"seconds", 1, 0, 't'},
-        {"pids", 1, 0, 'i'},   {0, 0, 0, 0}};
+        {"watch", 1, 0, 'e'},  {"fastest", 1, 0, 'f'},     {"longest", 1, 0, 'l'},
+        {0, 0, 0, 0}};
     for (int o; (o = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         switch (o) {
         case 'p': option.port = atoi(optarg); break;
@@ -311,6 +342,9 @@ static void options(int argc, char **argv)
         case 'a': option.rate = (uint32_t)atoi(optarg); break;
         case 'w': option.warmup = atof(optarg); break;
         case 't': option.seconds = atof(optarg); break;
+        case 'e': option.watch = optarg; break;
+        case 'f': option.fastest = strtoull(optarg, NULL, 10); break;
+        case 'l': option.longest = atof(optarg); break;
         default: fputs(usage, stderr); exit(2);
         }
     }
@@ -336,11 +370,19 @@ int main(int argc, char **argv)
     clients = option.subscribers + option.publishers;
     client_setup(option.port, clients);
     told = calloc(clients, sizeof *told);
-    if (!told)
+    if (option.longest < option.seconds)
+        option.longest = option.seconds;
+    most = (uint32_t)(option.longest * 1e9 / WINDOW);
+    windows = calloc(most + 1, sizeof *windows);
+    if (!told || !windows)
         die("no memory");
+    window = windows + most;
     driver.opened = count_opened;
     driver.text = got;
     begin_all();
+    /* A second until everybody knows of everybody, the warm-up, and what is late. */
+    if (option.watch)
+        pace_begin(option.watch, option.fastest, option.longest * 2 + option.warmup + 30);
     measure();
     /* Thousands of ports in TIME_WAIT would be in the next run's way. */
     for (uint32_t i = 0; i < clients; i++)

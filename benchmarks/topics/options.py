@@ -16,8 +16,8 @@ MEASUREMENTS = {
 _EPILOG = """\
 Every round measures each server once, one after the other, so that what changes on the machine
 changes for all; the tables show medians over the rounds. All processes of a server run on the first
-processor, the clients on the second. A full run takes about ten minutes, and up to ten more if the
-machine is slower than it can be, which is waited for; to iterate:
+processor, the clients on the second. Only time counts in which both were as fast as they can be, so
+that a full run takes eleven minutes, and up to 45 where the host slows the machine. To iterate:
 
   python -m benchmarks.topics --only room --servers floor,wssup --runs 1
 """
@@ -27,7 +27,7 @@ machine is slower than it can be, which is waited for; to iterate:
 class Options:
     """What to measure.
 
-    :param seconds: measured per figure, after a warm-up of a quarter of it.
+    :param seconds: that count per figure, after a warm-up of a quarter of it.
     :param subscribers: connections with one topic each.
     :param output: a file for the tables, besides standard output.
     """

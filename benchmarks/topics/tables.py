@@ -35,6 +35,7 @@ _ROOMS = (
     Column("p99 ms until all have it", "last_p99_ms", ",.2f"),
     Column("other worker p50 ms", "cross_p50_ms", ",.2f"),
     Column("other worker p99 ms", "cross_p99_ms", ",.2f"),
+    Column("the same at any pace", "cross_p99_whole_ms", ",.2f"),
     *_LOAD,
 )
 _OVER_FLOOR = "deliveries per second of a core: × C loop"

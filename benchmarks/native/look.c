@@ -1,0 +1,24 @@
+/* What the fastest look at these processors takes, in nanoseconds, in so many seconds of looking.
+ *
+ *   look 0,1 5
+ */
+#define _GNU_SOURCE
+#include "pace.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+int main(int argc, char **argv)
+{
+    double seconds = argc == 3 ? atof(argv[2]) : 0;
+    if (seconds <= 0) {
+        fputs("usage: look PROCESSOR,PROCESSOR SECONDS\n", stderr);
+        return 2;
+    }
+    struct timespec wait = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    pace_begin(argv[1], 0, seconds);
+    nanosleep(&wait, NULL);
+    printf("%lu\n", (unsigned long)pace_fastest());
+    return 0;
+}

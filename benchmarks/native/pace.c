@@ -1,0 +1,113 @@
+#define _GNU_SOURCE
+#include "pace.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum { MOST = 16, ROUNDS = 400, WORDS = 512 };
+
+static struct watch {
+    int processor;
+    _Atomic uint32_t *looks; /* what each took, in ns, by the time it was taken at; 0: none was */
+} watches[MOST];
+static int watched;
+static uint64_t begun, places;
+static _Atomic uint64_t fastest = UINT64_MAX;
+
+static uint64_t clock_ns(clockid_t clock)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Nanoseconds of processor time for the same work each time: chains that do not wait for each
+ * other, since a core shared with another hardware thread is slower at what keeps all of it busy.
+ * Aligned, or it would take longer in one program than in another. */
+__attribute__((noinline, aligned(4096))) static uint64_t look(void)
+{
+    uint64_t words[WORDS] __attribute__((aligned(4096))) = {0};
+    uint64_t before = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    uint64_t a = 1, b = 2, c = 3, d = 4;
+    for (int round = 0; round < ROUNDS; round++)
+        for (int i = 0; i < WORDS; i += 4) {
+            a = (a ^ words[i]) + 0x9e37;
+            b = (b ^ words[i + 1]) + (a >> 7);
+            c = (c + words[i + 2]) ^ 0x79b9;
+            d = (d + words[i + 3]) ^ (c >> 9);
+            words[i] = b;
+            words[i + 2] = d;
+        }
+    /* Used, or the compiler would leave the work out. */
+    __asm__ volatile("" : : "r"(a), "m"(words));
+    return clock_ns(CLOCK_THREAD_CPUTIME_ID) - before;
+}
+
+static void *looking(void *argument)
+{
+    struct watch *watch = argument;
+    cpu_set_t only;
+    CPU_ZERO(&only);
+    CPU_SET(watch->processor, &only);
+    if (sched_setaffinity(0, sizeof only, &only))
+        return NULL;
+    for (uint64_t place = 0; place < places; place++) {
+        uint64_t due = begun + place * PACE_EVERY;
+        struct timespec t = {(time_t)(due / 1000000000u), (long)(due % 1000000000u)};
+        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL))
+            ;
+        uint64_t took = look();
+        watch->looks[place] = (uint32_t)(took < UINT32_MAX ? took : UINT32_MAX);
+        for (uint64_t known = fastest; took < known;)
+            if (atomic_compare_exchange_weak(&fastest, &known, took))
+                break;
+    }
+    return NULL;
+}
+
+void pace_begin(const char *processors, uint64_t fastest_ns, double seconds)
+{
+    begun = clock_ns(CLOCK_MONOTONIC);
+    places = (uint64_t)(seconds * 1e9) / PACE_EVERY;
+    if (fastest_ns)
+        fastest = fastest_ns;
+    for (char *rest; *processors && watched < MOST; processors = *rest ? rest + 1 : rest) {
+        struct watch *watch = watches + watched++;
+        pthread_t thread;
+        watch->processor = (int)strtol(processors, &rest, 10);
+        watch->looks = calloc(places, sizeof *watch->looks);
+        if (rest == processors || !watch->looks ||
+            pthread_create(&thread, NULL, looking, watch)) {
+            fprintf(stderr, "pace: no thread for the processors %s\n", processors);
+            exit(1);
+        }
+        pthread_detach(thread);
+    }
+}
+
+int pace_kept(uint64_t from_ns, uint64_t to_ns)
+{
+    double most = PACE_SLOWER * (double)fastest;
+    uint64_t first = (from_ns - begun) / PACE_EVERY, end = (to_ns - begun) / PACE_EVERY;
+    if (from_ns < begun || end > places)
+        return 0;
+    for (int i = 0; i < watched; i++) {
+        uint64_t slow = 0;
+        for (uint64_t place = first; place < end; place++) {
+            uint32_t took = watches[i].looks[place];
+            slow += !took || (double)took > most;
+        }
+        if (2 * slow >= end - first)
+            return 0;
+    }
+    return 1;
+}
+
+uint64_t pace_fastest(void)
+{
+    return fastest;
+}
