@@ -54,6 +54,8 @@ class Oracle:
         self._path = path
         self._may_end = may_end
         self._over = threading.Event()
+        # Between a client's end and the fault that it is, nobody may look.
+        self._turning = threading.Lock()
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Self:
@@ -99,8 +101,13 @@ class Oracle:
 
         :raises AssertionError: a client has found a fault, or the fact never comes.
         """
+
+        def known() -> object:
+            with self._turning:
+                return self.faults or fact()
+
         try:
-            processes.until(lambda: self.faults or fact(), seconds, what)
+            processes.until(known, seconds, what)
         except AssertionError as error:
             late = [client for client in self.living if not client.idle]
             raise AssertionError(f"{error}; not idle: {late[:10]}; {self.codes}") from None
@@ -149,7 +156,8 @@ class Oracle:
             while not self._over.is_set():
                 ready = selector.select(_BREATH)
                 for key, events in ready:
-                    self._turn(key.data, events)
+                    with self._turning:
+                        self._turn(key.data, events)
                 keys = [key for key, _ in ready]
                 if time.monotonic() > sweep:
                     keys = list(selector.get_map().values())

@@ -109,7 +109,7 @@ def test_a_slow_worker(start: Start) -> None:
     those that are left, in order, and knows how many are missing.
     """
     instance = start(
-        EVENT, workers=4, topics={"queue_bytes": "256KiB"}, stall_after=60, hang_after=300
+        EVENT, workers=4, topics={"queue_bytes": "1MiB"}, stall_after=60, hang_after=300
     )
     instance.running()
     workers = instance.workers()
@@ -129,7 +129,7 @@ def test_a_slow_worker(start: Start) -> None:
             grown = resident(workers[0]) - before
             publisher = next(row for row in rows(instance) if row.slot == 0)
             # What is about to be sent is no longer in the queue, and is not dropped.
-            assert publisher.bus_queue_bytes < (256 + 64 + 16) << 10
+            assert publisher.bus_queue_bytes < (1024 + 64 + 16) << 10
             assert grown < 4 * _MIB
             _, _, complete = json.loads(talks[0].ask("there red"))
             assert complete is False

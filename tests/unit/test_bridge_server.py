@@ -236,6 +236,7 @@ async def test_the_server_keeps_the_history(monkeypatch: pytest.MonkeyPatch) -> 
         async with running(side):
             assert await side.redis.missed("t", {}, 0) == ([], False)
             await until(lambda: side.redis.connected)
+            monkeypatch.setattr(redis, "_PATIENCE", 30.0)
             for number in range(1, 301):
                 side.post("t", number, after=number - 1)
             found, complete = await side.redis.missed("t", {"aa.1": 100}, 1000)
