@@ -18,7 +18,7 @@ from benchmarks.engine.native import BUILD
 #: Seconds of looking before anything is measured.
 _FIRST: Final = 5
 #: How many times longer a measurement may take until enough of it counts.
-_LONGER: Final = 8.0
+_LONGER: Final = 4.0
 
 
 class Pace:
