@@ -37,7 +37,7 @@ format: $(STAMP) ## format the code and mend what can be mended
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## the engine, a reload and topics beside their peers; needs cc; 45 to 75 minutes
+bench: $(STAMP) ## the engine, a reload and topics beside their peers; needs cc; 45 to 85 minutes
 	@$(BIN)/python -m benchmarks.engine
 	@$(BIN)/python -m benchmarks.handoff
 	@$(BIN)/python -m benchmarks.topics
@@ -50,7 +50,7 @@ bench: $(STAMP) ## the engine, a reload and topics beside their peers; needs cc;
 bench-handoff: $(STAMP) ## a reload with 15 000 and 100 000 live connections; about six minutes
 	@$(BIN)/python -m benchmarks.handoff
 
-bench-topics: $(STAMP) ## one message to 10 000 subscribers, and 1000 topics; 11 to 30 minutes
+bench-topics: $(STAMP) ## one message to 10 000 subscribers, and 1000 topics; 11 to 40 minutes
 	@$(BIN)/python -m benchmarks.topics
 
 bench-asgi: $(STAMP) ## an ASGI application here and on its other servers; about ten minutes

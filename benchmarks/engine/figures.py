@@ -17,12 +17,18 @@ class Figures:
     """
 
     _values: dict[Key, list[float]] = field(default_factory=lambda: defaultdict(list))
+    _doubtful: dict[Key, list[float]] = field(default_factory=lambda: defaultdict(list))
     notes: dict[str, None] = field(default_factory=dict)
 
-    def add(self, what: str, server: str, figures: dict[str, float]) -> None:
-        """Add one run's figures, by name."""
+    def add(
+        self, what: str, server: str, figures: dict[str, float], *, doubtful: bool = False
+    ) -> None:
+        """Add one run's figures, by name.
+
+        :param doubtful: they count only where there are none that are not.
+        """
         for name, value in figures.items():
-            self._values[what, server, name].append(value)
+            (self._doubtful if doubtful else self._values)[what, server, name].append(value)
 
     def note(self, what: str, server: str, why: str) -> None:
         """Say why there is no figure."""
@@ -30,16 +36,16 @@ class Figures:
 
     def median(self, what: str, server: str, name: str) -> float | None:
         """The median over the runs; None if there is none."""
-        values = self._values.get((what, server, name))
+        values = self._runs(what, server, name)
         return statistics.median(values) if values else None
 
     def highest(self, what: str, server: str, name: str) -> float | None:
         """The highest of the runs; None if there is none."""
-        return max(self._values.get((what, server, name), ()), default=None)
+        return max(self._runs(what, server, name), default=None)
 
     def spread(self, what: str, server: str, name: str) -> float:
         """Half the range over the median, as a share: how far runs differ."""
-        values = self._values[what, server, name]
+        values = self._runs(what, server, name)
         middle = statistics.median(values)
         return (max(values) - min(values)) / 2 / middle if middle else 0.0
 
@@ -50,8 +56,12 @@ class Figures:
 
     def measured(self, what: str) -> set[str]:
         """The servers with a figure of this kind."""
-        return {server for kind, server, _ in self._values if kind == what}
+        return {server for kind, server, _ in (*self._values, *self._doubtful) if kind == what}
 
     def kinds(self, prefix: str) -> list[str]:
         """What was measured, by prefix, in order."""
         return list(dict.fromkeys(what for what, _, _ in self._values if what.startswith(prefix)))
+
+    def _runs(self, what: str, server: str, name: str) -> list[float]:
+        key = (what, server, name)
+        return self._values.get(key) or self._doubtful.get(key, [])

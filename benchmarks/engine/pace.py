@@ -1,9 +1,10 @@
 """Whether the machine runs at its own pace: else figures are of what its host does besides.
 
 A virtual processor that shares its core with another machine's is slower by a third to a half for
-as long as that one is busy, for milliseconds or for hours, and no counter of this machine tells. A
-program that measures looks at it while it measures, and counts the time only in which the
-processors were as fast as they can be (``native/pace.c``); what it measured has no say in that.
+as long as that one is busy, for milliseconds or for hours, and it may be taken away altogether for
+some milliseconds. A program that measures looks at it while it measures, and counts the time only
+in which the processors were there and as fast as they can be (``native/pace.c``); what it measured
+has no say in that.
 """
 
 from __future__ import annotations
@@ -15,22 +16,24 @@ from typing import Final
 from benchmarks.engine.machine import processors
 from benchmarks.engine.native import BUILD
 
-#: Seconds of looking before anything is measured.
-_FIRST: Final = 5
+#: Seconds of looking before anything is measured, and before each figure.
+_FIRST, _EACH = 5.0, 0.5
 #: How many times longer a measurement may take until enough of it counts.
-_LONGER: Final = 4.0
+_LONGER: Final = 6.0
 
 
 class Pace:
-    """What is known of the processors' pace, over all measurements."""
+    """What is known of the processors' pace, over all measurements.
+
+    :ivar last: how much of the last one counted, for people.
+    """
 
     def __init__(self) -> None:
         self._watch = ",".join(str(processor) for processor in sorted(set(processors())))
-        command = [str(BUILD / "look"), self._watch, str(_FIRST)]
-        found = subprocess.run(command, check=True, capture_output=True, text=True)
-        self._fastest = int(found.stdout)
+        self._fastest = self._look(_FIRST)
         self._figures = self._steady = 0
         self._kept = self._measured = 0.0
+        self.last = ""
 
     def measured(
         self, measure: Callable[[Mapping[str, object]], dict[str, float]], seconds: float
@@ -41,20 +44,27 @@ class Pace:
         :returns: the figures, ``longest`` seconds at most after the measurement began; of all of
             that time, if not even a quarter of the seconds counts.
         """
+        self._fastest = min(self._fastest, self._look(_EACH))
         options = {"watch": self._watch, "fastest": self._fastest, "longest": seconds * _LONGER}
         found = measure(options)
-        self._fastest = min(self._fastest, int(found["fastest_ns"]))
         self._figures += 1
         self._steady += bool(found["steady"])
         self._kept += found["kept_s"]
         self._measured += found["measured_s"]
+        self.last = f"{found['kept_s']:.1f} of {found['measured_s']:.1f} s count"
         return found
 
     def told(self) -> str:
         """A line for the tables: how it was."""
         return (
             f"- {self._steady} of {self._figures} figures are of the tenths of a second in which "
-            "both processors ran at their own pace (a fixed piece of work, done every 10 ms, took "
-            f"at most 1.4 times its fastest, {self._fastest / 1e3:.1f} µs), "
-            f"{self._kept:.0f} s of the {self._measured:.0f} s that were measured"
+            "both processors ran at their own pace (a fixed piece of work, begun every 2 ms, took "
+            f"at most 1.4 times its fastest, {self._fastest / 1e3:.1f} µs, and none was a "
+            f"millisecond late), {self._kept:.0f} s of the {self._measured:.0f} s that were "
+            "measured; the others are of all of it, and count only where there are no such"
         )
+
+    def _look(self, seconds: float) -> int:
+        """Nanoseconds that a look takes at its fastest, as far as these seconds tell."""
+        command = [str(BUILD / "look"), self._watch, str(seconds)]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

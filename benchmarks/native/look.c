@@ -1,4 +1,4 @@
-/* What the fastest look at these processors takes, in nanoseconds, in so many seconds of looking.
+/* What a look at these processors takes at its fastest, in nanoseconds, in so many seconds of them.
  *
  *   look 0,1 5
  */
@@ -17,7 +17,7 @@ int main(int argc, char **argv)
         return 2;
     }
     struct timespec wait = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
-    pace_begin(argv[1], 0, seconds);
+    pace_begin(argv[1], seconds);
     nanosleep(&wait, NULL);
     printf("%lu\n", (unsigned long)pace_fastest());
     return 0;

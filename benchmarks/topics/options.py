@@ -17,7 +17,7 @@ _EPILOG = """\
 Every round measures each server once, one after the other, so that what changes on the machine
 changes for all; the tables show medians over the rounds. All processes of a server run on the first
 processor, the clients on the second. Only time counts in which both were as fast as they can be, so
-that a full run takes eleven minutes, and up to 30 where the host slows the machine. To iterate:
+that a full run takes eleven minutes, and up to 40 where the host slows the machine. To iterate:
 
   python -m benchmarks.topics --only room --servers floor,wssup --runs 1
 """
