@@ -10,9 +10,10 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
+
+import msgspec
 
 from wssup.errors import ApplicationError
 from wssup.interfaces import Interface, Said, style_of
@@ -32,8 +33,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Application:
+class Application(msgspec.Struct, frozen=True):
     """What a worker serves.
 
     :ivar name: ``module:attribute``.
@@ -72,8 +72,7 @@ class Application:
         return bool(getattr(self.handler, _RESUMABLE, False))
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(msgspec.Struct, frozen=True):
     """How an application is to be taken.
 
     :ivar interface: what it is; ``auto``: what it looks like.

@@ -5,8 +5,9 @@ newborn worker.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from wssup.application import Application
 from wssup.messages import Fork, Load
@@ -18,8 +19,7 @@ __all__ = ["CHANNEL", "WorkerStart"]
 CHANNEL: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStart:
+class WorkerStart(msgspec.Struct, frozen=True):
     """All that a worker begins with; it owns the descriptors.
 
     :ivar load: the generation: instance, application, settings.

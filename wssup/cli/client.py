@@ -14,10 +14,11 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+
+import msgspec
 
 from wssup.config.loading import CONTROL_SOCKET
 from wssup.config.values import format_duration
@@ -53,8 +54,7 @@ def peer_of(connection: socket.socket) -> int:
     return pid
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """The instance that a command is for.
 
     :ivar directory: its runtime directory (``<runtime_dir>/<name>``).

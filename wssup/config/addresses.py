@@ -8,9 +8,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
+
+import msgspec
 
 from wssup.config.values import BadValueError
 
@@ -25,8 +26,7 @@ _SCHEME: Final = re.compile(r"(?:wss?|https?|tcp)://", re.IGNORECASE)
 _ZONE: Final = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 
 
-@dataclass(frozen=True, slots=True)
-class TcpAddress:
+class TcpAddress(msgspec.Struct, frozen=True):
     """A TCP address: an IPv4 or IPv6 address (without brackets) or a hostname, and a port.
 
     Port 0 lets the kernel choose (ip(7)).
@@ -40,8 +40,7 @@ class TcpAddress:
         return f"{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
+class UnixAddress(msgspec.Struct, frozen=True):
     """The absolute path of a unix stream socket."""
 
     path: str

@@ -7,7 +7,6 @@ or given to the application's processes has `HIDDEN` in its place.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
@@ -61,8 +60,7 @@ class BusUrl(NamedTuple):
     cluster: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Bus(Kind):
+class Bus(Kind, frozen=True):
     """``embedded``, or the URL of a Redis or Valkey server."""
 
     def _metavar(self) -> str:

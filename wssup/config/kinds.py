@@ -10,10 +10,11 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from abc import abstractmethod
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple
+
+import msgspec
 
 from wssup.config.addresses import parse_bind
 from wssup.config.values import BadValueError
@@ -81,7 +82,7 @@ class Given(NamedTuple):
     base: str
 
 
-class Kind(ABC):
+class Kind(msgspec.Struct, frozen=True):
     """How a setting's value is read, shown and described."""
 
     @property
@@ -129,8 +130,7 @@ class Kind(ABC):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Text(Kind):
+class Text(Kind, frozen=True):
     """Text of a given form."""
 
     pattern: str
@@ -152,8 +152,7 @@ class Text(Kind):
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Directory(Kind):
+class Directory(Kind, frozen=True):
     """A directory: made absolute, and never resolved, so that a symbolic link stays one."""
 
     def _metavar(self) -> str:
@@ -170,8 +169,7 @@ class Directory(Kind):
         return str(PurePosixPath(given.base, value))
 
 
-@dataclass(frozen=True, slots=True)
-class Binds(Kind):
+class Binds(Kind, frozen=True):
     """A list of addresses to listen on, in canonical form and without duplicates."""
 
     def _metavar(self) -> str:
@@ -207,8 +205,7 @@ class Binds(Kind):
         return tuple(addresses)
 
 
-@dataclass(frozen=True, slots=True)
-class Names(Kind):
+class Names(Kind, frozen=True):
     """A list of texts of a given form, or one word in its place; in lower case, each once."""
 
     pattern: str
@@ -253,8 +250,7 @@ class Names(Kind):
         return tuple(names)
 
 
-@dataclass(frozen=True, slots=True)
-class Number(Kind):
+class Number(Kind, frozen=True):
     """A whole number in a range, or one word in its place."""
 
     least: int
@@ -290,8 +286,7 @@ class Number(Kind):
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Flag(Kind):
+class Flag(Kind, frozen=True):
     """Yes or no."""
 
     def _metavar(self) -> str:
@@ -309,8 +304,7 @@ class Flag(Kind):
         raise BadValueError("neither true nor false", "write true or false")
 
 
-@dataclass(frozen=True, slots=True)
-class Choice(Kind):
+class Choice(Kind, frozen=True):
     """One word of a few."""
 
     words: tuple[str, ...]
@@ -328,8 +322,7 @@ class Choice(Kind):
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Permissions(Kind):
+class Permissions(Kind, frozen=True):
     """The permissions of a file, as octal text of four digits."""
 
     def _metavar(self) -> str:

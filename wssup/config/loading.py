@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import msgspec
+
 from wssup.config.addresses import MAX_UNIX_PATH
 from wssup.config.bus import without_secrets
 from wssup.config.files import FILE_NAME, read_file
@@ -56,8 +58,7 @@ class Changes(NamedTuple):
     not_live: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Inputs:
+class _Inputs(msgspec.Struct, frozen=True):
     """What was given to `load`, kept to load again."""
 
     cli: dict[str, object]

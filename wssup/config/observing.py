@@ -4,7 +4,6 @@ and written like it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated
 
@@ -18,8 +17,7 @@ from wssup.config.values import BadValueError
 __all__ = ["Observing"]
 
 
-@dataclass(frozen=True, slots=True)
-class _OneBind(Kind):
+class _OneBind(Kind, frozen=True):
     """A TCP address to listen on, or none."""
 
     def _metavar(self) -> str:
@@ -40,8 +38,7 @@ class _OneBind(Kind):
         return str(where)
 
 
-@dataclass(frozen=True, slots=True)
-class _MaybeFile(Kind):
+class _MaybeFile(Kind, frozen=True):
     """A file, or none: made absolute, and never resolved."""
 
     def _metavar(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from wssup.config.kinds import MAX_NAMES, Choice, Directory, Given, Kind, text_of
@@ -16,8 +15,7 @@ UNIX: Final = "unix"
 """What stands for all who connect through a unix socket."""
 
 
-@dataclass(frozen=True, slots=True)
-class Networks(Kind):
+class Networks(Kind, frozen=True):
     """A list of addresses and networks, in canonical form and without duplicates."""
 
     def _metavar(self) -> str:
@@ -66,8 +64,7 @@ def _network(text: str, remedy: str) -> str:
     return str(network.network_address) if alone else str(network)
 
 
-@dataclass(frozen=True, slots=True)
-class _File(Directory):
+class _File(Directory, frozen=True):
     """A file: made absolute; empty: none."""
 
     def _metavar(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from wssup.config.kinds import Given, Kind
 from wssup.config.values import (
@@ -19,8 +18,7 @@ from wssup.config.values import (
 __all__ = ["Duration", "Share", "Size"]
 
 
-@dataclass(frozen=True, slots=True)
-class Duration(Kind):
+class Duration(Kind, frozen=True):
     """A duration in seconds."""
 
     zero: bool = True
@@ -43,8 +41,7 @@ class Duration(Kind):
         return f'"{format_duration(value)}"'
 
 
-@dataclass(frozen=True, slots=True)
-class Size(Kind):
+class Size(Kind, frozen=True):
     """A number of bytes."""
 
     least: int
@@ -68,8 +65,7 @@ class Size(Kind):
         return f'"{format_size(value)}"'
 
 
-@dataclass(frozen=True, slots=True)
-class Share(Kind):
+class Share(Kind, frozen=True):
     """A part of a whole, from 0 to 1."""
 
     def _metavar(self) -> str:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -50,8 +49,7 @@ class Autoscale(msgspec.Struct, frozen=True):
     connections_per_worker: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerCount(Kind):
+class WorkerCount(Kind, frozen=True):
     """A number of workers, ``auto``, or the bounds between which it follows the load."""
 
     def _metavar(self) -> str:

@@ -7,7 +7,6 @@ A field of `Settings` carries its type, its default and a `Spec`. From these com
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -265,8 +264,7 @@ class Settings(Health, frozen=True, kw_only=True):
     topics: Topics = Topics()
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """One row of the table.
 
     :ivar key: the key in ``wssup.toml``, with its table: ``workers``, ``limits.message_bytes``.

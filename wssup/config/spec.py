@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from wssup.config.kinds import Kind
 
 __all__ = ["Spec"]
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(msgspec.Struct, frozen=True):
     """What the table says about a setting besides its name, type and default.
 
     :ivar kind: how its values are read and shown.

@@ -6,12 +6,12 @@ its own way; the engine knows nothing of it.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from trio_websocket import Endpoint
 
 from wssup.application import Application
@@ -88,7 +88,7 @@ def watched(application: Application, worker: TrioWorker) -> Application:
         handler = _asgi(handler, watch)
     else:
         handler = _task(handler, watch)
-    return dataclasses.replace(application, handler=handler)
+    return msgspec.structs.replace(application, handler=handler)
 
 
 def _task(

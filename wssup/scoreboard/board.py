@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from typing import Final, Self
+
+import msgspec
 
 from wssup.errors import ScoreboardError
 from wssup.scoreboard import layout, segment
@@ -318,7 +319,7 @@ class Scoreboard(Header):
                 return self._last_snapshot
         if self._last_snapshot is None:
             self._last_snapshot = self._snapshot_within_a_fold()
-        return replace(self._last_snapshot, state=self.state, stale=True)
+        return msgspec.structs.replace(self._last_snapshot, state=self.state, stale=True)
 
     def glance(self) -> list[Glance]:
         """The living workers in passing, for decisions that need no certainty: costs a few

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from wssup.scoreboard.layout import (
     B_BUS_LOST,
@@ -29,8 +29,7 @@ from wssup.scoreboard.row import Cells
 __all__ = ["BridgeView", "BridgeWriter"]
 
 
-@dataclass(frozen=True, slots=True)
-class BridgeView:
+class BridgeView(msgspec.Struct, frozen=True):
     """The bridge as its cells showed it. Each cell is right; they are not of one moment.
 
     Counters are of all bridges that the instance has had.

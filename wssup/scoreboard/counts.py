@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from wssup.scoreboard.histogram import Histogram
 from wssup.scoreboard.layout import (
@@ -131,8 +132,7 @@ class TopicCounts(NamedTuple):
     not_recovered: int
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True):
     """What was counted: by one worker, by all that are gone, or altogether.
 
     :ivar cells: the counters in the order of the layout.
@@ -343,8 +343,7 @@ def altogether(parts: Iterable[Counts]) -> Counts:
     return Counts.of(plausible(block))
 
 
-@dataclass(frozen=True, slots=True)
-class RowView:
+class RowView(msgspec.Struct, frozen=True):
     """One worker as its row showed it.
 
     :ivar row: the row's index in the pool.
@@ -380,8 +379,7 @@ class RowView:
     admits: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """All rows and the retired totals at one moment.
 
     :ivar state: of the instance: if it ends, and its workers accept no more, it says so.
