@@ -60,7 +60,8 @@ class Figures:
 
     def kinds(self, prefix: str) -> list[str]:
         """What was measured, by prefix, in order."""
-        return list(dict.fromkeys(what for what, _, _ in self._values if what.startswith(prefix)))
+        keys = (*self._values, *self._doubtful)
+        return list(dict.fromkeys(what for what, _, _ in keys if what.startswith(prefix)))
 
     def _runs(self, what: str, server: str, name: str) -> list[float]:
         key = (what, server, name)

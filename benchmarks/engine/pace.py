@@ -9,6 +9,7 @@ has no say in that.
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -30,7 +31,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._watch = ",".join(str(processor) for processor in sorted(set(processors())))
-        self._fastest = self._look(_FIRST)
+        self._seen = self._look(_FIRST)
         self._figures = self._steady = 0
         self._kept = self._measured = 0.0
         self.last = ""
@@ -41,11 +42,12 @@ class Pace:
         """Measure for so many seconds that count.
 
         :param measure: gets the options that a program of ``native`` needs for it, by name.
-        :returns: the figures, ``longest`` seconds at most after the measurement began; of all of
-            that time, if not even a quarter of the seconds counts.
+        :returns: the figures of the time that counts; of all of it, and not ``steady``, if not
+            even a quarter of the seconds did within six times as many.
         """
-        self._fastest = min(self._fastest, self._look(_EACH))
-        options = {"watch": self._watch, "fastest": self._fastest, "longest": seconds * _LONGER}
+        self._seen = min(self._seen, self._look(_EACH), key=lambda seen: seen["fastest_ns"])
+        fastest = int(self._seen["fastest_ns"])
+        options = {"watch": self._watch, "fastest": fastest, "longest": seconds * _LONGER}
         found = measure(options)
         self._figures += 1
         self._steady += bool(found["steady"])
@@ -56,15 +58,19 @@ class Pace:
 
     def told(self) -> str:
         """A line for the tables: how it was."""
+        seen = self._seen
         return (
             f"- {self._steady} of {self._figures} figures are of the tenths of a second in which "
-            "both processors ran at their own pace (a fixed piece of work, begun every 2 ms, took "
-            f"at most 1.4 times its fastest, {self._fastest / 1e3:.1f} µs, and none was a "
-            f"millisecond late), {self._kept:.0f} s of the {self._measured:.0f} s that were "
-            "measured; the others are of all of it, and count only where there are no such"
+            f"both processors ran at their own pace (a fixed piece of work, begun every "
+            f"{seen['every_ms']:g} ms, took at most {seen['slower']:g} times its fastest, "
+            f"{seen['fastest_ns'] / 1e3:.1f} µs, and none was {seen['late_ms']:g} ms late), "
+            f"{self._kept:.0f} s of the {self._measured:.0f} s that were measured; the others are "
+            "of all of it, and count only where there are no such"
         )
 
-    def _look(self, seconds: float) -> int:
-        """Nanoseconds that a look takes at its fastest, as far as these seconds tell."""
+    def _look(self, seconds: float) -> dict[str, float]:
+        """What ``native/look.c`` prints after so many seconds."""
         command = [str(BUILD / "look"), self._watch, str(seconds)]
-        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        seen: dict[str, float] = json.loads(done.stdout)
+        return seen

@@ -165,7 +165,8 @@ static void echo(void)
     span_end(&s);
     printf("{\"messages_per_s\": %.0f, \"p50_us\": %.1f, \"p99_us\": %.1f, "
            "\"server_cpu_us\": %.3f, \"load_cpu\": %.3f, \"errors\": %lu}\n",
-           (double)done / s.seconds, quantile_ms(&times, 0.5) * 1e3, quantile_ms(&times, 0.99) * 1e3,
+           (double)done / s.seconds, quantile_ms(&times, 0.5) * 1e3,
+           quantile_ms(&times, 0.99) * 1e3,
            done ? s.server * 1e6 / (double)done : 0, s.own / s.seconds, errors);
 }
 
@@ -220,7 +221,8 @@ static void handshakes(void)
     span_end(&s);
     printf("{\"handshakes_per_s\": %.0f, \"p50_us\": %.1f, \"p99_us\": %.1f, "
            "\"server_cpu_us\": %.3f, \"load_cpu\": %.3f, \"errors\": %lu}\n",
-           (double)done / s.seconds, quantile_ms(&times, 0.5) * 1e3, quantile_ms(&times, 0.99) * 1e3,
+           (double)done / s.seconds, quantile_ms(&times, 0.5) * 1e3,
+           quantile_ms(&times, 0.99) * 1e3,
            done ? s.server * 1e6 / (double)done : 0, s.own / s.seconds, errors);
 }
 

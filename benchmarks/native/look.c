@@ -1,4 +1,5 @@
-/* What a look at these processors takes at its fastest, in nanoseconds, in so many seconds of them.
+/* What a look at these processors takes at its fastest, in so many seconds of looks, and what a
+ * processor's own pace is: one JSON line.
  *
  *   look 0,1 5
  */
@@ -19,6 +20,7 @@ int main(int argc, char **argv)
     struct timespec wait = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
     pace_begin(argv[1], seconds);
     nanosleep(&wait, NULL);
-    printf("%lu\n", (unsigned long)pace_fastest());
+    printf("{\"fastest_ns\": %lu, \"slower\": %g, \"every_ms\": %g, \"late_ms\": %g}\n",
+           (unsigned long)pace_fastest(), PACE_SLOWER, PACE_EVERY / 1e6, PACE_LATE / 1e6);
     return 0;
 }

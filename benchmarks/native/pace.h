@@ -20,7 +20,8 @@ enum { PACE_EVERY = 2000000, PACE_LATE = 1000000 };
  * was late. */
 void pace_begin(const char *processors, double seconds);
 /* Whether all of them kept their pace between two times of now_ns(): most of the looks did, and
- * none was late. fastest_ns: what a look takes at its fastest. */
+ * none was late. With none to look at there is nothing against it. fastest_ns: what a look takes at
+ * its fastest. */
 int pace_kept(uint64_t from_ns, uint64_t to_ns, uint64_t fastest_ns);
 /* What a look takes at its fastest, in nanoseconds: one in a hundred of those so far was faster,
  * since a few are of a clock that was set right meanwhile. */

@@ -253,7 +253,7 @@ static double watch(void)
     return kept;
 }
 
-/* The sum of the windows that count, or of all; its times are between two of its fields. */
+/* The sum of the windows that count, or of all, as one that began at 0. */
 static void summed(struct window *sum, int all)
 {
     for (uint32_t i = 0; i < past; i++) {
@@ -288,7 +288,7 @@ static void measure(void)
         turn(1000000000);
     if (published)
         die("some messages did not reach everybody");
-    /* Of a quarter of the time no figure would be a median of anything. */
+    /* Less than a quarter of what was wanted is too little for any figure. */
     int steady = kept >= option.seconds / 4;
     summed(&sum, !steady);
     summed(&whole, 1);
