@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.harness import processes
 from tests.harness.clients import ask
-from tests.harness.instance import Instance
+from tests.harness.instance import ECHO, Instance
 
 CONFIG = """\
 import os
@@ -32,6 +32,19 @@ def post_worker_init(worker):
 def worker_exit(server, worker):
     note(f"worker_exit {worker.pid} {server.pid}")
 """
+
+
+def test_the_parent_is_the_master(start: Callable[..., Instance], tmp_path: Path) -> None:
+    """Whose child a worker is, its first hook already knows: the master's, however long the process
+    takes to end from which it was forked.
+    """
+    (tmp_path / "gunicorn.conf.py").write_text(CONFIG)
+    late = "import os, time\n\nos.register_at_fork(after_in_parent=lambda: time.sleep(0.2))\n"
+    instance = start(late + ECHO, gunicorn_config="gunicorn.conf.py", workers=None)
+    instance.running()
+    noted = (tmp_path / "hooks").read_text()
+    for pid in instance.workers().values():
+        assert f"post_fork {pid} {instance.pid}\n" in noted
 
 
 async def test_hooks_of_workers(start: Callable[..., Instance], tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ from wssup.start import CHANNEL, WorkerStart
 __all__ = ["main"]
 
 _PR_SET_PDEATHSIG = 1
+_GLANCE = 0.0002
+"""Seconds between two looks at who the parent is."""
 
 Entry = Callable[[WorkerStart], int]
 
@@ -159,7 +161,10 @@ class _Zygote:
         return None
 
     def _second_fork(self, fork: Fork, descriptors: list[int], writer: int) -> WorkerStart:
-        """In the intermediate: fork the worker, say its pid, exit. Returns in the worker only."""
+        """In the intermediate: fork the worker, say its pid, exit. Returns in the worker only, once
+        that is the master's child.
+        """
+        intermediate = os.getpid()
         try:
             pid = os.fork()
         except OSError as error:
@@ -170,6 +175,10 @@ class _Zygote:
             os._exit(0)
         os.close(writer)
         self._end.close()
+        # Who the parent is, application and hooks may ask at once. The kernel tells nobody that it
+        # changed: what it does tell, that the intermediate is dead, takes a pidfd (Linux 5.3).
+        while os.getppid() == intermediate:
+            time.sleep(_GLANCE)
         load = self._load
         setproctitle.setproctitle(
             f"wssup: worker {load.instance} slot={fork.slot} gen={load.generation}"
