@@ -26,6 +26,10 @@ CORES: Final = [
     pytest.param(COMPILED, id="compiled", marks=needs_compiled),
 ]
 
+#: Sizes about which a length changes its form.
+SIZES = [0, 1, 7, 8, 9, 124, 125, 126, 127, 2048, 2049, 4000, 65535, 65536, 200_000]
+TEXTS = ["", "a", "x" * 126, "é", "ÿ" * 100, "€", "😀" * 40, "a\0b", "日本語" * 2000]
+
 _kinds: dict[tuple[ModuleType, str], type[Any]] = {}
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from tests.harness.cores import End, an_end
 from tests.harness.worker_process import ECHO, Run, Worker
 
 
@@ -21,3 +23,10 @@ def run(tmp_path: Path) -> Iterator[Run]:
     yield running
     for worker in started:
         worker.close()
+
+
+@pytest.fixture
+def end(core: ModuleType) -> Iterator[End]:
+    """Of the core that a test is about: a connection and its client."""
+    with an_end(core) as made:
+        yield made
