@@ -11,6 +11,8 @@ from typing import Any
 
 import trio
 
+from tests.harness.ports import free_port
+
 OK = b"+OK\r\n"
 
 
@@ -47,7 +49,8 @@ class RespServer:
         self.streams: dict[bytes, list[tuple[bytes, bytes]]] = {}
         self.hashes: dict[bytes, dict[bytes, bytes]] = {}
         self.slots: list[tuple[int, int, int]] = []
-        self.port = 0
+        # One that the kernel gives to nobody meanwhile: who looks for us would find another server.
+        self.port = free_port()
         self._clients: dict[trio.SocketStream, tuple[set[bytes], set[bytes]]] = {}
         self._sending: dict[trio.SocketStream, trio.Lock] = {}
         self._listeners: list[trio.SocketListener] = []
@@ -56,9 +59,8 @@ class RespServer:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[RespServer]:
-        """Listen, on the port of the last time, until the end of the block."""
+        """Listen, on the same port each time, until the end of the block."""
         self._listeners = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
-        self.port = self._listeners[0].socket.getsockname()[1]
         async with trio.open_nursery() as nursery:
             self._scope = nursery.cancel_scope
             nursery.start_soon(trio.serve_listeners, self._serve, self._listeners)

@@ -112,7 +112,7 @@ class Served:
         }
         if counts.http_closed:
             found["http"] = counts.http_closed
-        assert found == reasons
+        assert found == reasons, found
         assert counts.active == 0
         assert self.engine.count == 0
         await self.engine.wait_empty()

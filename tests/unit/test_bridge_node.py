@@ -51,13 +51,15 @@ class Pair:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.node.run)
-            nursery.start_soon(self._work)
-            yield
-            nursery.cancel_scope.cancel()
-        self.node.bus.close()
-        self.worker.bus.close()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.node.run)
+                nursery.start_soon(self._work)
+                yield
+                nursery.cancel_scope.cancel()
+        finally:
+            self.node.bus.close()
+            self.worker.bus.close()
 
     async def _work(self) -> None:
         while True:

@@ -263,11 +263,12 @@ class Closing:
             self._pump.flush_counters()
         for connection in doomed:
             self._pump.handoff.forget(connection)
+            # And that they are counted: close(2) wakes the client.
+            _count(self._pump.row, connection)
             fd, connection.fd = connection.fd, -1
             self._pump.remove(connection, fd)
             connection.drop_queue(keep_first=False)
             connection.unfinished = connection.ticket = None
-            _count(self._pump.row, connection)
             if self._tells and connection.verdict is not None:
                 self._log.debug("closed", reason=connection.verdict.label)
             self.closed_one()

@@ -186,9 +186,10 @@ class BaseWorker:
 
     def _beats(self, lag: float) -> None:
         """Say that the loop turns, and by how many seconds it is late."""
-        self._row.heartbeat(time.monotonic_ns(), int(lag * 1e9))
+        # Whoever sees the heartbeat sees the traffic until then, too.
         if self._engine is not None:
             self._engine.flush()
+        self._row.heartbeat(time.monotonic_ns(), int(lag * 1e9))
         # Some links are among what the reserve is for.
         links = self._topics.bus.links - self._settings.reserve_fds // 2
         self._listening.leave(max(0, links))

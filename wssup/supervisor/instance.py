@@ -24,9 +24,11 @@ __all__ = ["Instance"]
 
 #: sun_path has 108 bytes, one of them for the final zero (unix(7)).
 LONGEST_SOCKET_PATH = 107
-#: How often, and after how many seconds, the lock is asked for again.
+#: How often, and after how many seconds, the lock of a master is asked for again; and for how many
+#: seconds one that is only shared.
 _LOCK_TRIES = 10
 _LOCK_PAUSE = 0.03
+_ASKERS_END = 5.0
 
 
 class Instance:
@@ -97,17 +99,26 @@ class Instance:
         fresh.replace(self._segment)
 
     def _take_lock(self) -> bool:
-        # A command that asks whether an instance runs holds the lock for an instant, shared: to
-        # tell it from a master, which keeps it, is a matter of asking again.
-        for attempt in range(_LOCK_TRIES):
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if attempt + 1 < _LOCK_TRIES:
-                    time.sleep(_LOCK_PAUSE)
-            else:
+        # A command that asks whether an instance runs holds the lock for an instant, shared, which
+        # on a busy machine is longer; a master keeps it, and not shared.
+        tries, until = _LOCK_TRIES, time.monotonic() + _ASKERS_END
+        while tries and time.monotonic() < until:
+            if self._lock_as(fcntl.LOCK_EX):
                 return True
+            if not self._lock_as(fcntl.LOCK_SH):
+                tries -= 1
+            else:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+            time.sleep(_LOCK_PAUSE)
         return False
+
+    def _lock_as(self, kind: int) -> bool:
+        """Whether flock(2) gives the lock now."""
+        try:
+            fcntl.flock(self._lock, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def _make_directory(self) -> None:
         top = Path(self.runtime_dir)

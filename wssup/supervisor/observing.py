@@ -164,7 +164,10 @@ class Observing:
         return trio.SocketStream(trio.socket.from_stdlib_socket(ours)), pid
 
     async def _watch(self, link: Link, pid: int) -> None:
-        """End an observer that does not answer."""
+        """End an observer that does not answer. Two looks in a row must find that: if it was this
+        process that stood still, the answer lies in the socket and is taken before the second.
+        """
+        found = False
         while True:
             await trio.sleep(_LOOK)
             settings = self._master.settings
@@ -172,7 +175,8 @@ class Observing:
             if not link.answered:
                 patience = max(settings.ready_timeout, patience)
             silent = trio.current_time() - link.heard_at
-            if silent > patience:
+            was_found, found = found, silent > patience
+            if was_found and found:
                 self._failure = f"it did not answer for {silent:.1f} s"
                 await self._processes.abort(pid)
                 return

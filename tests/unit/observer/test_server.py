@@ -205,11 +205,12 @@ def test_a_flood() -> None:
     """
 
     async def scene() -> None:
-        async with serving(patience=1.0) as (server, address, dial):
+        async with serving(patience=PATIENCE) as (server, address, dial):
             idle = [await dial() for _ in range(MOST + 20)]
             while len(server.server_state.connections) < MOST + 20:
                 await asyncio.sleep(0.01)
             assert b" 503 " in await ask(address)
+            server._patience = 0.5
             more = [await dial() for _ in range(MOST)]
             while len(server.server_state.connections) > 2 * MOST:
                 await asyncio.sleep(0.01)

@@ -225,6 +225,11 @@ async def everything_read() -> None:
     await trio.testing.wait_all_tasks_blocked()
 
 
+def sent_at(ping: bytes) -> float:
+    """When the server sent a ping, by ``time.monotonic()``: its payload says so."""
+    return float(struct.unpack("!d", ping)[0])
+
+
 @asynccontextmanager
 async def bystander(server: Served, *, echoes: bool = True) -> AsyncIterator[Peer]:
     """Somebody who talks with the server meanwhile, and must be answered soon.

@@ -352,7 +352,7 @@ async def test_the_timer(tmp_path: Path) -> None:
     the heartbeat; who answers lives on.
     """
     beat = Heartbeat(ping_interval=0.1, ping_timeout=0.2)
-    async with serving(tmp_path, Plain(), heartbeat=beat, handshake_timeout=0.2) as server:
+    async with serving(tmp_path, Plain(), heartbeat=beat, handshake_timeout=1.0) as server:
         async with server.connect(ping_interval=None) as alive:
             with server.open() as late, server.open() as silent:
                 silent.socket.sendall(raw.request())

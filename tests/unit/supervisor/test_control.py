@@ -119,7 +119,7 @@ async def test_what_a_client_does_wrong(
 ) -> None:
     """Each mistake is an error with its code to that client, and the next client is served."""
     if expected == "timeout":
-        monkeypatch.setattr(module, "PATIENCE", 0.1)
+        monkeypatch.setattr(module, "REQUEST_PATIENCE", 1.0)
     async with served(tmp_path) as path:
         assert await code(path, request_) == expected
         assert "result" in await ask(path, GOOD)

@@ -197,7 +197,8 @@ async def test_one_that_moves_is_looked_for_again(tmp_path: Path) -> None:
 
 async def test_one_that_moves_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the time is up it is said that it moves, and was not closed."""
-    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    monkeypatch.setattr(module, "_PATIENCE", 1.0)
+    monkeypatch.setattr(module, "_AGAIN", 1.0)
     async with stage(tmp_path) as made:
         await made.start(1)
         asker = closing(made, 7, 8)

@@ -151,13 +151,15 @@ def test_a_damaged_note_of_a_segment(home: Path, name: str, note: str) -> None:
 
 
 def test_a_command_that_asks_is_not_taken_for_an_instance(home: Path, name: str) -> None:
-    """A shared lock that is held for a moment delays the start and does not refuse it."""
+    """A shared lock that is held for a moment, longer than a master is waited for, delays the start
+    and does not refuse it.
+    """
     code = """
 import fcntl, sys, time
 lock = open(sys.argv[1])
 fcntl.flock(lock, fcntl.LOCK_SH)
 print(flush=True)
-time.sleep(0.1)
+time.sleep(0.5)
 """
     with Instance(str(home), name) as instance:
         lock = instance.path / "lock"

@@ -29,7 +29,8 @@ def hear():
         waiting.extend(lines.split(buffer))
     return lines.to_observer(waiting.pop(0))
 def say(line):
-    end.sendall(lines.encode(line))
+    with contextlib.suppress(BrokenPipeError):  # the master is through with us; hear() ends, too
+        end.sendall(lines.encode(line))
 def tell(*words):
     sys.stdout.write(" ".join(map(str, words)) + chr(10))
     sys.stdout.flush()
@@ -49,14 +50,14 @@ _SETTING = """
     os.environ["GATE"] = directory + "/gate"
     loaded = load(
         cli={{"runtime_dir": directory, "backoff_min": "20ms", "backoff_max": "50ms",
-              "hang_after": "{hang}", "stall_after": "100ms", "ready_timeout": "{hang}",
+              "hang_after": "{hang}", "stall_after": "100ms", "ready_timeout": "30s",
               "publish_token_file": {file!r}}},
         environ={{}}, cwd=directory,
     )
     known = facts()
     observer_link.facts = lambda master: known
     observer_link._TURN, observing._LOOK = 0.1, 0.05
-    process._DUMP_GRACE, observing._END_GRACE = 0.05, 0.3
+    process._DUMP_GRACE, observing._END_GRACE = 0.05, 5
     published = []
     async def publish(topic, data, *, text):
         published.append((topic, data, text))

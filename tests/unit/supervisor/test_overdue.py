@@ -14,7 +14,7 @@ _HANGS = """
 import sys, time
 from wssup.supervisor.overdue import Overdue
 overdue = Overdue()
-overdue.expect(0.05)
+overdue.expect(20)
 overdue.cancel()
 overdue.expect(60)
 overdue.expect(0.1)
