@@ -179,7 +179,7 @@ def right(instance: Instance, people: TopicsOracle, workers: int) -> None:
 
     with by_slot(instance, workers) as talks:
         try:
-            processes.until(lambda: asked(talks), 5, "the numbers of subscribers to be right")
+            processes.until(lambda: asked(talks), 20, "the numbers of subscribers to be right")
         except AssertionError as error:
             raise AssertionError(f"{error}: {told} instead of {expected}") from None
 

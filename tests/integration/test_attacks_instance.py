@@ -6,7 +6,7 @@ import selectors
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from tests.harness import processes
 from tests.harness.instance import Instance
@@ -70,6 +70,13 @@ def _watched(instance: Instance, most: int) -> Iterator[Callable[[], None]]:
         bystander.close()
 
 
+def _answer(client: Raw) -> tuple[int, bytes]:
+    """What somebody is told, but pings: a busy machine takes its time between two clients."""
+    while (found := client.frame())[0] == PING:
+        pass
+    return found
+
+
 def _wait_counts(
     instance: Instance, look: Callable[[], None], what: str, expected: dict[str, int]
 ) -> None:
@@ -124,24 +131,29 @@ def test_what_is_more_than_allowed(start: Start) -> None:
         for client in fragments:
             client.socket.sendall(b"\x01\x80\0\0\0\0" + b"\0\x80\0\0\0\0" * 100_000)
             look()
-            opcode, payload = client.frame()
+            opcode, payload = _answer(client)
             assert (opcode, payload[:2]) == (CLOSE, b"\x03\xf1")
             client.socket.close()
         for announced, code in ((1 << 63, 1002), ((1 << 63) - 1, 1009), (MIB + 1, 1009)):
             with raw_clients(address, 10) as clients:
                 for client in clients:
                     client.socket.sendall(b"\x82\xff" + announced.to_bytes(8, "big"))
-                    opcode, payload = client.frame()
+                    opcode, payload = _answer(client)
                     assert (opcode, int.from_bytes(payload[:2], "big")) == (CLOSE, code)
                 look()
         lorises = stack.enter_context(raw_clients(address, 100))
+        look()
         halves = [stack.enter_context(Raw(address)) for _ in range(100)]
         head, announcing = request("/" + "x" * 100), b"\x82\xff" + MIB.to_bytes(8, "big") + bytes(4)
+        look()
         for at in range(50):
-            for client in lorises:
-                client.socket.sendall(announcing[at : at + 1] or b"x")
-            for client in halves:
-                client.socket.sendall(head[at : at + 1])
+            # On a busy machine their time may be over before they have said all.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                for client in lorises:
+                    client.socket.sendall(announcing[at : at + 1] or b"x")
+            with suppress(BrokenPipeError, ConnectionResetError):
+                for client in halves:
+                    client.socket.sendall(head[at : at + 1])
             look()
         expected = {"too_big": 25, "protocol": 10, "timeout": 100}
         _wait_counts(instance, look, "closed_by_reason", expected)
@@ -172,9 +184,12 @@ def test_who_is_not_there_any_more(start: Start) -> None:
     """Clients that are gone without a word are closed when they answer no ping, and what they held
     is given back.
     """
-    instance = start(EVENT, workers=1, heartbeat={"ping_interval": 0.5, "ping_timeout": 0.5})
+    instance = start(EVENT, workers=1, heartbeat={"ping_interval": 0.5, "ping_timeout": 2})
     with _watched(instance, 4 * MIB) as look:
-        with raw_clients(instance.address(), 500):
+        with ExitStack() as stack:
+            for _ in range(10):
+                stack.enter_context(raw_clients(instance.address(), 50))
+                look()
             _wait_counts(instance, look, "closed_by_reason", {"timeout": 500})
         codes = instance.status()["connections"]["closed_by_code"]
         assert codes["server"] == {"1011": 500}

@@ -92,7 +92,7 @@ def test_a_killed_worker_costs_its_own_connections_alone(start: Start) -> None:
     worker_died and no total goes backwards; its listener is lent until its successor, of the same
     generation, serves.
     """
-    instance = start(backoff_min=0.5)
+    instance = start(backoff_min=2)
     instance.running()
     address = instance.address()
     victim = instance.workers()[0]
@@ -311,11 +311,12 @@ def test_a_killed_master_frees_its_port_at_once_and_a_new_one_takes_over(start: 
     1012 spread over a short window, and end by themselves; a new master of the same name starts on
     the same port meanwhile and removes what the dead one left.
     """
-    window = 2.0
+    window = 5.0
     instance = start(drain_window=window)
     instance.running()
     address = instance.address()
-    family = processes.descendants(instance.pid)
+    # Whom the zygote has forked a worker through may be there, ended, for a moment.
+    family = {pid for pid in processes.descendants(instance.pid) if processes.alive(pid)}
     assert len(family) == 3
     old_segment = instance.segment()
     with raw_clients(address, 20) as clients:

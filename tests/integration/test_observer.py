@@ -175,7 +175,7 @@ def test_its_death_touches_nobody(start: Start) -> None:
     """An observer that is killed, or hangs, is started again; who asks meanwhile waits and is
     answered; the events keep their numbers; and the connections of the service live on.
     """
-    instance = start(status=True, hang_after=1.5, stall_after=0.5)
+    instance = start(status=True, hang_after=4, stall_after=0.5)
     instance.running()
     first = observer(instance)
     workers = instance.workers()

@@ -113,10 +113,10 @@ async def test_a_removed_address_lingers_then_refuses(start: Start) -> None:
     (end,) = ends
     assert "all attempts to connect" in str(end.error)
     retiring = instance.events("address_retiring")[0]
-    closed = instance.events("address_closed")[0]
     assert retiring["bind"] == second
     assert end.last_answer - _seconds(retiring) > 0.5
-    assert end.failed >= _seconds(closed)
+    # It lingers until then; that it is closed is logged when it was.
+    assert end.failed - _seconds(retiring) >= 0.9
     assert not kernel.listening(_port(second))
     assert len(kernel.listening(_port(first))) == 2
     assert instance.status()["retiring"] == []
@@ -227,7 +227,7 @@ async def test_a_failed_reload_takes_its_address_back(start: Start) -> None:
     status = instance.status()
     assert (status["bind"], status["retiring"]) == ([first], [])
     assert (status["workers"], status["generation"]) == (2, 1)
-    assert await _who(first, 10) == {("0", "1"), ("1", "1")}
+    assert await _who(first, 30) == {("0", "1"), ("1", "1")}
 
 
 async def test_worker_count_applies(start: Start) -> None:

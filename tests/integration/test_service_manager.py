@@ -38,6 +38,7 @@ def test_what_is_said_from_start_to_end(either: ServiceManager, launch: Launch) 
     assert len(instance.workers()) == 2
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     assert instance.run("reload").returncode == 0
+    either.wait("READY", count=2)
     assert len(either.told("READY")) == 2
     (reloading,) = either.told("RELOADING")
     assert before < int(reloading["MONOTONIC_USEC"]) < time.monotonic_ns() // 1000
@@ -49,6 +50,7 @@ def test_what_is_said_from_start_to_end(either: ServiceManager, launch: Launch) 
             assert b"\0" + name not in b"\0" + environ
     instance.signal(signal.SIGTERM)
     assert instance.exited() == 0
+    either.wait("STOPPING")
     assert len(either.told("STOPPING")) == 1
     assert either.told("STOPPING")[0]["STATUS"].startswith("stopping, gen 2: ")
     assert either.told("EXTEND_TIMEOUT_USEC")
@@ -62,6 +64,7 @@ def test_a_refused_reload_ends_with_ready_too(manager: ServiceManager, launch: L
     manager.wait("READY")
     instance.source.write_text("import nothing_of_that_name\n")
     assert instance.run("reload").returncode == 1
+    manager.wait("READY", count=2)
     assert [("READY" in d) for d in manager.heard if "READY" in d or "RELOADING" in d][-2:] == [
         False,
         True,
@@ -73,8 +76,8 @@ def test_not_ready_without_workers(manager: ServiceManager, launch: Launch) -> N
     """An application that cannot be imported, or whose workers cannot start, is never ready."""
     instance = launch(manager, application="import nothing_of_that_name\n")
     assert instance.exited() == 1
+    manager.wait("STOPPING")
     assert not manager.told("READY")
-    assert manager.told("STOPPING")
 
 
 async def test_status_counts_connections(manager: ServiceManager, launch: Launch) -> None:

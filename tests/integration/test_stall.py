@@ -63,8 +63,10 @@ def test_a_stopped_worker_is_stood_in_for_until_it_goes_on(start: Start) -> None
         assert {_who(address) for _ in range(20)} == {(1, workers[1])}
         assert {c.ask("there") for c in clients[1]} == {"there"}
         os.kill(workers[0], signal.SIGCONT)
-        back = instance.wait(lambda s: _slot(s, 0)["lent_to"] is None, "the return")
-        assert _slot(back, 0)["workers"][0]["stalled"] is False
+        back = instance.wait(
+            lambda s: _slot(s, 0)["lent_to"] is None and not _slot(s, 0)["workers"][0]["stalled"],
+            "the return",
+        )
         assert {c.ask("still there") for c in clients[0]} == {"still there"}
         processes.until(lambda: _who(address) == (0, workers[0]), 60, "new connections to it")
         assert back["connections"]["closed_by_reason"]["worker_died"] == 0
@@ -80,7 +82,7 @@ def test_a_handler_that_never_gives_way_costs_its_own_worker_alone(start: Start)
     """A worker whose loop is held up for hang_after has its stack dumped to the log, is killed and
     replaced; what it held is counted as lost and others go on.
     """
-    instance = start(GRINDING, stall_after=0.4, hang_after=1.2)
+    instance = start(GRINDING, stall_after=0.4, hang_after=4)
     instance.running()
     address = instance.address()
     workers = instance.workers()
@@ -100,7 +102,7 @@ def test_a_handler_that_never_gives_way_costs_its_own_worker_alone(start: Start)
         assert lost == len(clients[0])
     [hung] = instance.events("worker_hung")
     assert (hung["slot"], hung["pid"]) == (0, workers[0])
-    assert hung["seconds"] >= 1.2
+    assert hung["seconds"] >= 4
     [told] = instance.events("worker_lost")
     assert "hang_after" in told["reason"]
     # faulthandler(3) writes the stack in plain text, the innermost frame first.
@@ -113,7 +115,7 @@ def test_when_all_workers_stall_none_is_killed(start: Start) -> None:
     """Workers that all stall together are left alone for longer than hang_after, and serve on with
     their connections when they go on.
     """
-    hang_after = 1.0
+    hang_after = 3.0
     instance = start(stall_after=0.3, hang_after=hang_after)
     instance.running()
     address = instance.address()

@@ -170,7 +170,7 @@ def test_drain_command_sheds_over_the_given_time(start: Start) -> None:
     """``wssup drain --over TIME`` closes everyone with 1012 spread over that time, takes nobody new
     meanwhile, and ends the instance with status 0.
     """
-    over = 1.5
+    over = 4
     instance = start(drain_window=0)
     instance.running()
     address = instance.address()

@@ -233,7 +233,7 @@ def test_kept_alive_clients_go_along(start: Start) -> None:
     connection, so that its client goes to the new code; one that asks for nothing is closed when
     the worker drains.
     """
-    instance = start(FASTAPI, worker="uvicorn", workers=1, settle=0.5)
+    instance = start(FASTAPI, worker="uvicorn", workers=1, settle=3)
     instance.running()
     address = instance.address()
     instance.edit('MARK = "original"', 'MARK = "new"')

@@ -128,10 +128,13 @@ async def test_pings_are_spread(tmp_path: Path) -> None:
         times.append(trio.current_time())
 
     began = trio.current_time()
-    async with served(tmp_path, heartbeat=beat) as server, opened(server, count) as peers:
-        async with trio.open_nursery() as nursery:
-            for peer in peers:
-                nursery.start_soon(wait_for_ping, peer)
+    async with (
+        served(tmp_path, heartbeat=beat) as server,
+        opened(server, count) as peers,
+        trio.open_nursery() as nursery,
+    ):
+        for peer in peers:
+            nursery.start_soon(wait_for_ping, peer)
     assert min(times) - began >= 0.5
     first, last = min(times), max(times)
     assert last - first >= 0.5

@@ -90,8 +90,8 @@ def test_a_spawned_process_is_not_taken_for_an_earlier_one(ago: int) -> None:
     said = reaping(
         """
         # Those of after a wrap, too.
-        numbers = {*range(os.getpid() + 1, os.getpid() + 100_000), *range(2, 100_000)} - {os.getpid()}
-        for number in numbers:
+        numbers = {*range(2, 100_000), *range(os.getpid(), os.getpid() + 100_000)}
+        for number in numbers - {os.getpid()}:
             processes._ended[number] = Exit(9, None)
             processes._unclaimed[number] = time.monotonic() - int(sys.argv[1])
         reader, writer = os.pipe()
