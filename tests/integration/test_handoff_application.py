@@ -106,7 +106,7 @@ def test_what_is_not_resumable_is_closed(start: Start) -> None:
     """A handler that is not marked has its connections closed with 1012, over drain_window, and
     counted as not resumable.
     """
-    window = 1.5
+    window = 4
     instance = start(ECHO, settle=0.1, drain_window=window)
     instance.running()
     with raw_clients(instance.address(), 40) as clients:

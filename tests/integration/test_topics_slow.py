@@ -67,13 +67,13 @@ def test_a_slow_subscriber(start: Start) -> None:
     not fit is dropped and counted, message by message. Others hear everything and are on time. When
     it reads again it has all that was not dropped, in order, and goes on.
     """
-    instance = start(EVENT, limits={"outbound_bytes": "256KiB"})
+    instance = start(EVENT, limits={"outbound_bytes": "1MiB"})
     instance.running()
     with by_slot(instance, 2) as talks, _deaf(instance, "red") as deaf:
         for heard in _flooded(talks, known=3):
             assert numbers(heard) == list(range(1, _COUNT + 1))
-            on_time(heard)
-        assert max(row.send_queue_bytes for row in rows(instance)) < (256 << 10) + 2 * _SIZE
+            on_time(heard, 3)
+        assert max(row.send_queue_bytes for row in rows(instance)) < _MIB + 2 * _SIZE
         processes.until(lambda: counts(instance).topics.dropped > 0, 5, "the loss to be counted")
         dropped = counts(instance).topics.dropped
         found = [int(deaf.hear().split()[0]) for _ in range(_COUNT - dropped)]
@@ -85,12 +85,12 @@ def test_a_slow_subscriber(start: Start) -> None:
 
 def test_a_slow_subscriber_is_closed(start: Start) -> None:
     """With slow_client = "close" such a client is closed with 1013, and others are on time."""
-    instance = start(EVENT, limits={"outbound_bytes": "256KiB", "slow_client": "close"})
+    instance = start(EVENT, limits={"outbound_bytes": "1MiB", "slow_client": "close"})
     instance.running()
     with by_slot(instance, 2) as talks, _deaf(instance, "red") as deaf:
         for heard in _flooded(talks, known=3):
             assert numbers(heard) == list(range(1, _COUNT + 1))
-            on_time(heard)
+            on_time(heard, 3)
         ending = deaf.raw.ending()
         assert ending.code == _TRY_AGAIN
         found = [int(text.split()[0]) for text in ending.texts]
@@ -125,7 +125,7 @@ def test_a_slow_worker(start: Start) -> None:
         try:
             for heard in _flooded(awake, known=4, size=2000):
                 assert numbers(heard) == list(range(1, _COUNT + 1))
-                on_time(heard)
+                on_time(heard, 3)
             grown = resident(workers[0]) - before
             publisher = next(row for row in rows(instance) if row.slot == 0)
             # What is about to be sent is no longer in the queue, and is not dropped.
