@@ -70,6 +70,18 @@ def _reload_and(
 
     :param then: it is given the rows of the old worker and of the new one.
     """
+    for _ in range(5):
+        if (amid := _once(instance, board, then)) is not None:
+            return amid
+        # Put aside for a moment, we saw it when all had moved.
+        _comes_to_rest(instance)
+    pytest.fail("it was too late, five times")
+
+
+def _once(
+    instance: Instance, board: Scoreboard, then: Callable[[RowView, RowView], None]
+) -> Amid | None:
+    """Nothing was done if it was too late."""
     old = next(row for row in board.snapshot().rows if row.slot == 0)
     least = random.randrange(1, int(0.4 * old.counts.active))
     new: RowView | None = None
@@ -86,8 +98,9 @@ def _reload_and(
     while (so_far := moved()) < least:
         pass
     assert new is not None
+    if so_far >= old.counts.active:
+        return None
     then(old, new)
-    assert so_far < old.counts.active, "it was too late"
     return Amid(old.counts.active, so_far)
 
 
@@ -227,7 +240,7 @@ def _stop(instance: Instance) -> None:
     for notes in journal(instance).values():
         told = [note.what for note in notes]
         assert told[:1] + told[-1:] == ["connect", "disconnect"]
-        assert told[1:-1] in ([], ["suspend", "resume"])
+        assert told[1:-1] == ["suspend", "resume"] * (len(told[1:-1]) // 2)
 
 
 @_MANY
@@ -251,7 +264,9 @@ def test_a_zygote_is_killed(start: Start) -> None:
             _comes_to_rest(instance)
             assert instance.status()["last_reload"]["outcome"] == "done"
             _assert_once(instance, people)
-            assert {client.generation for client in people.living} == {number + 2}
+            generation = instance.status()["generation"]
+            assert generation >= number + 2
+            assert {client.generation for client in people.living} == {generation}
             exact(instance, people, earlier)
             people.finish()
         earlier += _CLIENTS
