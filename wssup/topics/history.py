@@ -191,9 +191,13 @@ class History:
         if self._keepers:
             self._recent.expire(now)
         if self.configured:
-            if now > self._now:
-                self._tell(now)
+            self.tell(now)
             self._retained.expire(now, _TURN)
+
+    def tell(self, now: float) -> None:
+        """What time it is, by the clock of `expire`, between two of those."""
+        if self.configured and now > self._now:
+            self._tell(now)
 
     def linked(self, carrier: int, number: int) -> None:
         """A carrier has a link to here, on which messages above this number come."""

@@ -193,6 +193,8 @@ class Node:
         received = 0
         now, until = self._now, self._turn_ends()
         peer.heard = now()
+        # After a standstill this may come before the beat: what is lost or linked is as of now.
+        history.tell(peer.heard)
         self._delivering = True
         try:
             while at < stop:

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from wssup.config.bus import EMBEDDED
 from wssup.config.topics import Topics as Settings
 from wssup.server.connection import Connection
 from wssup.server.frames import TEXT, encode
@@ -113,6 +114,7 @@ class Hub:
             self._delivery,
             self.tally,
             asks=self._settings.bus_history,
+            node=self._node if self._settings.bus == EMBEDDED else "",
         )
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         pump.chores.attend(self._wakeup, select.EPOLLIN, self._take_from_threads)
@@ -195,8 +197,10 @@ class Hub:
         if self._floors or topic.ahead is not None:
             found = list(found)
             ahead = topic.ahead or {}
-            for connection in [c for c in found if c in self._floors or c in ahead]:
-                found.remove(connection)
+            further = [c for c in found if c in self._floors or c in ahead]
+            if further:
+                found = [c for c in found if c not in self._floors and c not in ahead]
+            for connection in further:
                 said = positioned(message, self._token_of(connection, topic))
                 sent = self._delivery.send(connection, encode(TEXT, said), len(said))
                 self.tally.delivered += sent
@@ -208,7 +212,8 @@ class Hub:
         if not self._history.configured:
             return ""
         marks = self._history.marks(topic.name)
-        self._raise(marks, self._floors.get(connection, {}))
+        if connection not in (topic.asked_anew or {}):
+            self._raise(marks, self._floors.get(connection, {}))
         if topic.ahead is not None:
             raised(marks, topic.ahead.get(connection, {}))
         return token_of(marks)
@@ -241,6 +246,9 @@ class Hub:
         topic = self._join(connection, joined, limited=True)
         if since is None:
             return Subscription(name, self.token(name))
+        if connection in self._floors:
+            topic.asked_anew = topic.asked_anew or {}
+            topic.asked_anew[connection] = None
         return self._returning.catch_up(connection, topic, joined, since)
 
     def unsubscribe(self, connection: Connection, name: str) -> bool:
@@ -284,6 +292,7 @@ class Hub:
         return True
 
     def _out_of(self, topic: Topic, connection: Connection) -> None:
+        self._returning.gone(connection, topic)
         topic.remove(connection)
         self._subscriptions -= 1
         count = len(topic)
@@ -382,7 +391,7 @@ class Hub:
                 self._floors[connection] = left
             else:
                 del self._floors[connection]
-        self._returning.beat()
+        self._returning.beat(now)
 
     def flush(self, row: RowWriter) -> None:
         """Write the counters to the scoreboard."""

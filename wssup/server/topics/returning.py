@@ -4,6 +4,7 @@ from a server's.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,7 @@ from wssup.topics.bus import Bus
 from wssup.topics.history import History
 from wssup.topics.message import Message
 from wssup.topics.packets import Entry
+from wssup.topics.retained import SLACK, SOURCES
 
 if TYPE_CHECKING:
     from wssup.server.pump import Pump
@@ -33,6 +35,7 @@ class Returning:
     """Sends subscribers what they have missed.
 
     :param asks: whether a server has what the worker itself has not.
+    :param node: the instance, if there is no other one whose messages come here.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Returning:
         tally: Tally,
         *,
         asks: bool,
+        node: str,
     ) -> None:
         self._pump = pump
         self._bus = bus
@@ -51,8 +55,10 @@ class Returning:
         self._delivery = delivery
         self._tally = tally
         self._asks = asks
-        #: Topics in which subscribers have positions that are further than this worker.
-        self._lagging: dict[Topic, None] = {}
+        self._ours = f"{node}." if node else ""
+        #: Subscribers that have positions in topics which are further than this worker, and until
+        #: when what is still to come may come.
+        self._lagging: dict[tuple[Topic, Connection], float] = {}
 
     def catch_up(
         self, connection: Connection, topic: Topic, joined: Joined, since: str
@@ -68,7 +74,7 @@ class Returning:
         if not complete and self._asks:
             self._ask(connection, topic, joined, marks, answer)
             return answer
-        answer.missed, whole = self._replay(connection, topic, messages, marks)
+        answer.missed, whole = self._replay(connection, topic, messages, marks, marks)
         answer.position = self._here(topic, marks)
         return self._settled(answer, complete=complete and whole)
 
@@ -81,20 +87,38 @@ class Returning:
         return token_of(here)
 
     def _replay(
-        self, connection: Connection, topic: Topic, messages: list[Message], marks: dict[str, int]
+        self,
+        connection: Connection,
+        topic: Topic,
+        messages: list[Message],
+        marks: dict[str, int],
+        reached: dict[str, int],
     ) -> tuple[int, bool]:
-        """How many were sent, and whether all were."""
-        self.is_ahead(connection, topic, marks)
+        """How many were sent, and whether all were.
+
+        :param marks: where the subscriber was.
+        :param reached: where it is with these messages, or was before.
+        """
+        self.is_ahead(connection, topic, reached)
         wanted = sum(message.exclude != connection.id for message in messages)
         missed = self._delivery.replay(connection, topic, messages, dict(marks))
         return missed, missed == wanted
 
     def is_ahead(self, connection: Connection, topic: Topic, marks: dict[str, int]) -> None:
-        """Note what a subscriber has that is still to come here."""
-        ahead = self._history.ahead(topic.name, marks)
+        """Note what a subscriber has that is still to come here. Marks come from clients: of
+        sources that nothing comes from any more, as of an instance before its restart, nothing is
+        kept, or not for long.
+        """
+        ahead = {
+            source: sequence
+            for source, sequence in self._history.ahead(topic.name, marks).items()
+            if source.startswith(self._ours)
+        }
+        if len(ahead) > SOURCES:
+            ahead = dict(sorted(ahead.items())[:SOURCES])
         if ahead:
             topic.is_ahead(connection, ahead)
-            self._lagging[topic] = None
+            self._lagging[topic, connection] = time.monotonic() + SLACK / 1000
 
     def _settled(self, answer: Subscription, *, complete: bool) -> Subscription:
         answer.recovered = complete
@@ -138,10 +162,12 @@ class Returning:
         topic.not_waiting(connection)
         joined = recovery.joined
         topic.add(connection, positions=joined.positions, member=joined.member)
-        missed, whole = self._replay(
-            connection, topic, recovery.merged((*found, *here)), recovery.marks
-        )
-        recovery.answer.position = self._here(topic, recovery.marks)
+        messages = recovery.merged((*found, *here))
+        # The server may know what has not come here yet.
+        reached = dict(recovery.marks)
+        raised(reached, {message.source: message.sequence for message in messages})
+        missed, whole = self._replay(connection, topic, messages, recovery.marks, reached)
+        recovery.answer.position = self._here(topic, reached)
         recovery.settle(complete=complete and whole, missed=missed)
         self._settled(recovery.answer, complete=bool(recovery.answer.recovered))
 
@@ -150,14 +176,20 @@ class Returning:
         if topic.waiting is not None and connection in topic.waiting:
             self._told(connection, topic, topic.waiting[connection], [], complete=False)
 
-    def beat(self) -> None:
+    def gone(self, connection: Connection, topic: Topic) -> None:
+        """A subscriber is one no more: nobody waits for what it has missed."""
+        self._lagging.pop((topic, connection), None)
+        if (recovery := topic.not_waiting(connection)) is not None:
+            recovery.settle(complete=False, missed=0)
+            self._settled(recovery.answer, complete=False)
+
+    def beat(self, now: float) -> None:
         """From time to time: forget who was further than this worker, and is no more."""
-        for topic in list(self._lagging):
-            for connection, marks in list((topic.ahead or {}).items()):
-                if not self._history.ahead(topic.name, marks):
-                    topic.not_ahead(connection)
-            if topic.ahead is None:
-                del self._lagging[topic]
+        for (topic, connection), until in list(self._lagging.items()):
+            marks = topic.ahead.get(connection) if topic.ahead is not None else None
+            if marks is None or now > until or not self._history.ahead(topic.name, marks):
+                topic.not_ahead(connection)
+                del self._lagging[topic, connection]
 
 
 def _message_of(entry: Entry) -> Message:

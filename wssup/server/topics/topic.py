@@ -28,9 +28,11 @@ class Topic:
     :ivar ahead: of those that came back with a position which is further than this worker: by
         source, the sequences up to which they have this topic's messages.
     :ivar waiting: those for which a server is asked what they have missed.
+    :ivar asked_anew: those who came from a worker that was further than this one, and have said
+        since then where in this topic they are.
     """
 
-    __slots__ = ("ahead", "members", "name", "plain", "posed", "waiting")
+    __slots__ = ("ahead", "asked_anew", "members", "name", "plain", "posed", "waiting")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -39,6 +41,7 @@ class Topic:
         self.members: dict[Connection, str] | None = None
         self.ahead: dict[Connection, dict[str, int]] | None = None
         self.waiting: dict[Connection, Recovery] | None = None
+        self.asked_anew: dict[Connection, None] | None = None
 
     def __len__(self) -> int:
         return len(self.plain) + len(self.posed) + len(self.waiting or ())
@@ -65,6 +68,9 @@ class Topic:
             self.members = self.members or None
         self.not_ahead(connection)
         self.not_waiting(connection)
+        if self.asked_anew is not None:
+            self.asked_anew.pop(connection, None)
+            self.asked_anew = self.asked_anew or None
 
     def is_waiting(self, connection: Connection, recovery: Recovery) -> None:
         """A server is asked what a subscriber has missed: meanwhile it gets nothing."""
@@ -108,7 +114,12 @@ class Topic:
             found = [c for c in found if c.id != message.exclude]
         if floors:
             carrier, number = message.carrier, message.number
-            found = [c for c in found if c not in floors or number > floors[c].get(carrier, 0)]
+            anew = self.asked_anew or {}
+            found = [
+                c
+                for c in found
+                if c not in floors or c in anew or number > floors[c].get(carrier, 0)
+            ]
         if self.ahead is not None:
             ahead, source, sequence = self.ahead, message.source, message.sequence
             found = [c for c in found if c not in ahead or sequence > ahead[c].get(source, 0)]

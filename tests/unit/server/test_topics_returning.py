@@ -1,0 +1,198 @@
+"""Clients that come back with positions that are further than the worker, or that a server is asked
+for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio_websocket import WebSocketConnection
+
+from tests.harness.served import Served, served
+from tests.unit.server.test_topics import Commands, ask
+from wssup.config.topics import Topics
+from wssup.server.connection import Connection
+from wssup.server.topics.hub import Hub
+from wssup.topics import position
+from wssup.topics.message import Message
+from wssup.topics.packets import Entry
+
+#: The instance of the tests' hub, another worker of it, and that of another instance.
+NODE = "00000000"
+MATE = f"{NODE}.7"
+OTHER = "deadbeef.1"
+#: Where the answers of a server that is asked for what was missed go.
+Told = Callable[[list[Entry], bool], None]
+
+
+def message(sequence: int, topic: str = "t") -> Message:
+    """One of the other worker."""
+    at = time.monotonic()
+    return Message(topic, True, b"%d" % sequence, 7, sequence, MATE, sequence, at)
+
+
+def comes(hub: Hub, *messages: Message) -> None:
+    """They have come from the other worker."""
+    for each in messages:
+        hub._history.add(each)
+        hub._deliver(each)
+
+
+def since(**marks: int) -> str:
+    """A position, of the other worker and of another instance."""
+    return position.encode({{"mate": MATE, "other": OTHER}[name]: n for name, n in marks.items()})
+
+
+@asynccontextmanager
+async def asking(
+    tmp_path: Path, application: Commands
+) -> AsyncIterator[tuple[Served, list[Told], WebSocketConnection]]:
+    """A server that asks another one what somebody has missed, and its client."""
+    topics = Topics(bus="redis://127.0.0.1:1", bus_history=True, history=100)
+    answers: list[Told] = []
+    async with served(tmp_path, application, topics=topics) as server:
+
+        def recover(_topic: str, _marks: object, _limit: int, told: Told) -> None:
+            answers.append(told)
+
+        server.engine.topics.bus.recover = recover  # type: ignore[method-assign,assignment]
+        yield server, answers, await server.connect()
+
+
+async def heard(ws: WebSocketConnection) -> list[str]:
+    """What a client has been sent until it is answered."""
+    await ws.send_message('["topics"]')
+    found: list[str] = []
+    while not (text := str(await ws.get_message())).startswith('{"topics"'):
+        found.append(text)
+    return found
+
+
+@pytest.mark.parametrize("how", ["closed", "unsubscribed", "subscribed again"])
+async def test_who_goes_while_a_server_is_asked(tmp_path: Path, how: str) -> None:
+    """Whoever waits until it is known what a subscriber has missed waits no longer when that is no
+    subscriber any more; the answer that comes then is nobody's.
+    """
+    settled: list[bool] = []
+
+    class App(Commands):
+        async def on_receive(self, ws: Connection, data: str | bytes) -> None:  # type: ignore[override]
+            if data == "wait":
+                settled.append(await ws.subscribe("t", since=since(mate=3)).settled())
+            else:
+                super().on_receive(ws, data)
+
+    async with asking(tmp_path, App()) as (server, answers, ws):
+        await ws.send_message("wait")
+        with trio.fail_after(10):
+            while not answers:
+                await trio.sleep(0.005)
+            hub = server.engine.topics
+            (connection,) = hub._topics["t"].waiting or {}
+            if how == "closed":
+                await ws.aclose()
+            elif how == "unsubscribed":
+                assert hub.unsubscribe(connection, "t")
+            else:
+                hub.subscribe(connection, "t", since=None, positions=False, member=None)
+            while not settled:
+                await trio.sleep(0.005)
+        answers[0]([], True)
+        assert settled == [False]
+        if how != "closed":
+            await ws.aclose()
+        counts = await server.until(lambda c: c.closed == 1)
+        assert counts.topics.not_recovered == 1
+
+
+async def test_a_server_that_knows_more_than_the_worker(tmp_path: Path) -> None:
+    """What a server has told comes once, also what comes to the worker only then, and the position
+    is behind it.
+    """
+    async with asking(tmp_path, Commands()) as (server, answers, ws):
+        hub = server.engine.topics
+        options = {"since": since(mate=3)}
+        assert (await ask(ws, "subscribe", "t", options))[2] is None
+        (recovery,) = (hub._topics["t"].waiting or {}).values()
+        found = [Entry("t", True, b"%d" % n, MATE, n, time.time(), 7, n) for n in (4, 5, 6)]
+        comes(hub, message(4))
+        answers[0](found, True)
+        assert recovery.answer.recovered
+        assert position.decode(recovery.answer.position)[MATE] == 6
+        comes(hub, message(5), message(6), message(7))
+        assert await heard(ws) == ["4", "5", "6", "7"]
+        await ws.aclose()
+
+
+def ahead(hub: Hub) -> list[dict[str, int]]:
+    """What is kept of those that are further than the worker."""
+    topic = hub._topics.get("t")
+    return list((topic.ahead or {}).values()) if topic is not None else []
+
+
+async def subscribed(server: Served, token: str) -> WebSocketConnection:
+    ws = await server.connect()
+    await ask(ws, "subscribe", "t", {"since": token})
+    return ws
+
+
+async def test_positions_of_who_publishes_no_more(tmp_path: Path) -> None:
+    """What a position says of another instance, which nothing comes from, is not kept; what it says
+    of a worker is, until that has published it, or would have long ago.
+    """
+    async with served(tmp_path, Commands(), topics=Topics(history=100)) as server:
+        hub = server.engine.topics
+        ws = await subscribed(server, since(mate=5, other=9))
+        assert ahead(hub) == [{MATE: 5}]
+        comes(hub, message(5), message(6))
+        assert await heard(ws) == ["6"]
+        hub.beat(time.monotonic())
+        assert ahead(hub) == []
+        again = await subscribed(server, since(mate=500))
+        hub.beat(time.monotonic() + 10)
+        assert ahead(hub) == [{MATE: 500}]
+        hub.beat(time.monotonic() + 30)
+        assert ahead(hub) == []
+        for each in (ws, again):
+            await each.aclose()
+
+
+@pytest.mark.parametrize("bus", ["embedded", "redis://127.0.0.1:1"])
+async def test_positions_that_are_made_up(tmp_path: Path, bus: str) -> None:
+    """Of a token that is full of publishers that there never were little is kept, and not for long,
+    with a history and without one.
+    """
+    token = position.encode({f"deadbeef.{n}": 1 for n in range(500)})
+    for history in (0, 100):
+        topics = Topics(bus=bus, history=history)
+        async with served(tmp_path / str(history), Commands(), topics=topics) as server:
+            ws = await subscribed(server, token)
+            hub = server.engine.topics
+            assert sum(map(len, ahead(hub))) == (0 if bus == "embedded" else 150)
+            hub.beat(time.monotonic() + 30)
+            assert ahead(hub) == []
+            await ws.aclose()
+
+
+async def test_a_subscription_with_a_position_after_a_move(tmp_path: Path) -> None:
+    """A connection that came from a worker which was further than this one, and says here since
+    when it wants a topic, gets what that worker had and this one gets only now.
+    """
+    application = Commands()
+    async with served(tmp_path, application, topics=Topics(history=100)) as server:
+        hub = server.engine.topics
+        ws = await server.connect()
+        await ask(ws, "subscribe", "old")
+        (connection,) = application.connections
+        comes(hub, *(message(n, "new") for n in range(81, 91)))
+        hub._floors[connection] = {7: 100}
+        options = {"since": since(mate=80)}
+        assert (await ask(ws, "subscribe", "new", options))[3] == 10
+        comes(hub, message(95, "old"), message(96, "new"), message(101, "old"))
+        assert await heard(ws) == ["96", "101"]
+        await ws.aclose()
