@@ -25,6 +25,8 @@ __all__ = ["Attendant"]
 _NAME_GRACE = 5.0
 #: Seconds for which a worker may leave its messages unread when the channel is full.
 _READ_GRACE = 30.0
+#: Seconds for what a worker has said by the end of ready_timeout to be taken.
+_LAST_WORD = 0.1
 
 
 class Attendant:
@@ -131,6 +133,11 @@ class Attendant:
             theirs.close()
         if worker.gone.is_set():
             return
+        # What it said while this process itself was put aside lies in the channel.
+        with trio.move_on_after(_LAST_WORD):
+            await worker.booted.wait()
+        if worker.gone.is_set() or worker.booted.is_set():
+            return
         worker.failure = f"it was not ready within ready_timeout ({settings.ready_timeout:g} s)"
         if worker.generation.error:
             worker.failure = f"its zygote cannot start: {worker.generation.error}"
@@ -142,6 +149,8 @@ class Attendant:
     async def _ask_for(self, worker: Worker, theirs: Channel) -> None:
         while not worker.asked_for:
             await worker.generation.available()
+            if worker.gone.is_set():
+                return  # given up in the same pass of the loop, and its row is another's
             texts, listeners = self._listeners.of(worker.slot)
             fork = Fork(worker.serial, worker.slot, worker.row, texts)
             worker.asked_for = worker.generation.fork(fork, [theirs.fileno(), *listeners])

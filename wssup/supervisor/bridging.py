@@ -232,17 +232,22 @@ class Bridging:
         self._mesh.join(Node(serial, post, {"pid": pid}))
 
     async def _watch(self, serial: int, pid: int) -> None:
-        """End a bridge whose loop does not turn."""
+        """End a bridge whose loop does not turn. Two looks in a row must find that: if everything
+        stood still it turns again before the second.
+        """
         began = time.monotonic_ns()
+        found = False
         while True:
             await trio.sleep(_LOOK)
             settings = self._settings()
+            now = time.monotonic_ns()
             view = self._scoreboard.bridge()
             turned, patience = began, max(settings.ready_timeout, settings.hang_after)
             if view is not None and view.serial == serial and view.heartbeat_ns:
                 turned, patience = view.heartbeat_ns, settings.hang_after
-            age = (time.monotonic_ns() - turned) / 1e9
-            if age > patience:
+            age = (now - turned) / 1e9
+            was_found, found = found, age > patience
+            if was_found and found:
                 self._failure = f"its loop did not turn for {age:.1f} s"
                 await self._processes.abort(pid)
                 return

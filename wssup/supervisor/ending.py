@@ -96,6 +96,12 @@ class Ending:
         master.give_up()
         self._grace = order.timeout
         self.ends_by = trio.current_time() + order.timeout + 2 * _END_GRACE
+        if first:
+            # Before the workers know: what they find in the queues then is all that will ever be
+            # there, however long we are put aside.
+            for address in master.listeners.addresses.values():
+                if not address.held:
+                    address.refuse_new()
         master.fleet.stop(order)
         if first:
             master.nursery.start_soon(self._close_listeners)
@@ -105,13 +111,9 @@ class Ending:
         """Once nobody accepts any more, new clients are to be refused, not to wait in a queue; but
         where the service manager holds the listeners they wait for the next master.
         """
-        listeners = self._master.listeners
-        for address in listeners.addresses.values():
-            if not address.held:
-                address.refuse_new()
         # The workers empty the queues before they close their copies.
         await trio.sleep(CLOSING)
-        listeners.close_all()
+        self._master.listeners.close_all()
 
     async def _finish(self) -> None:
         fleet = self._master.fleet

@@ -94,9 +94,11 @@ class Watch:
         was_idle = False
         while True:
             arrivals.forget()
+            # The time first: put aside between the two, we would take our own pause for theirs.
+            now = time.monotonic_ns()
             self.snapshot = self._scoreboard.snapshot()
             self.looked_at = trio.current_time()
-            looks = self._judge(self.snapshot)
+            looks = self._judge(self.snapshot, now)
             self._fleet.admitting.look(self.snapshot.rows)
             if self._told is not None:
                 self._told(self.snapshot)
@@ -132,10 +134,9 @@ class Watch:
         self._told = told
         self._hurry.set()
 
-    def _judge(self, snapshot: Snapshot) -> list[Look]:
+    def _judge(self, snapshot: Snapshot, now: int) -> list[Look]:
         """Deal with those that stall or hang; what all look like."""
         fleet = self._fleet
-        now = time.monotonic_ns()
         looks: dict[int, Look] = {}
         for view in snapshot.rows:
             worker = fleet.workers.get(view.serial)

@@ -341,9 +341,10 @@ class Moving:
         """End a connection unread: nobody is left to go on with it, or it cannot be known whose it
         is.
         """
-        os.close(fd)
         lifetime = time.monotonic() - record.opened
+        # Before it is closed, which its client sees.
         self.pump.row.closed(verdict, lifetime, by_client=False)
+        os.close(fd)
         self.pump.closing.closed_one()
 
     def _go_on(
