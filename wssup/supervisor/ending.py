@@ -102,14 +102,13 @@ class Ending:
             for address in master.listeners.addresses.values():
                 if not address.held:
                     address.refuse_new()
-        master.fleet.stop(order)
-        if first:
             master.nursery.start_soon(self._close_listeners)
             master.nursery.start_soon(self._finish)
+        master.fleet.stop(order)
 
     async def _close_listeners(self) -> None:
-        """Once nobody accepts any more, new clients are to be refused, not to wait in a queue; but
-        where the service manager holds the listeners they wait for the next master.
+        """Once nobody accepts any more, new clients are to be refused, not ignored; but where the
+        service manager holds the listeners they wait in the queue for the next master.
         """
         # The workers empty the queues before they close their copies.
         await trio.sleep(CLOSING)

@@ -35,8 +35,8 @@ from wssup.start import CHANNEL, WorkerStart
 __all__ = ["main"]
 
 _PR_SET_PDEATHSIG = 1
+#: Seconds between two looks at who the parent is.
 _GLANCE = 0.0002
-"""Seconds between two looks at who the parent is."""
 
 Entry = Callable[[WorkerStart], int]
 

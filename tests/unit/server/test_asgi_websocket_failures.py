@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import trio
 
@@ -11,18 +10,7 @@ from tests.harness import raw
 from tests.harness.http_client import Handler, Message, Receive, Send, routes
 from tests.harness.served import served
 from tests.unit.server.peer import OFF, Peer
-
-
-async def accept(receive: Receive, send: Send, **more: Any) -> None:
-    """Take a connection."""
-    assert await receive() == {"type": "websocket.connect"}
-    await send({"type": "websocket.accept", **more})
-
-
-async def echo(scope: Message, receive: Receive, send: Send) -> None:
-    await accept(receive, send)
-    while (message := await receive())["type"] == "websocket.receive":
-        await send({**message, "type": "websocket.send"})
+from tests.unit.server.test_asgi_websocket import echo
 
 
 async def _returns(scope: Message, receive: Receive, send: Send) -> None:

@@ -341,9 +341,8 @@ class Moving:
         """End a connection unread: nobody is left to go on with it, or it cannot be known whose it
         is.
         """
-        lifetime = time.monotonic() - record.opened
-        # Before it is closed, which its client sees.
-        self.pump.row.closed(verdict, lifetime, by_client=False)
+        # Counted first: close(2) wakes the client.
+        self.pump.row.closed(verdict, time.monotonic() - record.opened, by_client=False)
         os.close(fd)
         self.pump.closing.closed_one()
 

@@ -195,11 +195,9 @@ class Hub:
         """To those who get positions: the worker's, but for the few that are further."""
         found = topic.for_(topic.posed, message, self._floors)
         if self._floors or topic.ahead is not None:
-            found = list(found)
-            ahead = topic.ahead or {}
-            further = [c for c in found if c in self._floors or c in ahead]
-            if further:
-                found = [c for c in found if c not in self._floors and c not in ahead]
+            apart = self._floors.keys() | (topic.ahead or {}).keys()
+            further = [c for c in found if c in apart]
+            found = [c for c in found if c not in apart]
             for connection in further:
                 said = positioned(message, self._token_of(connection, topic))
                 sent = self._delivery.send(connection, encode(TEXT, said), len(said))
@@ -247,8 +245,7 @@ class Hub:
         if since is None:
             return Subscription(name, self.token(name))
         if connection in self._floors:
-            topic.asked_anew = topic.asked_anew or {}
-            topic.asked_anew[connection] = None
+            topic.asks_anew(connection)
         return self._returning.catch_up(connection, topic, joined, since)
 
     def unsubscribe(self, connection: Connection, name: str) -> bool:

@@ -31,7 +31,9 @@ class Subscription:
     wait: Callable[[], Awaitable[None]] | None = None
 
     async def settled(self) -> bool:
-        """Wait until it is known whether the subscriber has everything; whether it has."""
+        """Wait until it is known whether the subscriber has everything; whether it has. False, too,
+        if it is no subscriber any more.
+        """
         if self.recovered is None and self.wait is not None:
             await self.wait()
         return bool(self.recovered)

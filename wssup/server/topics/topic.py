@@ -97,6 +97,11 @@ class Topic:
         if self.ahead is not None and self.ahead.pop(connection, None) is not None:
             self.ahead = self.ahead or None
 
+    def asks_anew(self, connection: Connection) -> None:
+        """It says itself where it is."""
+        self.asked_anew = self.asked_anew or {}
+        self.asked_anew[connection] = None
+
     def for_(
         self,
         subscribers: dict[Connection, None],
