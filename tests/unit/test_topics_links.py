@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.topics_net import Net, Node, net, pair
+from tests.topics_net import NODE, Net, Node, net, pair
 from wssup.topics import packets as p
 from wssup.topics import peer as peers
 from wssup.topics import publishing
@@ -358,3 +358,23 @@ def test_closing_gives_all_descriptors_back(two: Net) -> None:
     two.settle()
     assert not b.bus._peers
     a.bus.close()
+
+
+def test_what_is_lost_after_a_standstill_is_lost_as_of_now() -> None:
+    """A node that stood still for long reads that it has lost something before its heart beats:
+    who was somewhere meanwhile is not told that it has everything.
+    """
+    with net(2, buffer=4608, queue_bytes=5000, messages=1000, everything=True) as two:
+        a, b = two.nodes.values()
+        b.bus.subscribed("t", 1)
+        two.beat()
+        for number in range(200):
+            say(a, f"{number:0100}")
+            a.watcher.turn()
+        two.clock.now += 24
+        meanwhile = {f"{NODE}.0": int(two.clock.now * 1000), f"{NODE}.{a.serial}": 1}
+        two.clock.now += 4
+        two.settle()
+        assert b.counts.totals["lost_in"] > 0
+        _, complete = b.history.since_marks("t", meanwhile)
+        assert not complete
