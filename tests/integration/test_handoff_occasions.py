@@ -93,6 +93,23 @@ def test_rebalance(start: Start) -> None:
         exact(instance, people)
 
 
+def test_a_rebalance_is_over_when_it_is_counted(start: Start) -> None:
+    """`wssup rebalance` comes back when the worker that took the connections has counted them, also
+    if its application takes its time with each.
+    """
+    slow = EVENT.replace('note("resume", ws)', 'time.sleep(0.03)\n        note("resume", ws)')
+    instance = start(f"import time\n{slow}", workers=1)
+    instance.running()
+    with Oracle(instance.address(), [QUIET] * 40) as people:
+        people.go_on()
+        _scale(instance, 2)
+        done = instance.run("rebalance")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert _spread(instance) == [20, 20]
+        people.finish()
+        exact(instance, people)
+
+
 @pytest.mark.parametrize("occasion", ["scale", "respawn"])
 def test_rebalance_by_itself(start: Start, occasion: str) -> None:
     """With `rebalance = true` connections move to a worker that was added, or that has replaced one

@@ -122,6 +122,28 @@ async def test_a_removed_address_lingers_then_refuses(start: Start) -> None:
     assert instance.status()["retiring"] == []
 
 
+async def test_a_removed_address_is_closed_by_who_gives_it_back(start: Start) -> None:
+    """A worker that accepts for a stalled one at an address that is removed, and gives that back
+    while the address ends, has it closed as everybody.
+    """
+    instance = start(bind=[_FIRST, _SECOND], address_linger=2.5, stall_after=0.3, hang_after=300)
+    instance.running()
+    second = instance.status()["bind"][1]
+    instance.reconfigure(bind=[_FIRST])
+    await _reload(instance)
+    stalled = instance.workers()[0]
+    os.kill(stalled, signal.SIGSTOP)
+    try:
+        await aside(instance.wait, lambda s: s["slots"][0]["lent_to"] == 1, "the loan")
+        await aside(instance.wait, lambda s: not s["retiring"], "the end of the linger")
+    finally:
+        os.kill(stalled, signal.SIGCONT)
+    await aside(instance.wait, lambda s: s["slots"][0]["lent_to"] is None, "it to be given back")
+    await aside(instance.wait_logged, "address_closed")
+    port = _port(second)
+    await aside(processes.until, lambda: not kernel.listening(port), 30, "it to be closed")
+
+
 def _seconds(entry: dict[str, Any]) -> float:
     return dt.datetime.fromisoformat(entry["timestamp"]).timestamp()
 

@@ -117,6 +117,7 @@ async def _rebalance(master: Master, reply: Reply, arguments: Arguments) -> Resu
                 await reply.event("slot", slot=slot, state="moving", moved=moved, total=total)
         with trio.move_on_after(_REPORT_EVERY):
             await rebalance.wait()
+    await rebalance.wait()
     return {
         "moved": rebalance.moved,
         "planned": rebalance.planned,

@@ -20,12 +20,13 @@ from wssup.supervisor.children import Worker
 from wssup.supervisor.ledger import Ledger
 from wssup.supervisor.planning import common
 
-__all__ = ["RESUME_FAILURES", "Handoffs", "Obstacle", "Session", "obstacle"]
+__all__ = ["REPORT_GRACE", "RESUME_FAILURES", "Handoffs", "Obstacle", "Session", "obstacle"]
 
 #: What a sender says (HandedOver.error) when too many connections could not resume over there.
 RESUME_FAILURES = "resume_failures"
-#: Seconds that a dead worker's peers get to say how many connections moved.
-_REPORT_GRACE = 2.0
+#: Seconds that others get to say how many connections moved: the peers of a dead worker, and who
+#: takes connections once all were given.
+REPORT_GRACE = 2.0
 
 Post = Callable[..., None]
 
@@ -42,6 +43,7 @@ class Session:
     :ivar error: why it ended, if not of itself: the sender's words, or ``sender_lost``.
     :ivar failed: how many could not resume; known once the receiver has ``told``.
     :ivar over: the sender has nothing to do with it any more.
+    :ivar settled: it is over, and the receiver has counted what it took, or is gone.
     :ivar on_change: told when the session was swept, or is over.
     """
 
@@ -62,6 +64,7 @@ class Session:
         self.told = False
         self.recalled = False
         self.over = trio.Event()
+        self.settled = trio.Event()
         self.on_change: Callable[[Session], None] | None = None
 
     def tell(self) -> None:
@@ -271,6 +274,7 @@ class Handoffs:
         """Once nothing more is heard of a session."""
         if session.over.is_set() and (session.told or session.receiver.gone.is_set()):
             del self._sessions[session.number]
+            session.settled.set()
 
     def _wake(self) -> None:
         self._heard.set()
@@ -282,7 +286,7 @@ class Handoffs:
         self.recall(session)
 
     async def _fold_later(self, worker: Worker, folded: Callable[[Counts], None]) -> None:
-        with trio.move_on_after(_REPORT_GRACE):
+        with trio.move_on_after(REPORT_GRACE):
             while self._ledger.awaits(worker.serial):
                 await self._heard.wait()
         self._fold(worker, folded)

@@ -373,6 +373,7 @@ class Master:
         address.retirement = None
         bind = str(address)
         self.listeners.take_out(address.text)
+        self.fleet.sharing.closing(address.text)
         address.refuse_new()
         await trio.sleep(CLOSING)
         self.fleet.sharing.removed(address.text)

@@ -10,7 +10,7 @@ import trio
 from wssup import logs
 from wssup.errors import CommandError
 from wssup.scoreboard import InstanceState
-from wssup.supervisor.handoffs import Obstacle, Session, obstacle
+from wssup.supervisor.handoffs import REPORT_GRACE, Obstacle, Session, obstacle
 from wssup.supervisor.planning import UNLIMITED, Shift, plan
 
 if TYPE_CHECKING:
@@ -34,9 +34,16 @@ class Rebalance:
         self._began = time.monotonic()
 
     async def wait(self) -> None:
-        """Wait until all of it is over; each session has a deadline."""
+        """Wait until all of it is over; each session has a deadline.
+
+        A receiver counts what it took after it has acknowledged it, so those who look then are to
+        find it there. One that hangs is not waited for.
+        """
         for session in self.sessions:
             await session.over.wait()
+        with trio.move_on_after(REPORT_GRACE):
+            for session in self.sessions:
+                await session.settled.wait()
 
     @property
     def by_slot(self) -> dict[int, list[Session]]:

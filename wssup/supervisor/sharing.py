@@ -46,6 +46,7 @@ class Sharing:
         self._read = read
         self._aiming = aiming
         self._booting = aiming.booting
+        self._closing: set[str] = set()
         self._log = logs.get()
 
     def update(self) -> None:
@@ -95,8 +96,13 @@ class Sharing:
                         )
         self._log.info("addresses_added", bind=texts)
 
+    def closing(self, text: str) -> None:
+        """An address is to be removed: it is not lent any more, only taken back."""
+        self._closing.add(text)
+
     def removed(self, text: str) -> None:
         """Have every worker close its copies of an address's listeners."""
+        self._closing.discard(text)
         for slot in self._slots.values():
             for worker in {*slot.workers, slot.borrower} - {None}:
                 assert worker is not None
@@ -104,8 +110,9 @@ class Sharing:
 
     def _change(self, slot: Slot, borrower: Worker | None) -> None:
         texts, descriptors = self._listeners.of(slot.index, lent=True)
-        if slot.borrower is not None and not slot.borrower.gone.is_set() and texts:
-            self._post(slot.borrower, Unlisten(slot.index, texts))
+        back = [*texts, *self._closing]
+        if slot.borrower is not None and not slot.borrower.gone.is_set() and back:
+            self._post(slot.borrower, Unlisten(slot.index, back))
         if borrower is not None and texts:
             self._post(borrower, Listen(slot.index, texts), descriptors)
         if borrower is not None:

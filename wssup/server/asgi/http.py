@@ -382,8 +382,9 @@ class _Exchange:
         if self._stream.fd >= 0:
             fd = self._stream.release()
             trio.lowlevel.notify_closing(fd)
-            os.close(fd)
+            # Counted first: close(2) wakes the client.
             self._server.pump.opening.http_ended(self._socket.peer)
+            os.close(fd)
 
 
 _DISCONNECT: Final = {"type": "http.disconnect"}

@@ -145,8 +145,9 @@ class Front:
         except BaseException as error:
             # Its client is gone already, or the worker is.
             if http.is_ours:
-                sock.close()
+                # Counted first: close(2) wakes the client.
                 self.ended(http)
+                sock.close()
             if not isinstance(error, OSError):
                 raise
 
