@@ -63,14 +63,14 @@ async def test_nothing_is_left_lying_after_a_stall(tmp_path: Path) -> None:
 
     async def stall(until: float) -> None:
         await trio.sleep_until(until)
-        time.sleep(0.25)
+        time.sleep(0.4)
 
     async def talk(until: float) -> None:
         await trio.sleep_until(until)
         peer.push(raw.frame(raw.TEXT, b"") * 150)
 
     async with (
-        served(tmp_path, App(), heartbeat=OFF, handshake_timeout=0.05) as server,
+        served(tmp_path, App(), heartbeat=OFF, handshake_timeout=0.25) as server,
         await Peer.open(server) as peer,
     ):
         # Whether the timer or the client comes first within one pass of the loop is chance.
