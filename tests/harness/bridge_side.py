@@ -65,7 +65,7 @@ class Side:
         topics = Topics(**settings)
         names = Names(topics.bus_namespace)
         streams = Streams(topics, names) if topics.bus_history else None
-        remembered = bool(topics.history or topics.history_age)
+        remembered = bool(topics.history or topics.history_age or topics.bus_history)
         self.witness = Witness()
         self.desk = Desk(names, Outbox(topics.queue_bytes), streams, remembered=remembered)
         url = BusUrl(
@@ -83,11 +83,11 @@ class Side:
     def post(
         self, topic: str, sequence: int, data: bytes = b"", *, after: int = -1, before: int = -1
     ) -> int:
-        """Publish as source ``aa.1``."""
+        """Publish as source ``aaaaaaaa.1``."""
         before = sequence - 1 if before < 0 else before
         after = before if after < 0 else after
-        parcel = Parcel("aa.1", sequence, after, before, False, time.time(), data)
-        return self.desk.post(Letter(topic, "aa.1", sequence, pack(parcel)))
+        parcel = Parcel("aaaaaaaa.1", sequence, after, before, False, time.time(), data)
+        return self.desk.post(Letter(topic, "aaaaaaaa.1", sequence, pack(parcel)))
 
     def numbers(self, topic: str = "t") -> list[int]:
         """What came."""

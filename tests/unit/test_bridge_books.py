@@ -17,7 +17,7 @@ from wssup.errors import MessageError
 PARCELS = st.builds(
     Parcel,
     source=st.from_regex(r"[0-9a-f]{8}\.[1-9][0-9]{0,9}", fullmatch=True),
-    sequence=st.integers(10, 2**63 - 1),
+    sequence=st.integers(10, 2**60 - 1),
     after=st.integers(0, 5),
     before=st.integers(5, 9),
     text=st.just(False),
@@ -44,16 +44,19 @@ def test_what_anybody_may_publish_is_refused_in_one_way(data: bytes) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        (1, "ab.1", 5, 0, 0, True, 0.0, b"\xff"),
-        (1, "ab.1", 5, 5, 5, False, 0.0, b""),
-        (1, "ab.1", 5, 3, 2, False, 0.0, b""),
-        (1, "ab.1", 0, -1, -1, False, 0.0, b""),
-        (1, "ab.1", 2**63, 0, 0, False, 0.0, b""),
-        (1, "AB.1", 5, 0, 0, False, 0.0, b""),
-        (1, "ab", 5, 0, 0, False, 0.0, b""),
-        (1, "ab.1" * 40, 5, 0, 0, False, 0.0, b""),
-        (2, "ab.1", 5, 0, 0, False, 0.0, b""),
-        (1, "ab.1", 5, 0, 0, False, 0.0),
+        (1, "abababab.1", 5, 0, 0, True, 0.0, b"\xff"),
+        (1, "abababab.1", 5, 5, 5, False, 0.0, b""),
+        (1, "abababab.1", 5, 3, 2, False, 0.0, b""),
+        (1, "abababab.1", 0, -1, -1, False, 0.0, b""),
+        (1, "abababab.1", 2**60, 0, 0, False, 0.0, b""),
+        (1, "ABABABAB.1", 5, 0, 0, False, 0.0, b""),
+        (1, "abababab", 5, 0, 0, False, 0.0, b""),
+        (1, "abababab.1" * 40, 5, 0, 0, False, 0.0, b""),
+        (1, "ab.1", 5, 0, 0, False, 0.0, b""),
+        (1, "abababab.0", 5, 0, 0, False, 0.0, b""),
+        (1, "abababab.01", 5, 0, 0, False, 0.0, b""),
+        (2, "abababab.1", 5, 0, 0, False, 0.0, b""),
+        (1, "abababab.1", 5, 0, 0, False, 0.0),
         [[]] * 8,
     ],
     ids=[
@@ -61,10 +64,13 @@ def test_what_anybody_may_publish_is_refused_in_one_way(data: bytes) -> None:
         "after itself",
         "after what is before",
         "number 0",
-        "number beyond 63 bits",
+        "number beyond 60 bits",
         "no hexadecimal name",
         "no serial number",
         "long name",
+        "short name",
+        "the source of clocks",
+        "a serial number in two ways",
         "another version",
         "too short",
         "lists",
@@ -85,6 +91,8 @@ def test_names_lead_back_to_their_topic() -> None:
     assert names.marks("ø") == "acme:marks:ø".encode()
     assert names.topic(b"acm:room") is None
     assert names.topic(b"acme:\xff") is None
+    assert names.topic(b"acme:") is None
+    assert names.topic(b"acme:a\nb") is None
 
 
 def test_slots_are_the_server_s() -> None:
@@ -101,7 +109,7 @@ def test_slots_are_the_server_s() -> None:
 
 
 def letter(number: int, size: int = 100) -> Letter:
-    return Letter("t", "ab.1", number, bytes(size))
+    return Letter("t", "abababab.1", number, bytes(size))
 
 
 def test_a_full_queue_loses_the_oldest() -> None:
@@ -200,6 +208,33 @@ def test_the_server_is_asked_for_what_is_wanted(steps: list[tuple[str, bool] | i
     assert server == wanted
     assert wishes.settled
     assert wishes.counts == (len(wanted), len(wanted))
+
+
+def test_wishes_that_came_and_went_are_forgotten() -> None:
+    """However many topics come and go while nobody looks, nothing is kept of them."""
+    wishes = Wishes()
+    for number in range(1000):
+        wishes.want(f"t{number}", True)
+        wishes.want(f"t{number}", False)
+    assert not wishes._changed
+    wishes.want("a", True)
+    wishes.due(10)
+    wishes.want("a", False)
+    wishes.want("a", True)
+    assert wishes.due(10) == ([], [])
+
+
+def test_what_is_subscribed_to_again_is_told() -> None:
+    """A new connection goes on with what was confirmed on the one before, and is still wanted."""
+    wishes = Wishes()
+    for topic in "abc":
+        wishes.want(topic, True)
+    wishes.due(10)
+    for topic in "ab":
+        wishes.heard(topic)
+    wishes.want("b", False)
+    assert wishes.begin() == {"a"}
+    assert wishes.due(10) == (["a", "c"], [])
 
 
 def test_settled_is_when_the_server_has_confirmed() -> None:

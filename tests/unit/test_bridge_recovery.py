@@ -79,7 +79,8 @@ def test_a_loss_is_heard_of(*, everything: bool) -> None:
     """A publisher's next message shows that one before it is missing: of its topic, or of any if
     all are heard. What was published before a topic was subscribed to is not missed.
     """
-    hearing = Hearing(everything=everything, most=100)
+    hearing = Hearing(most=100)
+    hearing.begin_all(everything=everything)
 
     def missed(topic: str, *numbers: int) -> bool:
         return hearing.missed(topic, Parcel("p", *numbers, False, 0.0, b""))
@@ -92,11 +93,17 @@ def test_a_loss_is_heard_of(*, everything: bool) -> None:
     assert missed("a", 12, 9, 11) is everything
     hearing.begin("a")
     assert missed("a", 20, 19, 19) is everything
+    # What was published between two connections is missed, unless those hear differently.
+    hearing.begin_all(everything=everything)
+    assert missed("a", 23, 22, 22)
+    hearing.begin_all(everything=not everything)
+    assert not missed("a", 26, 25, 25)
 
 
 def test_hearing_is_bounded() -> None:
     """Of many publishers only the last ones are remembered."""
-    hearing = Hearing(everything=True, most=10)
+    hearing = Hearing(most=10)
+    hearing.begin_all(everything=True)
     for number in range(100):
         assert not hearing.missed("a", Parcel(f"p{number}", 5, 0, 0, False, 0.0, b""))
         assert len(hearing._last) <= 10
@@ -203,6 +210,17 @@ def test_a_server_that_lost_its_memory_is_not_believed() -> None:
     recovery.read([parcel("new", 1, 0)])
     assert recovery.result() == ([parcel("new", 1, 0)], False)
     assert Recovery({}, {}, limit=10, size=1000, oldest=0).result() == ([], False)
+
+
+def test_a_server_that_went_back_is_not_believed() -> None:
+    """A mark beyond what the server knows: it has lost what was published since it saved. Of this
+    instance's own publishers a client may have what the server is still to get.
+    """
+    for source, complete in (("theirs.1", False), ("mine.1", True)):
+        recovery = Recovery(
+            {source: 150}, {source: 100}, limit=10, size=1000, oldest=0, mine="mine."
+        )
+        assert recovery.result() == ([], complete)
 
 
 def test_what_is_too_old_is_not_given() -> None:

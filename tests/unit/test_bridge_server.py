@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 import structlog
@@ -186,7 +187,7 @@ async def test_garbage_on_a_channel_is_passed_over() -> None:
         async with running(side):
             await until(lambda: side.witness.settlings)
             await server.publish(b"wssup:t", b"hello")
-            await server.publish(b"wssup:t", pack(Parcel("bb.1", 1, 0, 0, True, 0.0, b"ok")))
+            await server.publish(b"wssup:t", pack(Parcel("bbbbbbbb.1", 1, 0, 0, True, 0.0, b"ok")))
             await until(lambda: side.witness.got)
             assert len(side.witness.garbage) == 1
 
@@ -208,12 +209,73 @@ async def test_losses_of_others_show(at_once: None) -> None:
             assert two.witness.missed == 1
 
 
-async def test_with_a_history_everything_is_heard() -> None:
+async def test_losses_of_an_outage_show(at_once: None) -> None:
+    """What others published while there was no connection is missed, and is known to be once they
+    publish again; of a topic that nobody wanted meanwhile nothing is.
+    """
+    async with RespServer().running() as server:
+        side, history = Side(server.port), Side(server.port, history=10)
+        side.desk.want("t", True)
+
+        async def said(topic: str, number: int) -> None:
+            parcel = Parcel("bbbbbbbb.1", number, number - 1, number - 1, False, 0.0, b"")
+            await server.publish(f"wssup:{topic}".encode(), pack(parcel))
+
+        async with running(side, history):
+            await until(lambda: side.witness.settlings == history.witness.settlings == 1)
+            await said("t", 1)
+            await until(lambda: side.witness.got and history.witness.got)
+            await server.drop()
+            side.desk.want("new", True)
+            await until(lambda: side.witness.settlings == history.witness.settlings == 2)
+            await said("new", 4)
+            await said("t", 5)
+            await until(lambda: side.numbers() == history.numbers() == [1, 5])
+            assert (side.witness.missed, history.witness.missed) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"history": 10}, {"history_age": 10.0}, {"bus_history": True}]
+)
+async def test_what_is_left_is_told_to_histories(settings: dict[str, Any], at_once: None) -> None:
+    """Where not everything can be heard, on a Cluster, histories learn that a topic is not heard
+    any more, before that is so; no client is told then that it has missed nothing.
+    """
+    async with RespServer().running() as server:
+        server.slots = [(0, 16383, server.port)]
+        side = Side(server.port, cluster=True, **settings)
+        async with running(side):
+            side.desk.want("t", True)
+            await until(lambda: side.witness.settlings and server.named(b"SSUBSCRIBE"))
+            before = side.witness.settlings
+            side.desk.want("t", False)
+            await until(lambda: server.named(b"SUNSUBSCRIBE"))
+            assert side.witness.settlings > before
+
+
+async def test_a_cluster_is_found_again_without_the_server_that_was_named(at_once: None) -> None:
+    """When the server that the URL names is gone for good, the others are asked for the rest."""
+    async with RespServer().running() as a, RespServer().running() as b:
+        a.slots = [(0, 8191, a.port), (8192, 16383, b.port)]
+        side = Side(a.port, cluster=True)
+        async with running(side):
+            await until(lambda: side.redis.connected)
+            a._scope.cancel()
+            b.slots = [(0, 16383, b.port)]
+            await until(lambda: side.witness.faults)
+            await until(lambda: side.redis.connected)
+            side.post("t", 1)
+            await until(lambda: side.witness.taken)
+            assert b.named(b"SPUBLISH")
+
+
+@pytest.mark.parametrize("settings", [{"history": 10}, {"bus_history": True}])
+async def test_with_a_history_everything_is_heard(settings: dict[str, Any]) -> None:
     """Where workers keep a history, all topics are subscribed to with one pattern, and a message
     of any topic shows that one of another topic is missing.
     """
     async with RespServer().running() as server:
-        one, two = Side(server.port), Side(server.port, history=10)
+        one, two = Side(server.port), Side(server.port, **settings)
         async with running(one, two):
             await until(lambda: two.witness.settlings and one.redis.connected)
             assert server.named(b"PSUBSCRIBE") == [[b"PSUBSCRIBE", b"wssup:*"]]
@@ -239,18 +301,21 @@ async def test_the_server_keeps_the_history(monkeypatch: pytest.MonkeyPatch) -> 
             monkeypatch.setattr(redis, "_PATIENCE", 30.0)
             for number in range(1, 301):
                 side.post("t", number, after=number - 1)
-            found, complete = await side.redis.missed("t", {"aa.1": 100}, 1000)
+            found, complete = await side.redis.missed("t", {"aaaaaaaa.1": 100}, 1000)
             assert ([p.sequence for p in found], complete) == (list(range(101, 301)), True)
-            assert not (await side.redis.missed("t", {"aa.1": 100}, 50))[1]
-            assert await side.redis.missed("t", {"aa.1": 300, "aa.0": 77}, 0) == ([], True)
+            assert not (await side.redis.missed("t", {"aaaaaaaa.1": 100}, 50))[1]
+            assert await side.redis.missed("t", {"aaaaaaaa.1": 300, "aaaaaaaa.0": 77}, 0) == (
+                [],
+                True,
+            )
             assert await side.redis.missed("t", {"gone.1": 300}, 0) == (
                 [unpack(data) for _, data in server.streams[b"wssup:history:t"]],
                 False,
             )
             assert await side.redis.missed("never", {}, 0) == ([], False)
             del server.streams[b"wssup:history:t"][:150]
-            assert not (await side.redis.missed("t", {"aa.1": 100}, 1000))[1]
-            assert (await side.redis.missed("t", {"aa.1": 200}, 1000))[1]
+            assert not (await side.redis.missed("t", {"aaaaaaaa.1": 100}, 1000))[1]
+            assert (await side.redis.missed("t", {"aaaaaaaa.1": 200}, 1000))[1]
     kept = server.named(b"XADD")[0]
     assert kept[1:6] == [b"wssup:history:t", b"MAXLEN", b"~", b"500", b"*"]
     assert {c[0] for c in server.heard} >= {b"HSET", b"EXPIRE"}
@@ -265,7 +330,7 @@ async def test_a_question_waits_for_what_is_under_way(monkeypatch: pytest.Monkey
             await until(lambda: side.redis.connected)
             for number in range(1, 1201):
                 side.post("t", number)
-            found, complete = await side.redis.missed("t", {"aa.1": 1000}, 1000)
+            found, complete = await side.redis.missed("t", {"aaaaaaaa.1": 1000}, 1000)
             assert ([p.sequence for p in found], complete) == (list(range(1001, 1201)), True)
 
 
@@ -329,7 +394,7 @@ def test_a_batch_is_bounded() -> None:
     """What is under way to a server at a time is bounded in number and bytes."""
     outbox = Outbox(1 << 30)
     for number in range(2000):
-        outbox.put(Letter("t", "aa.1", number, bytes(2000)))
+        outbox.put(Letter("t", "aaaaaaaa.1", number, bytes(2000)))
     taken = outbox.take(session._BATCH, session._BATCH_BYTES)
     assert len(taken) <= 512
     assert sum(x.size for x in taken) <= 512 << 10

@@ -14,18 +14,26 @@ __all__ = ["Hearing"]
 
 
 class Hearing:
-    """What was heard of others on this connection.
+    """What was heard of others, on one connection after the other.
 
-    :param everything: whether all topics are heard.
     :param most: publishers, or their topics, that are remembered; of one that is not, nothing is
         missed for once.
     """
 
-    def __init__(self, *, everything: bool, most: int) -> None:
-        self._everything = everything
+    def __init__(self, *, most: int) -> None:
+        self._everything = False
         self._most = most
         self._last: OrderedDict[tuple[str, str, int], int] = OrderedDict()
         self._spells: dict[str, int] = {}
+
+    def begin_all(self, *, everything: bool) -> None:
+        """There is a connection. What was published since the one before is missed.
+
+        :param everything: whether all topics are heard.
+        """
+        if everything is not self._everything:
+            self._everything = everything
+            self._last.clear()
 
     def missed(self, topic: str, parcel: Parcel) -> bool:
         """Hear a message; whether something before it is missing, as far as is known."""

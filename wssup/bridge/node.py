@@ -61,8 +61,8 @@ class Node:
         self._chains = Chains(_TOPICS, _SOURCES)
         self._counts = _Counts(self._chains)
         names = Names(settings.bus_namespace)
-        streams = Streams(settings, names) if settings.bus_history else None
-        remembered = bool(settings.history or settings.history_age)
+        streams = Streams(settings, names, mine=self._mine) if settings.bus_history else None
+        remembered = bool(settings.history or settings.history_age or settings.bus_history)
         self._desk = Desk(names, Outbox(settings.queue_bytes), streams, remembered=remembered)
         self._redis = Redis(parse_bus(settings.bus), self._desk, self, board)
         self._readers = trio.CapacityLimiter(_READERS)

@@ -16,11 +16,14 @@ from typing import Final
 import msgspec
 
 from wssup.errors import MessageError
+from wssup.topics.names import check
 
 __all__ = ["Names", "Parcel", "pack", "unpack"]
 
-_SOURCE: Final = re.compile(r"[0-9a-f]{1,32}\.[0-9]{1,20}")
-_HIGHEST: Final = (1 << 63) - 1
+#: What can stand in a position (topics/position.py): one that could not would spoil those of all
+#: clients of its topic.
+_SOURCE: Final = re.compile(r"[0-9a-f]{8}\.[1-9][0-9]{0,9}", re.ASCII)
+_HIGHEST: Final = (1 << 60) - 1
 
 
 class Parcel(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -99,8 +102,8 @@ class Names:
         if not channel.startswith(self._channels):
             return None
         try:
-            return channel[len(self._channels) :].decode()
-        except UnicodeDecodeError:
+            return check(channel[len(self._channels) :].decode())
+        except ValueError:
             return None
 
     def history(self, topic: str) -> bytes:

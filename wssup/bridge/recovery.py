@@ -22,6 +22,7 @@ class Recovery:
         *before* the first message was read.
     :param limit: messages to find at most; :param size: and bytes of them, about.
     :param oldest: seconds since the epoch; what was published before is not given any more.
+    :param mine: how sources begin whose messages may be seen before the server has them.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Recovery:
         limit: int,
         size: int,
         oldest: float,
+        mine: str = "",
     ) -> None:
         # Sources number 0 are no publishers: positions have the time there (topics/history.py).
         marks = {source: mark for source, mark in marks.items() if not source.endswith(".0")}
@@ -45,8 +47,12 @@ class Recovery:
             source: last for source, last in lasts.items() if last > marks.get(source, 0)
         }
         self._open = set(self._until)
-        # A source that the server does not know any more: it has lost its memory meanwhile.
-        self._whole = bool(lasts) and all(source in lasts for source in marks)
+        # A source that the server does not know any more, or not up to there: it has lost its
+        # memory meanwhile, or went back to what it had saved.
+        self._whole = bool(lasts) and all(
+            source in lasts and (lasts[source] >= mark or bool(mine and source.startswith(mine)))
+            for source, mark in marks.items()
+        )
 
     @property
     def done(self) -> bool:

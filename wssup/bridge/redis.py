@@ -77,6 +77,8 @@ class Redis:
         self._health = health
         self._log = logs.get()
         self._session: Session | None = None
+        #: Servers of the Cluster, as it was when it was there: any of them can say what it is now.
+        self._servers: list[tuple[str, int]] = []
         self._said = ""
         self._away_since = time.monotonic()
         self._lost_before = 0
@@ -125,7 +127,9 @@ class Redis:
         async with trio.open_nursery() as nursery:
             place = place_of(self._url)
             if self._url.cluster:
-                fleet = await Fleet.cluster([place], nursery)
+                others = [place.at(*each) for each in self._servers]
+                fleet = await Fleet.cluster([place, *others], nursery)
+                self._servers = [(link.place.host, link.place.port) for link in fleet.links]
             else:
                 fleet = await Fleet.one(place, nursery)
             connected.append(time.monotonic())

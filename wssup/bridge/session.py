@@ -61,7 +61,8 @@ class Desk:
     :ivar wishes: what is to be subscribed to.
     :ivar streams: ``None``: the server keeps no history.
     :ivar remembered: the workers keep a history, which is to have no holes: all is subscribed to,
-        or if that cannot be, they are told when something begins to be.
+        or if that cannot be, they are told when something begins and ends to be.
+    :ivar hearing: what was heard of others.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Desk:
         self.streams = streams
         self.remembered = remembered
         self.wishes = Wishes()
+        self.hearing = Hearing(most=_HEARD)
         #: Messages posted so far, and those of which it is known what became of them.
         self._posted = 0
         self._done = 0
@@ -126,14 +128,16 @@ class Session:
         self._ears = ears
         self._settled = False
         self._everything = desk.remembered and not fleet.many
-        self._hearing = Hearing(everything=self._everything, most=_HEARD)
+        #: Topics whose messages were heard on the connection before this one.
+        self._again: set[str] = set()
 
     async def run(self) -> None:
         """Publish, subscribe and hear, until the server is gone.
 
         :raises Away: (in a group) why it is.
         """
-        self._desk.wishes.begin()
+        self._desk.hearing.begin_all(everything=self._everything)
+        self._again = self._desk.wishes.begin()
         async with trio.open_nursery() as nursery:
             for link in self._fleet.links:
                 nursery.start_soon(self._hear, link)
@@ -218,6 +222,9 @@ class Session:
         wishes, names, words = self._desk.wishes, self._desk.names, self._fleet.words
         while True:
             ask, leave = wishes.due(_CHANNELS)
+            if leave and self._desk.remembered:
+                # From here on it does not come: positions of before are not good for what follows.
+                self._ears.settled()
             for command, topics in ((words.subscribe, ask), (words.unsubscribe, leave)):
                 channels: dict[tuple[Link, int], list[bytes]] = {}
                 for topic in topics:
@@ -256,7 +263,10 @@ class Session:
                 continue
             if kind == confirmed:
                 self._desk.wishes.heard(topic)
-                self._hearing.begin(topic)
+                if topic in self._again:
+                    self._again.discard(topic)
+                else:
+                    self._desk.hearing.begin(topic)
                 self._look_settled(anew=True)
             elif kind == b"sunsubscribe" and self._desk.wishes.wanted(topic):
                 raise Away(BridgeFault.LOST, "a channel has moved to another server")
@@ -270,7 +280,7 @@ class Session:
         except MessageError as error:
             self._ears.garbled(str(error))
             return
-        self._ears.received(topic, parcel, missed=self._hearing.missed(topic, parcel))
+        self._ears.received(topic, parcel, missed=self._desk.hearing.missed(topic, parcel))
 
 
 def _fatal(error: Exception) -> bool:

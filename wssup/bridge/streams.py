@@ -34,10 +34,12 @@ class Streams:
     """Keeping and reading.
 
     :param settings: the table ``[topics]``.
+    :param mine: how the sources of this instance begin.
     """
 
-    def __init__(self, settings: Topics, names: Names) -> None:
+    def __init__(self, settings: Topics, names: Names, *, mine: str = "") -> None:
         self._names = names
+        self._mine = mine
         self._messages = settings.history or _MESSAGES
         self._age = settings.history_age
         self._silence = max(1, math.ceil(settings.history_age or _SILENCE))
@@ -80,6 +82,7 @@ class Streams:
             limit=min(limit, self._messages) if limit > 0 else self._messages,
             size=self._size,
             oldest=time.time() - self._age if self._age else 0.0,
+            mine=self._mine,
         )
         key = self._names.history(topic)
         newest, page = b"+", _PAGE

@@ -22,17 +22,25 @@ class Wishes:
     def want(self, topic: str, on: bool) -> None:  # noqa: FBT001 - as the bus calls it
         """The workers want it, or no longer."""
         (self._wanted.add if on else self._wanted.discard)(topic)
-        self._changed[topic] = None
+        if on is (topic in self._asked):
+            # Nothing to say any more: what came and went is not remembered, however much it is.
+            self._changed.pop(topic, None)
+        else:
+            self._changed[topic] = None
 
     def wanted(self, topic: str) -> bool:
         """Whether the workers want it."""
         return topic in self._wanted
 
-    def begin(self) -> None:
-        """A new connection: the server knows of nothing."""
+    def begin(self) -> set[str]:
+        """A new connection: the server knows of nothing. Returns what was subscribed to before and
+        is still wanted.
+        """
+        again = (self._asked - self._unheard) & self._wanted
         self._asked.clear()
         self._unheard.clear()
         self._changed = dict.fromkeys(sorted(self._wanted))
+        return again
 
     def due(self, most: int) -> tuple[list[str], list[str]]:
         """What to ask for now, and what to take back; it counts as said. Empty: nothing is left to

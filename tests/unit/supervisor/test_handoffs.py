@@ -199,7 +199,7 @@ async def test_a_peer_that_does_not_tell_is_not_waited_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row is closed after a grace in any case."""
-    monkeypatch.setattr(module, "_REPORT_GRACE", 0.05)
+    monkeypatch.setattr(module, "REPORT_GRACE", 0.05)
     async with stage(tmp_path) as made:
         await made.start(2)
         made.puppet(0).connect(10)
