@@ -378,3 +378,28 @@ def test_what_is_lost_after_a_standstill_is_lost_as_of_now() -> None:
         assert b.counts.totals["lost_in"] > 0
         _, complete = b.history.since_marks("t", meanwhile)
         assert not complete
+
+
+def test_a_node_that_leaves_in_order_is_heard_to_its_end() -> None:
+    """Who waits until all it has published is sent loses nothing of it, however slow others are; of
+    one that reads nothing it knows how much is left.
+    """
+    with net(2, buffer=4608) as found:
+        a, b = found.nodes.values()
+        b.bus.subscribed("t", 1)
+        found.settle()
+        for number in range(200):
+            say(a, f"{number} " + "x" * 500)
+        a.watcher.turn()
+        sent: list[bool] = []
+        a.bus.when_sent(lambda: sent.append(True))
+        assert not sent
+        assert a.bus.unsent > 0
+        while not sent:
+            b.watcher.turn()
+            a.watcher.turn()
+            a.bus.beat(found.clock.now)
+        assert a.bus.unsent == 0
+        found.kill(a)
+        found.settle()
+        assert [text.split()[0] for text in texts(b)] == [*map(str, range(200))]

@@ -168,6 +168,8 @@ class Heartbeats:
         the frame that it may have a part of, and it is told to come back later.
         """
         pump = self._pump
+        if connection.status is State.HELD:
+            pump.handoff.too_slow(connection)
         if connection.status is not State.OPEN:
             return
         connection.drop_queue(keep_first=True)

@@ -351,6 +351,13 @@ class BaseWorker:
         engine.flush()
         self._is_drained()
 
+    async def _bring_out(self) -> None:
+        """The last thing: have others get what was published here."""
+        if self._engine is not None:
+            # The master's patience is the order's, and as much again at most.
+            await self._joining.leave((self._order or FAREWELL).timeout / 2)
+            self._engine.flush()
+
     def _abort(self, engine: Engine) -> None:
         """Cut off what is left at the deadline."""
         engine.abort_all(ClosedReason.DEADLINE)

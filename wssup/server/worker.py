@@ -70,6 +70,7 @@ class _Worker(BaseWorker):
                 nursery.start_soon(self._beat)
                 await nursery.start(self._listening.run)
                 await self._live(began)
+                await self._bring_out()
                 nursery.cancel_scope.cancel()
         return self._status
 

@@ -94,6 +94,7 @@ class Bus(Knowing):
         self._history.expire(now)
         self._tidy(now)
         self._settle()
+        self._look_sent()
 
         def patient(waiting: Waiting) -> bool:
             # It costs nobody anything to move a little later; what is lost is lost.

@@ -117,6 +117,7 @@ class Node:
         #: Something has to be said that no number of this node comes after yet.
         self._unnumbered = False
         self._mark_frame = b""
+        self._when_sent: Callable[[], None] | None = None
 
     # Links.
 
@@ -306,6 +307,22 @@ class Node:
     def queued(self) -> int:
         """Bytes that wait to be sent."""
         return self._held_bytes + sum(peer.queued for peer in self._peers.values())
+
+    @property
+    def unsent(self) -> int:
+        """Messages that wait to be sent, about (`Peer.unsent`)."""
+        return sum(peer.unsent for peer in self._peers.values())
+
+    def when_sent(self, then: Callable[[], None]) -> None:
+        """Call back once nothing waits to be sent: at once, or at a beat."""
+        self._when_sent = then
+        self._look_sent()
+
+    def _look_sent(self) -> None:
+        then = self._when_sent
+        if then is not None and not self.queued:
+            self._when_sent = None
+            then()
 
     # What this node says of itself.
 

@@ -168,6 +168,11 @@ class Peer:
         """Bytes that wait."""
         return self.size + self.other + len(self._chunk)
 
+    @property
+    def unsent(self) -> int:
+        """Messages that wait; those in a piece that the kernel has taken some of are one."""
+        return len(self.messages) + bool(self._chunk)
+
     # Sending.
 
     def flush(self) -> None:

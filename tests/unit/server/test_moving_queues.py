@@ -20,6 +20,7 @@ from tests.unit.server.peer import (
     PING,
     PONG,
     Peer,
+    close_frame,
     everything_read,
     fill,
     opened,
@@ -355,3 +356,32 @@ async def test_others_speak_while_it_moves(tmp_path: Path) -> None:
         await session.recall()
         for n in told:
             assert await peer.frame() == (raw.TEXT, b"%d" % n)
+
+
+async def test_what_was_lost_while_it_was_held(tmp_path: Path) -> None:
+    """With `slow_client = "close"`, somebody whose queue is full while the application lets go of
+    it is closed with 1013 as ever: it does not go on elsewhere without what was lost.
+    """
+    go_on, held = trio.Event(), trio.Event()
+
+    class App(Plain):
+        async def on_suspend(self, _ws: Connection) -> None:
+            held.set()
+            await go_on.wait()
+
+    settings = {"outbound_bytes": 64 << 10, "slow_client": "close", "heartbeat": OFF}
+    async with two(tmp_path, App(), **settings) as both, await Peer.open(both.old) as peer:
+        hub = both.old.engine.topics
+        (connection,) = both.old.engine._pump.connections.values()
+        small_buffer(connection)
+        hub.subscribe(connection, "t", since=None, positions=False, member=None)
+        session = begin(both.old, both.new)
+        await held.wait()
+        while not hub.tally.dropped:
+            hub.publish("t", bytes(10_000))
+        go_on.set()
+        assert await peer.code() == 1013
+        await peer.send(close_frame())
+        await session.recall()
+        counts = await both.old.until(lambda c: c.closed == 1)
+        assert (counts.closed_by_reason["slow_client"], counts.moved_out) == (1, 0)

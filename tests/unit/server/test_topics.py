@@ -115,6 +115,24 @@ async def test_the_excluded_one(tmp_path: Path) -> None:
         assert await one.get_message() == "loud"
 
 
+async def test_a_thread_s_message_is_not_overtaken(tmp_path: Path) -> None:
+    """What a thread has published comes before what the loop publishes when that has returned."""
+
+    class App(Commands):
+        def both(self, _: Connection) -> None:
+            for number in range(500):
+                thread = threading.Thread(target=wssup.publish, args=("a", f"{number}"))
+                thread.start()
+                thread.join()
+            wssup.publish("a", "done")
+
+    async with served(tmp_path, App()) as server:
+        one, two = await subscriber(server, "a"), await subscriber(server)
+        await two.send_message('["both"]')
+        expected = [*map(str, range(500)), "done"]
+        assert [await one.get_message() for _ in expected] == expected
+
+
 async def test_the_end_of_a_subscription(tmp_path: Path) -> None:
     """Whoever unsubscribes, closes or breaks gets nothing more, and is counted no more."""
     async with served(tmp_path, Commands()) as server:

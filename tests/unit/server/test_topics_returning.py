@@ -4,6 +4,9 @@ for.
 
 from __future__ import annotations
 
+import json
+import os
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,10 +16,13 @@ import pytest
 import trio
 from trio_websocket import WebSocketConnection
 
+from tests.harness.moving import STYLE_NAMES, STYLES, begin_alone
 from tests.harness.served import Served, served
+from tests.unit.server.peer import OFF, Peer
 from tests.unit.server.test_topics import Commands, ask
 from wssup.config.topics import Topics
 from wssup.server.connection import Connection
+from wssup.server.handoff.protocol import Answer, AnswerKind, pack_answer
 from wssup.server.topics.hub import Hub
 from wssup.topics import position
 from wssup.topics.message import Message
@@ -191,8 +197,88 @@ async def test_a_subscription_with_a_position_after_a_move(tmp_path: Path) -> No
         (connection,) = application.connections
         comes(hub, *(message(n, "new") for n in range(81, 91)))
         hub._floors[connection] = {7: 100}
+        hub._floors_end[connection] = 0.0
         options = {"since": since(mate=80)}
         assert (await ask(ws, "subscribe", "new", options))[3] == 10
         comes(hub, message(95, "old"), message(96, "new"), message(101, "old"))
         assert await heard(ws) == ["96", "101"]
         await ws.aclose()
+
+
+async def test_a_move_of_who_is_ahead(tmp_path: Path) -> None:
+    """A connection that was further than its worker, and moves to one that has more, gets nothing
+    again of what it had, and its positions are behind that.
+    """
+    application = Commands()
+    for positions in (False, True):
+        async with served(tmp_path, application, topics=Topics(history=100)) as server:
+            hub = server.engine.topics
+            ws = await server.connect()
+            options = {"since": since(mate=5), "positions": positions}
+            await ask(ws, "subscribe", "t", options)
+            connection = application.connections[-1]
+            hub._history.keep()
+            hub.hurry(connection)
+            joined, there = hub.suspend(connection)
+            assert joined[0].ahead == {MATE: 5}
+            comes(hub, message(3), message(4))
+            hub.resume(connection, joined, there)
+            comes(hub, message(5), message(6))
+            found = await heard(ws)
+            if positions:
+                said = [json.loads(text) for text in found]
+                assert {position.decode(each["position"])[MATE] for each in said} == {6}
+                found = [each["data"] for each in said]
+            assert found == ["6"]
+            await ws.aclose()
+
+
+async def test_what_a_new_worker_said_elsewhere_first(tmp_path: Path) -> None:
+    """A connection has messages of a worker that is not known here yet: when that is, they do not
+    come again; of one that never is nothing is kept for ever.
+    """
+    application = Commands()
+    async with served(tmp_path, application) as server:
+        hub = server.engine.topics
+        ws = await server.connect()
+        await ask(ws, "subscribe", "t")
+        (connection,) = application.connections
+        joined, there = hub.suspend(connection)
+        hub.resume(connection, joined, there | {7: 5})
+        hub.beat(time.monotonic())
+        hub.bus.seen[7] = 0
+        comes(hub, message(4), message(5), message(6))
+        assert await heard(ws) == ["6"]
+        del hub.bus.seen[7]
+        hub.beat(time.monotonic() + 30)
+        assert hub._floors
+        hub.beat(time.monotonic() + 61)
+        assert not hub._floors
+        assert not hub._floors_end
+        await ws.aclose()
+
+
+@pytest.mark.parametrize("make", STYLES[:3], ids=STYLE_NAMES[:3])
+async def test_who_is_lost_as_it_is_to_move(tmp_path: Path, make: Callable[[], object]) -> None:
+    """A client whose end shows only in what it is still sent before it moves: it is lost, and
+    nobody else.
+    """
+    topics = Topics(bus="redis://127.0.0.1:1", bus_history=True, history=100)
+    async with served(tmp_path, make(), topics=topics, heartbeat=OFF) as server:
+        hub = server.engine.topics
+        hub.bus.recover = lambda *_: None  # type: ignore[method-assign,assignment]
+        async with await Peer.open(server) as peer, await Peer.open(server) as other:
+            connection = min(server.engine._pump.connections.values(), key=lambda c: c.id)
+            hub.subscribe(connection, "t", since=since(mate=3), positions=False, member=None)
+            comes(hub, message(4))
+            with socket.socket(fileno=os.dup(connection.fd)) as same:
+                # All that a client's end comes to, as far as sending goes (send(2), EPIPE).
+                same.shutdown(socket.SHUT_WR)
+            session, end = begin_alone(server)
+            with end:
+                await server.until(lambda c: c.closed_by_reason["lost"] == 1)
+                await trio.lowlevel.wait_readable(end)
+                end.send(pack_answer(Answer(AnswerKind.STOP, 1)))
+                await session.handed_over()
+            assert await other.ask("still here?") == "1 still here?"
+            peer.drop()

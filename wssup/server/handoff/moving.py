@@ -55,6 +55,8 @@ class Moving:
         self._held: dict[Connection, tuple[Sender, float]] = {}
         #: Those that stay after all, and of which the application has not let go yet.
         self._recalled: set[Connection] = set()
+        #: Those that are held, and have lost something that was sent to them meanwhile.
+        self._too_slow: set[Connection] = set()
         self._fresh = Fresh(self._watch)
         self._news = News()
         self._log = logs.get()
@@ -101,6 +103,12 @@ class Moving:
         """Whether the application lets go of a connection because it moves, or was to."""
         return connection in self._held or connection in self._recalled
 
+    def too_slow(self, connection: Connection) -> None:
+        """The queue of a connection that is held was full, and something for it is lost: it is to
+        be closed when it is let go of, and does not move.
+        """
+        self._too_slow.add(connection)
+
     def wanted_by(self, sender: Sender) -> int:
         """How many connections a session waits for."""
         return sum(1 for wanting in self._wanted.values() if wanting is sender)
@@ -112,6 +120,7 @@ class Moving:
         if held is not None:
             held[0].dropped()
         self._recalled.discard(connection)
+        self._too_slow.discard(connection)
         self._fresh.settle(connection, failed=False)
         self._watch()
 
@@ -194,8 +203,13 @@ class Moving:
         if held is None:
             return
         sender, since = held
+        self.pump.topics.hurry(connection)
         if connection.status is not State.HELD:
             sender.dropped()  # its client has left meanwhile
+            return
+        if connection in self._too_slow:
+            sender.dropped()
+            self._put_on(connection)
             return
         if failed:
             self._leave_behind(connection, sender, HandoffRefusal.SUSPEND_FAILED)
@@ -241,10 +255,14 @@ class Moving:
         sender.dropped()
         self.refuse(reason)
         self._put_on(connection)
-        self.pump.closing.close(connection, _SERVICE_RESTART, "service restart", ClosedReason.DRAIN)
+        if connection.status is State.OPEN:
+            self.pump.closing.close(
+                connection, _SERVICE_RESTART, "service restart", ClosedReason.DRAIN
+            )
 
     def _start_again(self, connection: Connection) -> None:
         """The application has let go of a connection that is not to move any more."""
+        self.pump.topics.hurry(connection)
         if connection.status in {State.OPEN, State.HELD}:
             self.pump.unwatch(connection)
             found = self._record_of(connection, b"", time.monotonic())
@@ -265,6 +283,10 @@ class Moving:
             connection.inbox.pop(0)  # what comes now must not overtake it
         pump.watch(connection)
         pump.heartbeat.begin(connection, time.monotonic())
+        if connection in self._too_slow:
+            self._too_slow.discard(connection)
+            pump.heartbeat.too_slow(connection)
+            return
         if connection.unfinished is not None and connection.unfinished.more:
             pump.again(connection)
 

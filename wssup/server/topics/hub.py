@@ -8,12 +8,13 @@ position of its worker goes with it, and the next worker continues from there.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from wssup.config.bus import EMBEDDED
@@ -44,6 +45,9 @@ _LARGEST: Final = 32 << 20
 _TURN: Final = 0.01
 #: What stands for all that a dead worker has published.
 _ALL: Final = 1 << 62
+#: Seconds in which the master tells of a new worker everywhere; one that is not known by then has
+#: been gone for long.
+_STRANGE: Final = 60.0
 #: Topics that the history remembers when it has none of their messages any more.
 _REMEMBERED: Final = 20_000
 #: Messages of each topic that are kept here if a server keeps them and nothing says how many.
@@ -76,6 +80,8 @@ class Hub:
         self._topics: dict[str, Topic] = {}
         #: Of connections that came from a worker which was further than this one.
         self._floors: dict[Connection, dict[int, int]] = {}
+        #: Until when a node that is not known here may still turn out to be a new one.
+        self._floors_end: dict[Connection, float] = {}
         self._subscriptions = 0
         keeps = settings.bus_history
         self._history = History(
@@ -152,6 +158,9 @@ class Hub:
             )
         left_out = exclude.id if exclude is not None else 0
         if threading.get_ident() == self._thread:
+            if self._from_threads:
+                # Their publish() has returned, so this one comes after it.
+                self._publish_theirs(math.inf)
             self.bus.publish(topic, text=text, data=payload, exclude=left_out)
             return
         self._room.acquire()
@@ -162,14 +171,23 @@ class Hub:
     def _take_from_threads(self, _: int) -> None:
         # Read first: what is appended later writes again (eventfd(2)).
         os.eventfd_read(self._wakeup)
-        until = time.monotonic() + _TURN
-        while self._from_threads:
-            if time.monotonic() > until:
-                os.eventfd_write(self._wakeup, 1)
+        self._publish_theirs(time.monotonic() + _TURN)
+        if self._from_threads:
+            os.eventfd_write(self._wakeup, 1)
+
+    def _publish_theirs(self, until: float) -> None:
+        """Publish what other threads have published by now, until then."""
+        for _ in range(len(self._from_threads)):
+            if not self._from_threads or time.monotonic() > until:
                 break
             topic, text, data, exclude = self._from_threads.popleft()
             self.bus.publish(topic, text=text, data=data, exclude=exclude)
             self._room.release()
+
+    def when_sent(self, then: Callable[[], None]) -> None:
+        """Call back once all that was published here is on its way to the others."""
+        self._publish_theirs(math.inf)
+        self.bus.when_sent(then)
 
     # Delivering.
 
@@ -301,19 +319,27 @@ class Hub:
         """A connection is closed, or being closed: it gets no messages any more."""
         joined, connection.joined = connection.joined, None
         self._floors.pop(connection, None)
+        self._floors_end.pop(connection, None)
         for topic in joined or ():
             self._out_of(topic, connection)
 
     # What moves.
 
+    def hurry(self, connection: Connection) -> None:
+        """Send what is to be sent before a connection leaves; it may show that it is lost."""
+        for topic in tuple(connection.joined or ()):
+            if connection in topic:
+                self._returning.hurry(connection, topic)
+
     def suspend(self, connection: Connection) -> tuple[list[Joined], dict[int, int]]:
-        """What a connection is subscribed to that leaves this worker now, and where it is."""
+        """What a connection is subscribed to that leaves this worker now, and where it is; after
+        `hurry`.
+        """
+        self._publish_theirs(math.inf)
         # What it published here must not be overtaken by what it publishes elsewhere.
         self.bus.mark()
         if connection.joined is None:
             return [], {self.bus.serial: self.bus.number} if self.bus.number else {}
-        for topic in connection.joined:
-            self._returning.hurry(connection, topic)
         joined = [
             Joined(
                 topic.name,
@@ -338,20 +364,27 @@ class Hub:
         if not joined:
             return
         topics = {each.topic: self._join(connection, each) for each in joined}
+        has = {each.topic: each.ahead for each in joined}
         for each in joined:
             if each.ahead:
                 self._returning.is_ahead(connection, topics[each.topic], each.ahead)
         floor = self.bus.floor(there)
         if floor:
             self._floors[connection] = floor
+            self._floors_end[connection] = time.monotonic() + _STRANGE
         missed: dict[str, list[Message]] = {}
         # In the order in which they came: one publisher's messages to two topics keep theirs.
-        found = self.bus.since(there, topics.keys())
+        found = [
+            message
+            for message in self.bus.since(there, topics.keys())
+            if message.sequence > has[message.topic].get(message.source, 0)
+        ]
         for message in found:
             missed.setdefault(message.topic, []).append(message)
         marks = {name: self._marks_before(name, missed[name]) for name in missed}
-        for of_topic in marks.values():
+        for name, of_topic in marks.items():
             self._raise(of_topic, floor)
+            raised(of_topic, has[name])
         for message in found:
             name = message.topic
             self._delivery.replay(connection, topics[name], [message], marks[name])
@@ -383,11 +416,12 @@ class Hub:
         self.bus.beat(now)
         seen = self.bus.seen
         for connection, floor in list(self._floors.items()):
-            left = {c: n for c, n in floor.items() if c in seen and n > seen[c]}
+            strange = now < self._floors_end[connection]
+            left = {c: n for c, n in floor.items() if (n > seen[c] if c in seen else strange)}
             if left:
                 self._floors[connection] = left
             else:
-                del self._floors[connection]
+                del self._floors[connection], self._floors_end[connection]
         self._returning.beat(now)
 
     def flush(self, row: RowWriter) -> None:

@@ -18,6 +18,8 @@ __all__ = ["Joining", "ends"]
 _GRACE: Final = 2.0
 #: Seconds for what the others have to say. The bus itself gives up earlier on one that is stopped.
 _PATIENCE: Final = 15.0
+#: Seconds in which the others are to read what was published last.
+_FAREWELL: Final = 2.0
 
 
 class Joining:
@@ -76,6 +78,21 @@ class Joining:
         """
         if not await self._told(self._hub.bus.when_complete, _PATIENCE):
             logs.get().warning("bus_incomplete", hint="a worker does not answer; see its log")
+
+    async def leave(self, most: float) -> None:
+        """Wait until what was published here is on its way to the other workers; not for long for
+        one that does not read. What is left then is lost with this worker, and counted.
+
+        :param most: seconds.
+        """
+        await self._told(self._hub.when_sent, min(_FAREWELL, most))
+        if lost := self._hub.bus.unsent:
+            self._hub.tally.lost_out(lost)
+            logs.get().warning(
+                "bus_not_brought_out",
+                messages=lost,
+                hint="other workers do not keep up; what waits for them ends with this one",
+            )
 
 
 def ends(descriptors: list[int]) -> list[socket.socket]:

@@ -114,6 +114,7 @@ class _Worker(BaseWorker):
                 self._drain(FAREWELL)
                 await drained
             await front.stop(max(_LEAST_TIME, self._deadline - time.monotonic()))
+            await self._bring_out()
         finally:
             loop.close()
             engine.close()
