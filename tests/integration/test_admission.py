@@ -247,6 +247,9 @@ async def test_out_of_descriptors(tmp_path: Path, overflow: str) -> None:
             inside = len(crowd.streams)
             assert 10 < inside < 104
             if overflow == "refuse":
+                with trio.fail_after(60):
+                    while len(crowd.refused) < 300 - inside:
+                        await trio.sleep(0.01)
                 assert len(crowd.refused) == 300 - inside
                 assert all(head.startswith(b"HTTP/1.1 503 ") for head in crowd.refused)
                 await crowd.leave(5)

@@ -213,7 +213,7 @@ def test_new_code_that_cannot_start(start: Start) -> None:
     """A reload to code whose lifespan fails, or that is no application any more, leaves the old
     code serving, and says why; so does one to code that fails when clients connect.
     """
-    instance = start(APP, settle=1.5, asgi_resumable=True)
+    instance = start(APP, settle=60, asgi_resumable=True)
     instance.running()
     with Raw(instance.address()).open("/count") as client:
         for old, new, outcome, reason in (

@@ -122,8 +122,8 @@ def test_what_is_more_than_allowed(start: Start) -> None:
     """
     instance = start(
         workers=1,
-        limits={"handshake_timeout": 2},
-        heartbeat={"ping_interval": 0.5, "ping_timeout": 1},
+        limits={"handshake_timeout": 5},
+        heartbeat={"ping_interval": 0.5, "ping_timeout": 4},
     )
     with _watched(instance, 16 * MIB) as look, ExitStack() as stack:
         address = instance.address()

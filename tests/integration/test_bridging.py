@@ -66,7 +66,7 @@ def test_an_instance_serves_without_its_server(start: Start) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_its_death_touches_nobody(start: Start, number: int) -> None:
     """A bridge that dies, or stands still, is replaced, and no worker notices."""
-    instance = bridged(start, stall_after="500ms", hang_after="1500ms", ready_timeout=10)
+    instance = bridged(start, stall_after="500ms", hang_after="4s", ready_timeout=30)
     before = instance.running()
     workers = instance.workers()
     pid = bridge(instance)["pid"]

@@ -132,7 +132,7 @@ def test_pings_are_counted(start: Start) -> None:
     """Idle clients are pinged, those who do not answer are closed with 1011, and the status says
     how many there were of both. A browser's JSON ping is answered by the server itself.
     """
-    heartbeat = {"ping_interval": 0.3, "ping_timeout": 1, "app_ping": True}
+    heartbeat = {"ping_interval": 0.3, "ping_timeout": 3, "app_ping": True}
     instance = start(ROOM, workers=1, heartbeat=heartbeat)
     instance.running()
     with Raw(instance.address()) as client:

@@ -215,7 +215,7 @@ def test_the_heartbeat_goes_on(start: Start) -> None:
     """Pings come before and after a move; the answer to one from before it counts after it; and who
     never answers is given up after ping_timeout, although another worker has sent the ping.
     """
-    heartbeat = {"ping_interval": 0.5, "ping_timeout": 8}
+    heartbeat = {"ping_interval": 0.5, "ping_timeout": 20}
     instance = start(EVENT, settle=0, workers=1, heartbeat=heartbeat)
     instance.running()
     address = instance.address()

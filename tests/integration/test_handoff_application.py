@@ -35,7 +35,7 @@ async def outcome(function, *arguments):
     try:
         found = function(*arguments)
         if hasattr(found, "__await__"):
-            with trio.fail_after(5):
+            with trio.fail_after(15):
                 found = await found
     except Exception as error:
         names = [kind.__name__ for kind in type(error).__mro__]

@@ -90,7 +90,7 @@ def test_a_flood_touches_nobody_who_is_served(start: Start) -> None:
             for number in range(200):
                 began = time.monotonic()
                 assert clients[number % 3].ask("there") == "there"
-                assert time.monotonic() - began < 2
+                assert time.monotonic() - began < 8
             assert instance.status()["observer"]["restarts"] == 0
             processes.until(lambda: len(asked) > 20, 30, "some answers")
         finally:

@@ -95,7 +95,7 @@ async def test_a_removed_address_lingers_then_refuses(start: Start) -> None:
     """A bind address that the file lost is served for address_linger more, then refused; nobody is
     kept waiting or reset meanwhile, and the other address notices nothing.
     """
-    instance = start(bind=[_FIRST, _SECOND], address_linger=1.5)
+    instance = start(bind=[_FIRST, _SECOND], address_linger=4)
     instance.running()
     first, second = instance.status()["bind"]
     ends: list[_End] = []
@@ -152,7 +152,7 @@ async def test_a_lingering_address_can_come_back(start: Start) -> None:
     """An address that a second reload wants back, while it still lingers, stays for good, although
     its linger would have ended while that reload still imports.
     """
-    instance = start(bind=[_FIRST, _SECOND, _THIRD], address_linger=3, settle=0.1)
+    instance = start(bind=[_FIRST, _SECOND, _THIRD], address_linger=6, settle=0.1)
     instance.running()
     _, second, third = instance.status()["bind"]
     async with prober(f"ws://{second}/") as probing, trio.open_nursery() as nursery:

@@ -33,10 +33,12 @@ import trio
 
 
 def _background(does: str) -> str:
-    """An application whose lifespan has a task that does something 0.1 s after the start."""
+    """An application whose lifespan has a task that does something 2 s after the start: it is ready
+    by then, which takes an answer of each other worker.
+    """
     return f"""{_LIFESPAN}
 async def background():
-    await trio.sleep(0.1)
+    await trio.sleep(2)
     {does}
 
 @asynccontextmanager
@@ -113,9 +115,9 @@ _BROKEN = {
     "the workers are never ready": Broken(
         f"{_LIFESPAN}\n@asynccontextmanager\nasync def lifespan():\n"
         f"    await trio.sleep_forever()\n    yield\n\n{ECHO}",
-        r"it was not ready within ready_timeout \(3 s\)",
+        r"it was not ready within ready_timeout \(8 s\)",
         outcome="rolled_back",
-        settings={"ready_timeout": 3},
+        settings={"ready_timeout": 8},
     ),
     "a worker dies while it settles": Broken(
         _background("os._exit(7)"), "slot [01]: exited with status 7", outcome="rolled_back"
@@ -182,12 +184,24 @@ def _assert_told(instance: Instance, exit_status: int, output: str, broken: Brok
         assert not [e for e in instance.events("slot") if e["state"] == "replacing"]
 
 
+def _is_settling(status: dict[str, Any]) -> bool:
+    """The new workers are tried, and the old ones have heard that they do not accept."""
+    return all(
+        slot["state"] == "settling"
+        and all(w["accepting"] is (w["role"] != "current") for w in slot["workers"])
+        for slot in status["slots"]
+    )
+
+
 async def _serves_as_before(instance: Instance, workers: dict[int, int]) -> None:
-    status = instance.status()
+    status = await aside(
+        instance.wait,
+        lambda s: all(w["accepting"] for slot in s["slots"] for w in slot["workers"]),
+        "the old workers to hear that they accept again",
+    )
     assert (status["state"], status["generation"], status["mixed"]) == ("running", 1, False)
     assert [(s["state"], len(s["workers"])) for s in status["slots"]] == [("ready", 1)] * 2
     assert instance.workers() == workers
-    assert all(w["accepting"] for s in status["slots"] for w in s["workers"])
     assert (await ask(instance.url(), "who")).endswith("original")
 
 
@@ -213,11 +227,7 @@ async def test_a_killed_successor_rolls_back(start: Start) -> None:
                 results.append(await aside(instance.run, "reload"))
 
             nursery.start_soon(reload)
-            await aside(
-                instance.wait,
-                lambda s: all(slot["state"] == "settling" for slot in s["slots"]),
-                "both slots to settle",
-            )
+            await aside(instance.wait, _is_settling, "both slots to settle")
             # New connections go to the new workers alone, so that these are tried in earnest.
             answers = [await ask(instance.url(), "who") for _ in range(20)]
             assert {answer.split()[1] for answer in answers} == {"2"}
@@ -269,11 +279,7 @@ async def test_connections_of_the_failed_generation_are_told(start: Start) -> No
     async with crowd(url, 10) as old:
         instance.reconfigure(settle=_LONG_SETTLE)
         assert instance.run("reload", "--no-wait").returncode == 0
-        await aside(
-            instance.wait,
-            lambda s: all(slot["state"] == "settling" for slot in s["slots"]),
-            "both slots to settle",
-        )
+        await aside(instance.wait, _is_settling, "both slots to settle")
         async with crowd(url, 40, reconnect=True) as new:
             os.kill(instance.workers("successor")[0], signal.SIGKILL)
             await new.wait(lambda: len(new.closed) == 40, "all of the new generation to be closed")

@@ -192,10 +192,10 @@ def test_clients_that_take_their_time(start: Start) -> None:
     connection without a request ends after keep_alive_timeout. Those that only pause are served.
     """
     limits = {
-        "handshake_timeout": 0.6,
-        "body_timeout": 0.6,
-        "send_timeout": 0.6,
-        "keep_alive_timeout": 0.6,
+        "handshake_timeout": 2.0,
+        "body_timeout": 1.6,
+        "send_timeout": 2.0,
+        "keep_alive_timeout": 2.0,
         "body_bytes": 1000,
     }
     instance = start(APP, worker="uvicorn", workers=1, limits=limits)

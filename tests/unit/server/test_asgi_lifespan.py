@@ -48,7 +48,7 @@ async def hold(app: Any, log: list[str]) -> dict[str, Any]:
     """Run an application for a moment; what it has put into the state."""
     state: dict[str, Any] = {}
     application: Application = of("m:app", app)
-    with trio.fail_after(5):
+    with trio.fail_after(15):
         async with running(application, state):
             log.append("serving")
             await trio.sleep(0.01)

@@ -157,7 +157,7 @@ async def test_closed_is_no_error(tmp_path: Path, hook: str, kind: str, log: Log
     async with served(tmp_path, echo_that(closed, hook, kind), close_timeout=0.1) as server:
         stream = await server.open()
         await stream.send_all(raw.request("/it") + HELLO + BYE)
-        with trio.fail_after(5):
+        with trio.fail_after(15):
             answer = await everything(stream)
         if hook == "on_request":
             assert answer.startswith(b"HTTP/1.1 403 ")
@@ -247,7 +247,7 @@ async def test_abort_all(tmp_path: Path) -> None:  # noqa: C901 - a hook of each
                 )
             )
             server.engine.abort_all(ClosedReason.DEADLINE)
-            with trio.fail_after(5):
+            with trio.fail_after(15):
                 await server.ended(deadline=6, draining=2, client=2)
             for stream in streams:
                 await stream.aclose()
@@ -307,7 +307,7 @@ class Given:
 async def test_ways_to_write_a_hook(tmp_path: Path) -> None:
     """Hooks may be static, partial, and objects that can be called, also async ones."""
     application = Given()
-    with trio.fail_after(5):
+    with trio.fail_after(15):
         async with served(tmp_path, application) as server:
             ws = await server.connect()
             await ws.send_message("x")
@@ -332,7 +332,7 @@ async def test_a_hook_that_is_decorated(tmp_path: Path) -> None:
         async def on_receive(self, ws: Connection, data: str) -> None:
             await ws.send_message(data)
 
-    with trio.fail_after(5):
+    with trio.fail_after(15):
         async with served(tmp_path, Application()) as server:
             ws = await server.connect()
             await ws.send_message("x")

@@ -245,7 +245,7 @@ async def test_receiving_inside_a_hook(tmp_path: Path) -> None:
                 got.append(("second", await ws.get_message()))
             await ws.send_message("ok")
 
-    with trio.fail_after(5):
+    with trio.fail_after(15):
         async with served(tmp_path, Application()) as server:
             ws = await server.connect()
             for messages in (["secret", "one"], ["pair", "two"], ["three"]):
@@ -394,6 +394,6 @@ async def test_a_hook_that_closes_when_the_client_has_closed(tmp_path: Path) -> 
     async with served(tmp_path, Application(), close_timeout=1000) as server:
         stream = await with_a_bare_socket(server)
         await stream.send_all(raw.frame(raw.TEXT, b"goodbye") + BYE)
-        with trio.fail_after(5):
+        with trio.fail_after(15):
             assert await everything(stream) == b"\x88\x02\x10\xe1"
             await server.ended(server=1)

@@ -110,7 +110,7 @@ async def test_work_that_ends_when_the_receiver_refuses(tmp_path: Path, kind: An
                 await trio.lowlevel.checkpoint()
             given = await session.handed_over()
         assert given.moved == 0
-        with trio.fail_after(5):
+        with trio.fail_after(15):
             for peer in peers:
                 for n, word in enumerate(("first", "second", "third")):
                     assert await peer.frame() == (raw.TEXT, f"{n + 1} {word}".encode())
@@ -140,7 +140,7 @@ async def test_a_shielded_receive(tmp_path: Path) -> None:
         await everything_read()
         try:
             await session.recall()
-            with trio.fail_after(3):
+            with trio.fail_after(15):
                 assert await peer.frame() == (raw.TEXT, b"x")
                 assert await peer.ask("y") == "y"
         finally:
@@ -202,7 +202,7 @@ async def test_everybody_is_cut_off(tmp_path: Path, make: Callable[[], object]) 
                 await trio.lowlevel.wait_readable(end)
                 await everything_read()
                 old.engine.abort_all(ClosedReason.DEADLINE)
-                with trio.fail_after(5):
+                with trio.fail_after(15):
                     await old.engine.wait_empty()
                 assert (await session.handed_over()).moved == 0
             counts = old.counts
@@ -361,7 +361,7 @@ async def test_a_recall_at_the_moment_of_a_receive(
         await session.recall()
         for peer in peers:
             await peer.say("last")
-        with trio.fail_after(5):
+        with trio.fail_after(15):
             for peer in peers:
                 for n in range(asked):
                     assert await peer.frame() == (raw.TEXT, b"%d x" % (n + 1))

@@ -204,7 +204,7 @@ async def test_a_client_that_leaves_while_it_moves(tmp_path: Path, kind: str) ->
         clients["/it"] = await Peer.open(both.old, "/it")
         await everything_read()
         session = begin(both.old, both.new)
-        with trio.fail_after(5):
+        with trio.fail_after(15):
             swept = await session.swept()
         assert swept.moved == 5
         await session.recall()

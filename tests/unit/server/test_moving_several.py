@@ -126,7 +126,7 @@ async def test_one_after_the_other(
             for _ in range(5):
                 await trio.lowlevel.checkpoint()
             await sessions.pop(recalled).recall()
-            with trio.fail_after(5):
+            with trio.fail_after(15):
                 while old.counts.active:
                     await trio.sleep(0.001)
             await sessions.pop().recall()

@@ -171,7 +171,7 @@ async def test_closing_when_the_client_closes_at_the_same_time(tmp_path: Path) -
         async with await Peer.open(server) as peer:
             await peer.send(raw.frame(raw.TEXT, b"bye") + close_frame())
             assert await peer.frame() == (raw.CLOSE, b"\x0f\xa0")
-            with trio.fail_after(5):
+            with trio.fail_after(15):
                 assert await peer.frame() == (-1, b"")
         await server.ended(server=1)
 

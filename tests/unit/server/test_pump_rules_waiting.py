@@ -226,7 +226,7 @@ async def test_answers_that_do_not_fit(tmp_path: Path, asked: int) -> None:
             for base in (0, 1000):
                 await peer.say(*(str(base + number) for number in range(asked)))
                 for number in range(asked):
-                    with trio.fail_after(5):
+                    with trio.fail_after(15):
                         opcode, payload = await peer.frame()
                     assert (opcode, int(payload.partition(b",")[0])) == (raw.TEXT, base + number)
             await peer.close()

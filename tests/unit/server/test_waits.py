@@ -247,7 +247,7 @@ async def test_cancelled_when_the_message_is_there(tmp_path: Path) -> None:
             nursery.start_soon(receive)
             await everything_read()
             await peer.say("a", "b")
-            with trio.fail_after(5):
+            with trio.fail_after(15):
                 while ws.receiver is not None:
                     await trio.lowlevel.cancel_shielded_checkpoint()
             scope.cancel()

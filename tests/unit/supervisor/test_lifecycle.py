@@ -46,7 +46,7 @@ async def test_who_follows() -> None:
     news: list[int] = []
     lifecycle.on_news = lambda: news.append(len(lifecycle.recent))
     lifecycle.record("info", {"event": "before"})
-    with trio.fail_after(5), lifecycle.follow() as events:
+    with trio.fail_after(15), lifecycle.follow() as events:
         lifecycle.record("info", {"event": "one", "slot": 3})
         lifecycle.record("warning", {"event": "two"})
         first = await events.receive()
