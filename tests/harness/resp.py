@@ -38,6 +38,8 @@ class RespServer:
 
     :ivar refuse: asked for each command; what it returns is the answer instead of the true one.
     :ivar mute: nothing is answered.
+    :ivar pubsub_bytes: what may wait for a client that is subscribed; one for which there is more
+        is closed, as client-output-buffer-limit has it.
     :ivar heard: all commands so far, with their arguments.
     """
 
@@ -45,6 +47,7 @@ class RespServer:
         self.password = password
         self.refuse: Callable[[list[bytes]], bytes | None] = lambda _: None
         self.mute = False
+        self.pubsub_bytes = 32 << 20
         self.heard: list[list[bytes]] = []
         self.streams: dict[bytes, list[tuple[bytes, bytes]]] = {}
         self.hashes: dict[bytes, dict[bytes, bytes]] = {}
@@ -87,6 +90,8 @@ class RespServer:
                 while (command := _cut(buffer)) is not None:
                     self.heard.append(command)
                     answers += await self._answer(stream, command)
+                if len(answers) > self.pubsub_bytes and any(self._clients[stream]):
+                    break
                 await self._send(stream, answers)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass

@@ -28,7 +28,7 @@ from wssup.bridge.node import Node
 from wssup.bridge.packing import Parcel, pack, unpack
 from wssup.bridge.watcher import Watcher
 from wssup.config.topics import Topics
-from wssup.messages import PROTOCOL, Bridge, Failed, Hello
+from wssup.messages import PROTOCOL, Bridge, Failed, Hello, Peers
 from wssup.scoreboard import BridgeState, Scoreboard
 from wssup.topics.message import Message
 
@@ -262,6 +262,32 @@ def test_the_process_obeys_its_channel_only(board: Scoreboard) -> None:
     view = board.bridge()
     assert view is not None
     assert view.state is BridgeState.STOPPED
+
+
+def test_what_a_bridge_could_not_bring_out_is_counted(board: Scoreboard) -> None:
+    """A bridge that is replaced, while its workers live on and its server is away, counts what it
+    had for the server as lost.
+    """
+    process, master = boot.start()
+    channel.send(master, order(board))
+    assert channel.receive(master) is not None
+    worker = Worker(1, OURS, Topics())
+    mine, its = socket.socketpair()
+    with its:
+        channel.send(master, Peers([1]), [its.fileno()])
+    worker.bus.link(2, mine)
+    deadline = time.monotonic() + 30
+    worker.publish("t", *[b"text"] * 10)
+    while (view := board.bridge()) is None or view.bus_received < 10:
+        assert time.monotonic() < deadline
+        worker.bus.beat(time.monotonic())
+        worker.turns.turn(0.01)
+    master.close()
+    assert ended(process)[0] == 0
+    worker.bus.close()
+    view = board.bridge()
+    assert view is not None
+    assert (view.state, view.lost) == (BridgeState.STOPPED, 10)
 
 
 def test_a_channel_that_ends_at_once(board: Scoreboard) -> None:

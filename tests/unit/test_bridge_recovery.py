@@ -13,6 +13,7 @@ from wssup.bridge.chains import Chains
 from wssup.bridge.hearing import Hearing
 from wssup.bridge.packing import Parcel
 from wssup.bridge.recovery import Recovery
+from wssup.topics.retained import WALL
 
 
 def parcel(source: str, sequence: int, after: int, at: float = 0.0) -> Parcel:
@@ -221,6 +222,30 @@ def test_a_server_that_went_back_is_not_believed() -> None:
             {source: 150}, {source: 100}, limit=10, size=1000, oldest=0, mine="mine."
         )
         assert recovery.result() == ([], complete)
+
+
+def test_publishers_that_a_position_does_not_name() -> None:
+    """What such a one had published before the position was made was given then, or was before the
+    subscription: it is not given again, nor is it missed if it is not there any more.
+    """
+    made = 1000.0
+    marks = {"b.1": 2, WALL: int(made * 1000)}
+    old = [parcel("a.1", n, n - 1, at=made - 100 + n) for n in range(1, 41)]
+    named = [parcel("b.1", n, n - 1, at=made - 10 + n) for n in range(1, 4)]
+    new = [parcel("a.2", 1, 0, at=made + 1)]
+    lasts = {"a.1": 40, "a.2": 1, "b.1": 3}
+    for stream in ([*old, *named, *new], [*old[30:], *named, *new], [*old[-1:], *named, *new]):
+        recovery = Recovery(marks, lasts, limit=100, size=10_000, oldest=0)
+        recovery.read(stream[::-1])
+        assert recovery.result() == ([named[2], *new], True)
+    # Nothing shows what of the first publisher there was since.
+    recovery = Recovery(marks, lasts, limit=100, size=10_000, oldest=0)
+    recovery.read([*new, *named[::-1]][:2])
+    assert recovery.result() == ([named[2], *new], False)
+    # One who asks from the beginning has seen nothing.
+    recovery = Recovery({}, lasts, limit=100, size=10_000, oldest=0)
+    recovery.read([*old, *named, *new][::-1])
+    assert recovery.result() == ([*old, *named, *new], True)
 
 
 def test_what_is_too_old_is_not_given() -> None:

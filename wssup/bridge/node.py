@@ -35,7 +35,7 @@ _SOURCES: Final = 1024
 #: Bytes of messages in one packet of an answer.
 _CHUNK: Final = 64 << 10
 #: Questions that are answered at a time, and that may wait for that.
-_READERS: Final = 16
+_READERS: Final = 4
 _QUESTIONS: Final = 10_000
 
 #: Seconds that the last messages have to reach the server when the instance stops, and between two
@@ -204,13 +204,22 @@ class Node:
             self.bus.gap()
 
     async def bring_out(self) -> None:
-        """The end: have the server take what is left, if it can at once."""
+        """The end: have the server take what is left, if it can at once; count what it does not."""
         with trio.move_on_after(_FAREWELL):
-            # The workers are gone; what they said last may still be on the way.
-            while self.bus.links:  # noqa: ASYNC110 - the bus tells nobody
-                await trio.sleep(_GLANCE)
+            # When the instance ends its workers are gone, and what they said last may still be on
+            # the way. When only this bridge ends, because its settings change, they stay.
+            with trio.move_on_after(_FAREWELL / 2):
+                while self.bus.links:  # noqa: ASYNC110 - the bus tells nobody
+                    await trio.sleep(_GLANCE)
             if self._redis.connected:
                 await self._desk.brought_out()
+
+    def over(self) -> None:
+        """It does not run any more: what it still had is lost."""
+        if left := len(self._desk.outbox):
+            self._counts.lost += left
+            self._log.warning("bridge_not_brought_out", messages=left)
+        self._counts.flush(self._board)
 
     # Clockwork.
 

@@ -33,6 +33,7 @@ def run(end: socket.socket, order: Bridge, settings: Settings) -> int:
         channel.send(end, Hello(PROTOCOL, os.getpid()))
         node = Node(order.node, order.serial, settings.topics, writer)
         trio.run(_live, node, Channel(end))
+        node.over()
         writer.stopped()
     except Exception as error:  # noqa: BLE001 - whatever it is, its words are not shown as they are
         password = parse_bus(settings.topics.bus).password

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from wssup.bridge.packing import Parcel
+from wssup.topics.retained import SLACK, WALL
 
 __all__ = ["Recovery"]
 
@@ -35,6 +36,9 @@ class Recovery:
         oldest: float,
         mine: str = "",
     ) -> None:
+        # Of a publisher that the position does not name, its maker had given all that is older, or
+        # it was before the subscription.
+        self._before = (marks.get(WALL, 0) - SLACK) / 1000
         # Sources number 0 are no publishers: positions have the time there (topics/history.py).
         marks = {source: mark for source, mark in marks.items() if not source.endswith(".0")}
         self._marks = marks
@@ -60,7 +64,9 @@ class Recovery:
         return not self._open or len(self._found) >= self._limit or self._size <= 0
 
     def read(self, parcels: Iterable[Parcel]) -> None:
-        """The next older messages, from newer to older."""
+        """The next older messages, from newer to older; ``at`` is when they were kept, all by one
+        clock.
+        """
         for parcel in parcels:
             if len(self._found) >= self._limit or self._size <= 0:
                 return
@@ -68,6 +74,10 @@ class Recovery:
 
     def _one(self, parcel: Parcel) -> None:
         source, mark = parcel.source, self._marks.get(parcel.source, 0)
+        if parcel.at < self._before:
+            self._open &= self._marks.keys()
+            if source not in self._marks:
+                return
         until = self._until.get(source)
         if until is None:
             if parcel.sequence <= mark:

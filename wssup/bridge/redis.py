@@ -125,16 +125,11 @@ class Redis:
 
     async def _once(self, connected: list[float]) -> None:
         async with trio.open_nursery() as nursery:
-            place = place_of(self._url)
-            if self._url.cluster:
-                others = [place.at(*each) for each in self._servers]
-                fleet = await Fleet.cluster([place, *others], nursery)
-                self._servers = [(link.place.host, link.place.port) for link in fleet.links]
-            else:
-                fleet = await Fleet.one(place, nursery)
+            fleet = await self._connect(nursery)
+            reading = await self._connect(nursery) if self._desk.streams is not None else None
             connected.append(time.monotonic())
             self._health.connected(time.monotonic_ns())
-            self._session = Session(fleet, self._desk, self._ears)
+            self._session = Session(fleet, reading, self._desk, self._ears)
             self._connects += 1
             self._log.info(
                 "bridge_connected",
@@ -145,6 +140,15 @@ class Redis:
             )
             self._said = ""
             await self._session.run()
+
+    async def _connect(self, nursery: trio.Nursery) -> Fleet:
+        place = place_of(self._url)
+        if not self._url.cluster:
+            return await Fleet.one(place, nursery)
+        others = [place.at(*each) for each in self._servers]
+        fleet = await Fleet.cluster([place, *others], nursery)
+        self._servers = [(link.place.host, link.place.port) for link in fleet.links]
+        return fleet
 
     def _trouble(self, group: BaseExceptionGroup[Exception]) -> Away:
         known = (Away, OSError)

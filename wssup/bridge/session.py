@@ -120,10 +120,16 @@ class Desk:
 
 
 class Session:
-    """One connection to each of the servers, and all that goes over them."""
+    """One connection to each of the servers, and all that goes over them.
 
-    def __init__(self, fleet: Fleet, desk: Desk, ears: Ears) -> None:
+    :param reading: other connections to them, for the history. A server bounds what it has ready
+        for one that is subscribed (Redis, client-output-buffer-limit pubsub), and answers to long
+        questions would go beyond that.
+    """
+
+    def __init__(self, fleet: Fleet, reading: Fleet | None, desk: Desk, ears: Ears) -> None:
         self._fleet = fleet
+        self._reading = reading
         self._desk = desk
         self._ears = ears
         self._settled = False
@@ -142,6 +148,8 @@ class Session:
             for link in self._fleet.links:
                 nursery.start_soon(self._hear, link)
                 nursery.start_soon(link.watch)
+            for link in self._reading.links if self._reading is not None else ():
+                nursery.start_soon(link.watch)
             nursery.start_soon(self._subscribe)
             nursery.start_soon(self._publish)
 
@@ -149,9 +157,9 @@ class Session:
         self, topic: str, marks: Mapping[str, int], limit: int
     ) -> tuple[list[Parcel], bool]:
         """See :meth:`Streams.missed`."""
-        if self._desk.streams is None:
+        if self._desk.streams is None or self._reading is None:
             return [], False
-        return await self._desk.streams.missed(self._fleet, topic, marks, limit)
+        return await self._desk.streams.missed(self._reading, topic, marks, limit)
 
     async def _publish(self) -> None:
         while True:

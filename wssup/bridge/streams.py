@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from wssup.bridge.faults import away
 from wssup.bridge.fleet import Fleet
 from wssup.bridge.links import Command
@@ -24,9 +26,11 @@ __all__ = ["Streams"]
 _MESSAGES: Final = 1000
 #: Seconds that a topic's history outlives its last message when only the number is bounded.
 _SILENCE: Final = 86_400
-#: Messages that are read at first, and at most, in one go.
-_PAGE: Final = 64
+#: Messages that are read at first, and at most, in one go; and bytes of them, about, once it is
+#: known how long they are.
+_PAGE: Final = 32
 _PAGE_MOST: Final = 1024
+_PAGE_BYTES: Final = 1 << 20
 _FIELD: Final = b"m"
 
 
@@ -85,15 +89,19 @@ class Streams:
             mine=self._mine,
         )
         key = self._names.history(topic)
-        newest, page = b"+", _PAGE
+        newest, page, size = b"+", _PAGE, _PAGE_BYTES
         while not recovery.done:
             command = Command(b"XREVRANGE", key, newest, b"-", b"COUNT", page)
-            (answer,) = await fleet.of(key).call([command])
+            (answer,) = await fleet.of(key).call([command], size)
             entries = _useful(answer)
-            recovery.read(_parcels(entries))
+            parcels = list(_parcels(entries))
+            recovery.read(parcels)
             if len(entries) < page:
                 break
-            newest, page = b"(" + entries[-1][0], min(page * 4, _PAGE_MOST)
+            size = _PAGE_BYTES + max((len(parcel.data) for parcel in parcels), default=0)
+            mean = 1 + sum(len(parcel.data) for parcel in parcels) // len(entries)
+            newest = b"(" + entries[-1][0]
+            page = max(1, min(page * 4, _PAGE_MOST, _PAGE_BYTES // mean))
         return recovery.result()
 
 
@@ -111,10 +119,15 @@ def _numbers(answer: Any) -> dict[str, int]:
 
 
 def _parcels(entries: Any) -> Iterator[Parcel]:
-    """The messages of a stream's entries; what is none is passed over, and will be missed."""
-    for _, fields in entries:
+    """The messages of a stream's entries, with the server's time of each; what is none is passed
+    over, and will be missed.
+    """
+    for name, fields in entries:
         pairs = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2]))  # noqa: B905
         try:
-            yield unpack(pairs.get(_FIELD, b""))
-        except MessageError:
+            parcel = unpack(pairs.get(_FIELD, b""))
+            # An entry's name begins with the milliseconds at which it was kept (XADD).
+            at = int(name.partition(b"-")[0]) / 1000
+        except (MessageError, ValueError):
             continue
+        yield replace(parcel, at=at)

@@ -33,6 +33,8 @@ _UNCLAIMED_FOR = 30.0
 #: Descriptors are moved above the numbers a child is given, so that laying them out overwrites
 #: none.
 _ABOVE = 100
+#: Variables that may hold a password.
+_OURS = frozenset({"WSSUP_TOPICS_BUS"})
 #: Seconds between SIGABRT, which has a process dump its stacks, and SIGKILL.
 _DUMP_GRACE = 1.0
 
@@ -77,6 +79,13 @@ def become_subreaper() -> None:
         raise OSError(number, os.strerror(number))
 
 
+def _shared_environ() -> dict[str, str]:
+    """What the application's processes may see of our environment; whoever needs a setting is sent
+    it.
+    """
+    return {name: value for name, value in os.environ.items() if name not in _OURS}
+
+
 def _inheritable() -> list[int]:
     """The descriptors that exec does not close: what we were started with ourselves (a shell's
     redirections, a service manager's pipes), as Python opens none.
@@ -110,6 +119,7 @@ class Processes:
 
         :param descriptors: number in the child → descriptor here; it gets no others. Standard
             output and error are ours.
+        :param environ: ``None``: ours, but for what only this process is to know.
         :returns: the process id.
         :raises OSError: if it cannot be started.
         """
@@ -129,7 +139,7 @@ class Processes:
             pid = os.posix_spawn(
                 argv[0],
                 list(argv),
-                dict(os.environ if environ is None else environ),
+                _shared_environ() if environ is None else dict(environ),
                 file_actions=actions,
                 setsid=True,
                 setsigmask=(),

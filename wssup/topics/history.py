@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from wssup.topics.message import Message
 from wssup.topics.recent import Recent
-from wssup.topics.retained import SLACK, Retained
+from wssup.topics.retained import SLACK, WALL, Retained
 
 __all__ = ["Chunk", "History", "Marks"]
 
@@ -76,6 +76,9 @@ class History:
     ) -> None:
         self.configured = messages > 0 or seconds > 0
         self.active = self.configured
+        #: Seconds from the epoch to the beginning of the clock, if positions are to have the time
+        #: of day in them, for who keeps a history outside of this instance.
+        self.epoch: float | None = None
         self._node = node
         self._clock = f"{node}.0"
         self._retained = Retained(
@@ -172,6 +175,8 @@ class History:
             begin, until = self._still
             made = begin if self._now < until else self._now
             found[self._clock] = max(self._born, int(made * 1000))
+            if self.epoch is not None:
+                found[WALL] = int((made + self.epoch) * 1000)
         return found
 
     def ahead(self, topic: str, marks: Mapping[str, int]) -> dict[str, int]:

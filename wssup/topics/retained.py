@@ -21,13 +21,15 @@ from typing import Final
 
 from wssup.topics.message import Message
 
-__all__ = ["COST", "SLACK", "SOURCES", "TOPIC_COST", "Retained", "Topic"]
+__all__ = ["COST", "SLACK", "SOURCES", "TOPIC_COST", "WALL", "Retained", "Topic"]
 
 #: Bytes of memory that a message takes beside its data, and a topic beside its messages, about.
 COST: Final = 400
 TOPIC_COST: Final = 1200
 #: Milliseconds: no message is longer on its way to a worker that does not stand still.
 SLACK: Final = 20_000
+#: The source that stands for the time of day, which other instances know, too.
+WALL: Final = "ffffffff.0"
 #: Sources that a topic knows at most, so that a position has less than 4 KiB.
 SOURCES: Final = 150
 #: Of so many nothing is forgotten; beyond, a source that was idle for so many seconds.

@@ -27,6 +27,7 @@ from wssup.server.topics.hub import Hub
 from wssup.topics import position
 from wssup.topics.message import Message
 from wssup.topics.packets import Entry
+from wssup.topics.retained import WALL
 
 #: The instance of the tests' hub, another worker of it, and that of another instance.
 NODE = "00000000"
@@ -133,6 +134,26 @@ async def test_a_server_that_knows_more_than_the_worker(tmp_path: Path) -> None:
         comes(hub, message(5), message(6), message(7))
         assert await heard(ws) == ["4", "5", "6", "7"]
         await ws.aclose()
+
+
+async def test_positions_have_the_time_of_day(tmp_path: Path) -> None:
+    """Where a server keeps the history a position says when it was made: of publishers that it does
+    not name any more the server knows then what was seen.
+    """
+    async with asking(tmp_path, Commands()) as (server, answers, ws):
+        hub = server.engine.topics
+        await ask(ws, "subscribe", "t", {"since": since(other=9), "positions": True})
+        found = [Entry("t", True, b"%d" % n, OTHER, n, time.time(), 7, n) for n in (10, 11, 12)]
+        answers[0](found, True)
+        before = time.time()
+        hub.beat(time.monotonic() + 30)
+        comes(hub, message(1))
+        said = [position.decode(json.loads(text)["position"]) for text in await heard(ws)]
+        assert [marks.get(OTHER) for marks in said] == [10, 11, 12, None]
+        assert before - 1 <= said[-1][WALL] / 1000 <= time.time() + 31
+        await ws.aclose()
+    async with served(tmp_path / "embedded", Commands(), topics=Topics(history=9)) as server:
+        assert WALL not in position.decode(server.engine.topics.token("t"))
 
 
 def ahead(hub: Hub) -> list[dict[str, int]]:

@@ -226,13 +226,17 @@ def test_a_child_starts_in_a_session_of_its_own_with_all_signals() -> None:
 
 
 def test_environment() -> None:
-    """A child has the parent's environment, or the one it was given."""
+    """A child has the parent's environment, or the one it was given; what may hold the password of
+    a server it has not.
+    """
     said = reaping(
         """
         os.environ["MARK"] = "here"
+        os.environ["WSSUP_TOPICS_BUS"] = "redis://:secret@host"
         for environ in (None, {"MARK": "there"}):
             await processes.wait(processes.spawn(
-                ["/bin/sh", "-c", "echo $MARK ${HOME:-none}"], descriptors={}, environ=environ))
+                ["/bin/sh", "-c", "echo $MARK ${HOME:-none} $WSSUP_TOPICS_BUS"],
+                descriptors={}, environ=environ))
         """
     )
     (first, _), second = said.splitlines()[0].split(), said.splitlines()[1]

@@ -101,6 +101,7 @@ class Hub:
             tell=self.tally,
         )
         self.bus.members = self._members
+        self._tell_epoch()
         self._pump: Pump
         self._delivery: Delivery
         self._returning: Returning
@@ -414,6 +415,7 @@ class Hub:
     def beat(self, now: float) -> None:
         """From time to time: what is due, and what need not be remembered any more."""
         self.bus.beat(now)
+        self._tell_epoch()
         seen = self.bus.seen
         for connection, floor in list(self._floors.items()):
             strange = now < self._floors_end[connection]
@@ -423,6 +425,11 @@ class Hub:
             else:
                 del self._floors[connection], self._floors_end[connection]
         self._returning.beat(now)
+
+    def _tell_epoch(self) -> None:
+        """The clock of the day may be set."""
+        if self._settings.bus_history:
+            self._history.epoch = time.time() - time.monotonic()
 
     def flush(self, row: RowWriter) -> None:
         """Write the counters to the scoreboard."""
