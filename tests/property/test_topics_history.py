@@ -186,6 +186,9 @@ class Workers(RuleBasedStateMachine):
         if not worker.source.startswith(FAR):
             return
         worker.sequence += 1
+        # A number that no message has (Bus.gap).
+        worker.number += 1
+        worker.seen[worker.serial] = worker.number
         gone = Message(topic, True, b"x", 0, 0, worker.source, worker.sequence, self.now)
         self.published.append(gone)
         worker.told.add((gone.source, gone.sequence))
@@ -372,8 +375,9 @@ class Workers(RuleBasedStateMachine):
             messages = [m for topic in topics for m in topic.kept]
             assert kept.count == len(messages)
             cost = sum(retained.COST + len(m.data) for m in messages)
-            assert kept.size == cost + retained.TOPIC_COST * len(topics)
-            assert kept.size <= max(self.bounds["size"], retained.TOPIC_COST)
+            beside = [retained.TOPIC_COST + retained.SOURCE_COST * len(t.sources) for t in topics]
+            assert kept.size == cost + sum(beside)
+            assert kept.size <= max(self.bounds["size"], *beside, retained.TOPIC_COST)
             assert len(topics) <= self.bounds["topics"]
             assert len(kept._order) <= 2 * kept.count + 1024 + 1
             assert len(kept._order) == kept.count + sum(

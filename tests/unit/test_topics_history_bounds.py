@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from tests.unit.test_topics_history import NODE, START, fill, history, message, numbers, wait
 from wssup.topics import history as module
 from wssup.topics import retained
@@ -16,7 +18,8 @@ def copy(source: History, into: History, seen: dict[int, int], size: int = 65536
 class TestBounds:
     def test_memory(self) -> None:
         """When memory is short the oldest message goes, of whichever topic; at last its topic."""
-        kept = history(1000, size=2 * retained.TOPIC_COST + 10 * (retained.COST + 2))
+        topic = retained.TOPIC_COST + retained.SOURCE_COST
+        kept = history(1000, size=2 * topic + 10 * (retained.COST + 2))
         fill(kept, range(10, 16), "a")
         fill(kept, range(16, 24), "b")
         assert numbers(kept.since_marks("a", {})[0]) == [14, 15]
@@ -26,6 +29,25 @@ class TestBounds:
         assert list(kept._retained.topics) == ["b"]
         assert kept.since_marks("a", {}) == ([], False)
         assert kept._retained.size <= kept._retained._most
+
+    def test_memory_of_many_publishers(self) -> None:
+        """What many publishers in many topics take is within the bound, too, as far as Python tells
+        what its objects take.
+        """
+        size = 4 << 20
+        for handoff in (False, True):
+            kept = history(0 if handoff else 1, size=size, topics=20_000)
+            if handoff:
+                kept.keep()
+            tracemalloc.start()
+            try:
+                for number in range(1, 401):
+                    for carrier in range(1, 65):
+                        kept.add(message(number, f"t{number}", carrier=carrier))
+                grown, _ = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert grown < 1.5 * size
 
     def test_one_message_larger_than_all(self) -> None:
         """A message larger than the memory for all is not kept, and known to be gone."""

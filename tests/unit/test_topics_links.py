@@ -403,3 +403,23 @@ def test_a_node_that_leaves_in_order_is_heard_to_its_end() -> None:
         found.kill(a)
         found.settle()
         assert [text.split()[0] for text in texts(b)] == [*map(str, range(200))]
+
+
+def test_a_node_that_takes_long_to_begin(two: Net) -> None:
+    """Who wants nothing is sent nothing from the start on, however long it takes until it reads:
+    nothing is lost that was for nobody.
+    """
+    a = two.nodes[1]
+    late = two.add(begin=False, queue_bytes=4096)
+    two.settle()
+    for number in range(1000):
+        say(a, f"{number} " + "x" * 500, "nobody's")
+        a.watcher.turn()
+    late.bus.begin(late.watcher)
+    two.settle()
+    assert late.counts.totals["lost_in"] == a.counts.totals["lost_out"] == 0
+    late.bus.subscribed("t", 1)
+    two.settle()
+    say(a, "hello")
+    two.settle()
+    assert texts(late) == ["hello"]

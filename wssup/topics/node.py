@@ -144,6 +144,10 @@ class Node:
         self._linked(peer)
         if self.watcher is not None:
             peer.begin()
+        else:
+            # Who has not been told what this node wants sends everything, and it may take long
+            # until it is read here: an application is imported, and its lifespan begins.
+            peer.flush()
 
     def _linked(self, peer: Peer) -> None:
         """A link was made, and says who this is."""

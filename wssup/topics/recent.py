@@ -19,8 +19,9 @@ __all__ = ["SECONDS", "Recent"]
 
 #: How long a message is kept: far longer than a record is under way.
 SECONDS: Final = 60.0
-#: Bytes of memory that a message takes beside its data, about.
+#: Bytes of memory that a message takes beside its data, and a lane beside its messages, about.
 COST: Final = 400
+LANE_COST: Final = 1000
 
 _Lane: TypeAlias = "deque[tuple[int, Message]]"
 
@@ -55,6 +56,7 @@ class Recent:
         lane = carriers.get(message.carrier)
         if lane is None:
             lane = carriers[message.carrier] = deque()
+            self._size += LANE_COST
         self._arrived += 1
         lane.append((self._arrived, message))
         order = self._order
@@ -78,6 +80,7 @@ class Recent:
         if not lane:
             carriers = self._lanes[message.topic]
             del carriers[message.carrier]
+            self._size -= LANE_COST
             if not carriers:
                 del self._lanes[message.topic]
 

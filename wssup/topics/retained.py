@@ -21,11 +21,13 @@ from typing import Final
 
 from wssup.topics.message import Message
 
-__all__ = ["COST", "SLACK", "SOURCES", "TOPIC_COST", "WALL", "Retained", "Topic"]
+__all__ = ["COST", "SLACK", "SOURCES", "SOURCE_COST", "TOPIC_COST", "WALL", "Retained", "Topic"]
 
-#: Bytes of memory that a message takes beside its data, and a topic beside its messages, about.
+#: Bytes of memory that a message takes beside its data, a topic beside its messages, and each of
+#: its sources, about.
 COST: Final = 400
 TOPIC_COST: Final = 1200
+SOURCE_COST: Final = 200
 #: Milliseconds: no message is longer on its way to a worker that does not stand still.
 SLACK: Final = 20_000
 #: The source that stands for the time of day, which other instances know, too.
@@ -101,6 +103,7 @@ class Retained:
         else:
             if known is None:
                 self._meet(topic, message.at)
+                self.size += SOURCE_COST
             topic.sources[source] = (sequence, message.at)
             topic.kept.append(message)
         self._order.append(topic)
@@ -219,7 +222,7 @@ class Retained:
         in_order = sorted(range(len(times)), key=times.__getitem__)
         self._order = deque(entries[index] for index in in_order)
         self.count = len(entries)
-        self.size = TOPIC_COST * len(self.topics)
+        self.size = sum(map(_cost, self.topics.values()))
         for topic in self.topics.values():
             topic.skip = 0
             self.size += sum(COST + len(m.data) for m in topic.kept)
@@ -241,7 +244,7 @@ class Retained:
 
     def _forget_topic(self) -> None:
         _, topic = self.topics.popitem(last=False)
-        self.size -= TOPIC_COST + sum(COST + len(m.data) for m in topic.kept)
+        self.size -= _cost(topic) + sum(COST + len(m.data) for m in topic.kept)
         self.count -= len(topic.kept)
         topic.skip += len(topic.kept)
         topic.kept.clear()
@@ -261,6 +264,7 @@ class Retained:
         if len(sources) - len(gone) >= SOURCES:
             # Many at a time, since each time costs a look at all messages.
             gone = sorted(sources, key=lambda s: sources[s][1])[: SOURCES // 4]
+        self.size -= SOURCE_COST * len(gone)
         for source in gone:
             _, at = sources.pop(source)
             topic.evicted.pop(source, None)
@@ -302,6 +306,11 @@ class Retained:
             else:
                 order.append(topic)
         self._order = order
+
+
+def _cost(topic: Topic) -> int:
+    """Bytes that a topic takes beside its messages."""
+    return TOPIC_COST + SOURCE_COST * len(topic.sources)
 
 
 def _insert(topic: Topic, message: Message) -> bool:
