@@ -56,6 +56,16 @@ class ServiceManager:
         """The datagrams that have such a line."""
         return [d for d in list(self.heard) if name in d and value in {None, d[name]}]
 
+    def catch_up(self) -> None:
+        """Wait until all that was said by now is heard: datagrams of a unix socket keep their order
+        (unix(7)).
+        """
+        before = len(self.told("CATCH_UP"))
+        address = self.address
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ours:
+            ours.sendto(b"CATCH_UP=1", "\0" + address[1:] if address[0] == "@" else address)
+        self.wait("CATCH_UP", count=before + 1)
+
     def wait(self, name: str, value: str = "1", count: int = 1, seconds: float = 60) -> None:
         """Wait until it was told so often."""
         processes.until(

@@ -115,8 +115,7 @@ def test_watchdog(manager: ServiceManager, launch: Launch) -> None:
         processes.until(
             lambda: processes.state(instance.pid) == "T", 10, "the master to stand still"
         )
-        # What it had said is on its way to the thread that listens.
-        time.sleep(0.3)
+        manager.catch_up()
         count = len(manager.told("WATCHDOG"))
         time.sleep(1.2)
         assert len(manager.told("WATCHDOG")) == count

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import trio
 
 import wssup
+from wssup.config.settings import SETTINGS
 
 __all__ = ["Exit", "Processes", "become_subreaper", "program"]
 
@@ -34,7 +35,7 @@ _UNCLAIMED_FOR = 30.0
 #: none.
 _ABOVE = 100
 #: Variables that may hold a password.
-_OURS = frozenset({"WSSUP_TOPICS_BUS"})
+_OURS = frozenset({SETTINGS["topics.bus"].environment})
 #: Seconds between SIGABRT, which has a process dump its stacks, and SIGKILL.
 _DUMP_GRACE = 1.0
 

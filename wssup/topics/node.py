@@ -314,17 +314,17 @@ class Node:
 
     @property
     def unsent(self) -> int:
-        """Messages that wait to be sent, about (`Peer.unsent`)."""
+        """Messages that wait to be sent (`Peer.unsent`)."""
         return sum(peer.unsent for peer in self._peers.values())
 
     def when_sent(self, then: Callable[[], None]) -> None:
-        """Call back once nothing waits to be sent: at once, or at a beat."""
+        """Call back once no message waits to be sent: at once, or at a beat."""
         self._when_sent = then
         self._look_sent()
 
     def _look_sent(self) -> None:
         then = self._when_sent
-        if then is not None and not self.queued:
+        if then is not None and not self._held and not self.unsent:
             self._when_sent = None
             then()
 

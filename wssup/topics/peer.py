@@ -57,6 +57,7 @@ class Peer:
         "_fd",
         "_feed",
         "_go_later",
+        "_in_chunk",
         "_mask",
         "_owner",
         "_packets",
@@ -119,6 +120,7 @@ class Peer:
         self.lost_number = 0
         self.is_due = self.is_fed = self.is_hungry = False
         self._chunk: bytes | memoryview = b""
+        self._in_chunk = 0
         self._broken = False
         # Read.
         self._feed = Feed()
@@ -170,8 +172,8 @@ class Peer:
 
     @property
     def unsent(self) -> int:
-        """Messages that wait; those in a piece that the kernel has taken some of are one."""
-        return len(self.messages) + bool(self._chunk)
+        """Messages that wait; of those in the piece under way the kernel may have some already."""
+        return len(self.messages) + (self._in_chunk if self._chunk else 0)
 
     # Sending.
 
@@ -252,6 +254,7 @@ class Peer:
                 break
             parts.append(frame)
             size += len(frame)
+        self._in_chunk = count
         if parts:
             self._owner.sent(count, size)
         return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -217,8 +217,7 @@ async def test_a_subscription_with_a_position_after_a_move(tmp_path: Path) -> No
         await ask(ws, "subscribe", "old")
         (connection,) = application.connections
         comes(hub, *(message(n, "new") for n in range(81, 91)))
-        hub._floors[connection] = {7: 100}
-        hub._floors_end[connection] = 0.0
+        hub._floors.raised(connection, {7: 100}, time.monotonic())
         options = {"since": since(mate=80)}
         assert (await ask(ws, "subscribe", "new", options))[3] == 10
         comes(hub, message(95, "old"), message(96, "new"), message(101, "old"))
@@ -272,10 +271,10 @@ async def test_what_a_new_worker_said_elsewhere_first(tmp_path: Path) -> None:
         assert await heard(ws) == ["6"]
         del hub.bus.seen[7]
         hub.beat(time.monotonic() + 30)
-        assert hub._floors
+        assert hub._floors.numbers
         hub.beat(time.monotonic() + 61)
-        assert not hub._floors
-        assert not hub._floors_end
+        assert not hub._floors.numbers
+        assert not hub._floors._until
         await ws.aclose()
 
 

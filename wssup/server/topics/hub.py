@@ -8,12 +8,7 @@ position of its worker goes with it, and the next worker continues from there.
 
 from __future__ import annotations
 
-import math
-import os
-import select
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -23,9 +18,11 @@ from wssup.server.connection import Connection
 from wssup.server.frames import TEXT, encode
 from wssup.server.handoff.record import Joined
 from wssup.server.topics.delivery import Delivery
+from wssup.server.topics.floors import Floors
 from wssup.server.topics.returning import Returning
 from wssup.server.topics.subscription import Subscription, SubscriptionLimitError
 from wssup.server.topics.tally import Tally
+from wssup.server.topics.threads import FromThreads
 from wssup.server.topics.topic import Topic, framed, positioned, raised, token_of
 from wssup.topics import names
 from wssup.topics.bus import Bus
@@ -41,19 +38,12 @@ __all__ = ["Hub"]
 #: Bytes that a published message may have at most, whatever clients may send: what is larger takes
 #: too long between two workers.
 _LARGEST: Final = 32 << 20
-#: Seconds of a turn that messages of other threads may take.
-_TURN: Final = 0.01
 #: What stands for all that a dead worker has published.
 _ALL: Final = 1 << 62
-#: Seconds in which the master tells of a new worker everywhere; one that is not known by then has
-#: been gone for long.
-_STRANGE: Final = 60.0
 #: Topics that the history remembers when it has none of their messages any more.
 _REMEMBERED: Final = 20_000
 #: Messages of each topic that are kept here if a server keeps them and nothing says how many.
 _KEPT: Final = 1000
-#: Messages of other threads that may wait for the loop; who publishes more has to wait.
-_FROM_THREADS: Final = 1000
 
 
 class Hub:
@@ -78,10 +68,7 @@ class Hub:
         self._node = node
         self._message_bytes = min(message_bytes, _LARGEST)
         self._topics: dict[str, Topic] = {}
-        #: Of connections that came from a worker which was further than this one.
-        self._floors: dict[Connection, dict[int, int]] = {}
-        #: Until when a node that is not known here may still turn out to be a new one.
-        self._floors_end: dict[Connection, float] = {}
+        self._floors = Floors()
         self._subscriptions = 0
         keeps = settings.bus_history
         self._history = History(
@@ -105,10 +92,7 @@ class Hub:
         self._pump: Pump
         self._delivery: Delivery
         self._returning: Returning
-        self._thread = threading.get_ident()
-        self._from_threads: deque[tuple[str, bool, bytes, int]] = deque()
-        self._room = threading.Semaphore(_FROM_THREADS)
-        self._wakeup = -1
+        self._published = FromThreads(self._publish)
 
     def begin(self, pump: Pump) -> None:
         """Serve the connections of a pump, which exists from now on."""
@@ -123,17 +107,13 @@ class Hub:
             asks=self._settings.bus_history,
             node=self._node if self._settings.bus == EMBEDDED else "",
         )
-        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        pump.chores.attend(self._wakeup, select.EPOLLIN, self._take_from_threads)
-        os.eventfd_write(self._wakeup, 1)
+        self._published.begin(pump.chores)
         self.bus.begin(pump.chores)
 
     def close(self) -> None:
         """Give back all descriptors; nothing may be called afterwards."""
         self.bus.close()
-        wakeup, self._wakeup = self._wakeup, -1
-        if wakeup >= 0:
-            os.close(wakeup)
+        self._published.close()
 
     # Publishing.
 
@@ -157,37 +137,14 @@ class Hub:
                 f"a message of {len(payload)} bytes; {self._message_bytes} are the most "
                 f"(limits.message_bytes, and never more than {_LARGEST >> 20} MiB)"
             )
-        left_out = exclude.id if exclude is not None else 0
-        if threading.get_ident() == self._thread:
-            if self._from_threads:
-                # Their publish() has returned, so this one comes after it.
-                self._publish_theirs(math.inf)
-            self.bus.publish(topic, text=text, data=payload, exclude=left_out)
-            return
-        self._room.acquire()
-        self._from_threads.append((topic, text, payload, left_out))
-        if self._wakeup >= 0:
-            os.eventfd_write(self._wakeup, 1)
+        self._published.put(topic, text, payload, exclude.id if exclude is not None else 0)
 
-    def _take_from_threads(self, _: int) -> None:
-        # Read first: what is appended later writes again (eventfd(2)).
-        os.eventfd_read(self._wakeup)
-        self._publish_theirs(time.monotonic() + _TURN)
-        if self._from_threads:
-            os.eventfd_write(self._wakeup, 1)
-
-    def _publish_theirs(self, until: float) -> None:
-        """Publish what other threads have published by now, until then."""
-        for _ in range(len(self._from_threads)):
-            if not self._from_threads or time.monotonic() > until:
-                break
-            topic, text, data, exclude = self._from_threads.popleft()
-            self.bus.publish(topic, text=text, data=data, exclude=exclude)
-            self._room.release()
+    def _publish(self, topic: str, text: bool, data: bytes, exclude: int) -> None:  # noqa: FBT001 - as the queue has it
+        self.bus.publish(topic, text=text, data=data, exclude=exclude)
 
     def when_sent(self, then: Callable[[], None]) -> None:
         """Call back once all that was published here is on its way to the others."""
-        self._publish_theirs(math.inf)
+        self._published.drain()
         self.bus.when_sent(then)
 
     # Delivering.
@@ -198,8 +155,8 @@ class Hub:
         if topic is None:
             return
         if topic.plain:
-            if message.exclude or self._floors or topic.ahead is not None:
-                found = topic.for_(topic.plain, message, self._floors)
+            if message.exclude or self._floors.numbers or topic.ahead is not None:
+                found = topic.for_(topic.plain, message, self._floors.numbers)
             else:
                 found = topic.plain
             self._delivery.broadcast(found, framed(message), len(message.data))
@@ -212,9 +169,10 @@ class Hub:
 
     def _deliver_posed(self, topic: Topic, message: Message) -> None:
         """To those who get positions: the worker's, but for the few that are further."""
-        found = topic.for_(topic.posed, message, self._floors)
-        if self._floors or topic.ahead is not None:
-            apart = self._floors.keys() | (topic.ahead or {}).keys()
+        floors = self._floors.numbers
+        found = topic.for_(topic.posed, message, floors)
+        if floors or topic.ahead is not None:
+            apart = floors.keys() | (topic.ahead or {}).keys()
             further = [c for c in found if c in apart]
             found = [c for c in found if c not in apart]
             for connection in further:
@@ -230,7 +188,7 @@ class Hub:
             return ""
         marks = self._history.marks(topic.name)
         if connection not in (topic.asked_anew or {}):
-            self._raise(marks, self._floors.get(connection, {}))
+            self._raise(marks, self._floors.of(connection))
         if topic.ahead is not None:
             raised(marks, topic.ahead.get(connection, {}))
         return token_of(marks)
@@ -263,7 +221,7 @@ class Hub:
         topic = self._join(connection, joined, limited=True)
         if since is None:
             return Subscription(name, self.token(name))
-        if connection in self._floors:
+        if self._floors.of(connection):
             topic.asks_anew(connection)
         return self._returning.catch_up(connection, topic, joined, since)
 
@@ -319,8 +277,7 @@ class Hub:
     def left(self, connection: Connection) -> None:
         """A connection is closed, or being closed: it gets no messages any more."""
         joined, connection.joined = connection.joined, None
-        self._floors.pop(connection, None)
-        self._floors_end.pop(connection, None)
+        self._floors.drop(connection)
         for topic in joined or ():
             self._out_of(topic, connection)
 
@@ -336,7 +293,7 @@ class Hub:
         """What a connection is subscribed to that leaves this worker now, and where it is; after
         `hurry`.
         """
-        self._publish_theirs(math.inf)
+        self._published.drain()
         # What it published here must not be overtaken by what it publishes elsewhere.
         self.bus.mark()
         if connection.joined is None:
@@ -351,7 +308,7 @@ class Hub:
             for topic in connection.joined
         ]
         here = self.bus.position()
-        for carrier, number in self._floors.get(connection, {}).items():
+        for carrier, number in self._floors.of(connection).items():
             here[carrier] = max(number, here.get(carrier, 0))
         self.left(connection)
         return joined, here
@@ -370,9 +327,7 @@ class Hub:
             if each.ahead:
                 self._returning.is_ahead(connection, topics[each.topic], each.ahead)
         floor = self.bus.floor(there)
-        if floor:
-            self._floors[connection] = floor
-            self._floors_end[connection] = time.monotonic() + _STRANGE
+        self._floors.raised(connection, floor, time.monotonic())
         missed: dict[str, list[Message]] = {}
         # In the order in which they came: one publisher's messages to two topics keep theirs.
         found = [
@@ -416,14 +371,7 @@ class Hub:
         """From time to time: what is due, and what need not be remembered any more."""
         self.bus.beat(now)
         self._tell_epoch()
-        seen = self.bus.seen
-        for connection, floor in list(self._floors.items()):
-            strange = now < self._floors_end[connection]
-            left = {c: n for c, n in floor.items() if (n > seen[c] if c in seen else strange)}
-            if left:
-                self._floors[connection] = left
-            else:
-                del self._floors[connection], self._floors_end[connection]
+        self._floors.tidy(self.bus.seen, now)
         self._returning.beat(now)
 
     def _tell_epoch(self) -> None:
