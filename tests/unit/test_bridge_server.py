@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import pytest
 import structlog
-import trio
 
 from tests.harness.bridge_side import Side, running, until
 from tests.harness.resp import RespServer, error
@@ -235,25 +233,6 @@ async def test_losses_of_an_outage_show(at_once: None) -> None:
             assert (side.witness.missed, history.witness.missed) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    "settings", [{"history": 10}, {"history_age": 10.0}, {"bus_history": True}]
-)
-async def test_what_is_left_is_told_to_histories(settings: dict[str, Any], at_once: None) -> None:
-    """Where not everything can be heard, on a Cluster, histories learn that a topic is not heard
-    any more, before that is so; no client is told then that it has missed nothing.
-    """
-    async with RespServer().running() as server:
-        server.slots = [(0, 16383, server.port)]
-        side = Side(server.port, cluster=True, **settings)
-        async with running(side):
-            side.desk.want("t", True)
-            await until(lambda: side.witness.settlings and server.named(b"SSUBSCRIBE"))
-            before = side.witness.settlings
-            side.desk.want("t", False)
-            await until(lambda: server.named(b"SUNSUBSCRIBE"))
-            assert side.witness.settlings > before
-
-
 async def test_a_cluster_is_found_again_without_the_server_that_was_named(at_once: None) -> None:
     """When the server that the URL names is gone for good, the others are asked for the rest."""
     async with RespServer().running() as a, RespServer().running() as b:
@@ -268,95 +247,6 @@ async def test_a_cluster_is_found_again_without_the_server_that_was_named(at_onc
             side.post("t", 1)
             await until(lambda: side.witness.taken)
             assert b.named(b"SPUBLISH")
-
-
-@pytest.mark.parametrize("settings", [{"history": 10}, {"bus_history": True}])
-async def test_with_a_history_everything_is_heard(settings: dict[str, Any]) -> None:
-    """Where workers keep a history, all topics are subscribed to with one pattern, and a message
-    of any topic shows that one of another topic is missing.
-    """
-    async with RespServer().running() as server:
-        one, two = Side(server.port), Side(server.port, **settings)
-        async with running(one, two):
-            await until(lambda: two.witness.settlings and one.redis.connected)
-            assert server.named(b"PSUBSCRIBE") == [[b"PSUBSCRIBE", b"wssup:*"]]
-            for number, before in ((1, 0), (2, 1), (6, 2), (8, 7)):
-                one.post(f"t{number}", number, before=before)
-            await until(lambda: len(two.witness.got) == 4)
-            assert two.witness.missed == 1
-            two.desk.want("t9", True)
-            one.post("t9", 9)
-            await until(lambda: len(two.witness.got) == 5)
-            assert not server.named(b"SUBSCRIBE")
-
-
-async def test_the_server_keeps_the_history(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `bus_history` each message is kept before it is published, and what somebody missed is
-    read back, page by page, in order, with the truth about whether it is all.
-    """
-    async with RespServer().running() as server:
-        side = Side(server.port, bus_history=True, history=500)
-        async with running(side):
-            assert await side.redis.missed("t", {}, 0) == ([], False)
-            await until(lambda: side.redis.connected)
-            monkeypatch.setattr(redis, "_PATIENCE", 30.0)
-            for number in range(1, 301):
-                side.post("t", number, after=number - 1)
-            found, complete = await side.redis.missed("t", {"aaaaaaaa.1": 100}, 1000)
-            assert ([p.sequence for p in found], complete) == (list(range(101, 301)), True)
-            assert not (await side.redis.missed("t", {"aaaaaaaa.1": 100}, 50))[1]
-            assert await side.redis.missed("t", {"aaaaaaaa.1": 300, "aaaaaaaa.0": 77}, 0) == (
-                [],
-                True,
-            )
-            found, complete = await side.redis.missed("t", {"gone.1": 300}, 0)
-            assert ([p.sequence for p in found], complete) == (list(range(1, 301)), False)
-            assert await side.redis.missed("never", {}, 0) == ([], False)
-            del server.streams[b"wssup:history:t"][:150]
-            assert not (await side.redis.missed("t", {"aaaaaaaa.1": 100}, 1000))[1]
-            assert (await side.redis.missed("t", {"aaaaaaaa.1": 200}, 1000))[1]
-    kept = server.named(b"XADD")[0]
-    assert kept[1:6] == [b"wssup:history:t", b"MAXLEN", b"~", b"500", b"*"]
-    assert {c[0] for c in server.heard} >= {b"HSET", b"EXPIRE"}
-
-
-async def test_long_answers_do_not_end_what_is_heard() -> None:
-    """A server bounds what may wait for who is subscribed, and closes beyond that: many who come
-    back at once, to long messages, have their answers, and nothing else suffers.
-    """
-    async with RespServer().running() as server:
-        side = Side(server.port, bus_history=True, history=500, history_bytes=64 << 20)
-        async with running(side):
-            await until(lambda: side.witness.settlings)
-            for number in range(1, 301):
-                side.post("t", number, bytes(4000), after=number - 1)
-            await until(lambda: side.witness.taken == 300)
-            server.pubsub_bytes = 64 << 10
-            answers: list[tuple[list[Parcel], bool]] = []
-
-            async def ask() -> None:
-                answers.append(await side.redis.missed("t", {"aaaaaaaa.1": 0}, 1000))
-
-            async with trio.open_nursery() as nursery:
-                for _ in range(8):
-                    nursery.start_soon(ask)
-            assert [(len(found), complete) for found, complete in answers] == [(300, True)] * 8
-            assert side.witness.faults == []
-            pages = [int(c[-1]) for c in server.named(b"XREVRANGE")]
-            assert max(pages) * 4000 <= 1 << 20
-
-
-async def test_a_question_waits_for_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was published before a question is in the answer, though the server had it not yet."""
-    monkeypatch.setattr(redis, "_PATIENCE", 30.0)
-    async with RespServer().running() as server:
-        side = Side(server.port, bus_history=True, history=500)
-        async with running(side):
-            await until(lambda: side.redis.connected)
-            for number in range(1, 1201):
-                side.post("t", number)
-            found, complete = await side.redis.missed("t", {"aaaaaaaa.1": 1000}, 1000)
-            assert ([p.sequence for p in found], complete) == (list(range(1001, 1201)), True)
 
 
 async def test_a_cluster_has_each_topic_where_it_belongs(at_once: None) -> None:

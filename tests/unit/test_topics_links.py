@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.topics_net import NODE, Net, Node, net, pair
+from tests.topics_net import Net, Node, net, pair
 from wssup.topics import packets as p
 from wssup.topics import peer as peers
 from wssup.topics import publishing
@@ -299,26 +299,6 @@ def test_a_turn_takes_a_bounded_number_of_packets(two: Net) -> None:
     assert texts(b) == [str(n) for n in range(1500)]
 
 
-def test_what_is_queued_before_there_is_a_watcher_is_sent_then() -> None:
-    """Links and messages may be there before the node runs."""
-    with net(0) as found:
-        first, second = (Node(serial, clock=found.clock) for serial in (1, 2))
-        found.nodes.update({1: first, 2: second})
-        ours, theirs = pair()
-        first.bus.link(2, ours)
-        second.bus.link(1, theirs)
-        say(first, "early")
-        first.bus.subscribed("t", 1)
-        assert not first.bus.ready()
-        for node in (first, second):
-            node.bus.begin(node.watcher)
-        found.settle()
-        say(second, "answer")
-        found.settle()
-        assert texts(second) == ["early", "answer"]
-        assert texts(first) == ["early", "answer"]
-
-
 def test_a_socket_is_watched_for_writing_only_while_it_is_full() -> None:
     """An idle or a quick link costs no call of epoll_ctl(2) for its messages."""
     with net(2, buffer=4608) as two:
@@ -358,68 +338,3 @@ def test_closing_gives_all_descriptors_back(two: Net) -> None:
     two.settle()
     assert not b.bus._peers
     a.bus.close()
-
-
-def test_what_is_lost_after_a_standstill_is_lost_as_of_now() -> None:
-    """A node that stood still for long reads that it has lost something before its heart beats:
-    who was somewhere meanwhile is not told that it has everything.
-    """
-    with net(2, buffer=4608, queue_bytes=5000, messages=1000, everything=True) as two:
-        a, b = two.nodes.values()
-        b.bus.subscribed("t", 1)
-        two.beat()
-        for number in range(200):
-            say(a, f"{number:0100}")
-            a.watcher.turn()
-        two.clock.now += 24
-        meanwhile = {f"{NODE}.0": int(two.clock.now * 1000), f"{NODE}.{a.serial}": 1}
-        two.clock.now += 4
-        two.settle()
-        assert b.counts.totals["lost_in"] > 0
-        _, complete = b.history.since_marks("t", meanwhile)
-        assert not complete
-
-
-def test_a_node_that_leaves_in_order_is_heard_to_its_end() -> None:
-    """Who waits until all it has published is sent loses nothing of it, however slow others are; of
-    one that reads nothing it knows how much is left.
-    """
-    with net(2, buffer=4608) as found:
-        a, b = found.nodes.values()
-        b.bus.subscribed("t", 1)
-        found.settle()
-        for number in range(200):
-            say(a, f"{number} " + "x" * 500)
-        a.watcher.turn()
-        sent: list[bool] = []
-        a.bus.when_sent(lambda: sent.append(True))
-        assert not sent
-        assert a.bus.unsent > 0
-        while not sent:
-            b.watcher.turn()
-            a.watcher.turn()
-            a.bus.beat(found.clock.now)
-        assert a.bus.unsent == 0
-        found.kill(a)
-        found.settle()
-        assert [text.split()[0] for text in texts(b)] == [*map(str, range(200))]
-
-
-def test_a_node_that_takes_long_to_begin(two: Net) -> None:
-    """Who wants nothing is sent nothing from the start on, however long it takes until it reads:
-    nothing is lost that was for nobody.
-    """
-    a = two.nodes[1]
-    late = two.add(begin=False, queue_bytes=4096)
-    two.settle()
-    for number in range(1000):
-        say(a, f"{number} " + "x" * 500, "nobody's")
-        a.watcher.turn()
-    late.bus.begin(late.watcher)
-    two.settle()
-    assert late.counts.totals["lost_in"] == a.counts.totals["lost_out"] == 0
-    late.bus.subscribed("t", 1)
-    two.settle()
-    say(a, "hello")
-    two.settle()
-    assert texts(late) == ["hello"]

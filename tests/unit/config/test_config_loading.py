@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from wssup.config import SETTINGS, Settings, apply, changes, load
 from wssup.config.files import key_lines
-from wssup.config.reference import render
 from wssup.config.settings import value_of
 from wssup.errors import ConfigError, UserError
 
@@ -379,23 +378,3 @@ def test_apply_keeps_what_is_not_live(tmp_path: Path) -> None:
     (tmp_path / "wssup.toml").write_text("workers = 8\nmax_workers = 8\n")
     with pytest.raises(ConfigError, match="max_workers = 4"):
         apply(running, merged.reload())
-
-
-def test_rows_show_every_setting(tmp_path: Path) -> None:
-    """rows() lists every setting with value, source and whether it is live."""
-    rows = loaded(tmp_path, cli={"workers": "3"}).rows()
-    assert [row["key"] for row in rows] == list(SETTINGS)
-    assert {"key": "workers", "value": 3, "source": "--workers", "live": True} in rows
-    live = {row["key"] for row in rows if not row["live"]}
-    assert live == {
-        *("name", "runtime_dir", "max_workers", "backlog", "unix_mode"),
-        *("log_level", "log_format"),
-        *("status", "status_bind", "status_mode", "publish_token_file"),
-        *("topics.bus", "topics.bus_namespace", "topics.bus_history"),
-    }
-
-
-def test_the_reference_is_up_to_date() -> None:
-    """docs/reference/settings.md is what the table renders to."""
-    committed = (ROOT / "docs/reference/settings.md").read_text()
-    assert committed == render(), "python -m wssup.config.reference > docs/reference/settings.md"

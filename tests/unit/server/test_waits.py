@@ -11,7 +11,6 @@ import tracemalloc
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +22,6 @@ from tests.harness import raw
 from tests.harness.served import served
 from tests.unit.server.peer import OFF, Peer, everything_read
 from wssup.server.connection import Connection
-from wssup.server.loops import inside
 from wssup.server.loops.trio import TrioLoop
 from wssup.server.request import Request
 
@@ -387,17 +385,3 @@ async def test_a_cycle_is_found(tmp_path: Path) -> None:
     await told(tmp_path, tell)
     gc.collect()
     assert gone[0]() is None
-
-
-def test_another_trio_is_not_looked_into() -> None:
-    """Where a public function is not made as it was, or something is missing, it is called."""
-    public = SimpleNamespace(
-        current_task=trio.lowlevel.current_task,
-        reschedule=trio.lowlevel.reschedule,
-        checkpoint_if_cancelled=trio.lowlevel.checkpoint_if_cancelled,
-    )
-    assert inside.run_context(public) is not None
-    for name in vars(public):
-        other = SimpleNamespace(**vars(public) | {name: trio.lowlevel.checkpoint})
-        assert inside.run_context(other) is None
-    assert inside.run_context(SimpleNamespace()) is None

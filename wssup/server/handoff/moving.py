@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +19,7 @@ from wssup.scoreboard import ClosedReason, HandoffRefusal
 from wssup.server.connection import Connection, State
 from wssup.server.handoff import record as records
 from wssup.server.handoff import state
+from wssup.server.handoff.carrying import connection_of, record_of
 from wssup.server.handoff.fresh import Fresh, News, Waits, place
 from wssup.server.handoff.sending import Parcel, Sender
 
@@ -224,31 +224,11 @@ class Moving:
         if connection.joined is not None and sender.version < records.TOPICS:
             self._leave_behind(connection, sender, HandoffRefusal.VERSION)
             return
-        found = self._record_of(connection, packed, since)
+        found = record_of(self.pump, connection, packed, since)
         encoded = records.encode(found, sender.version)
         parcel = Parcel(self._release(connection), found, len(encoded), time.monotonic())
         if not sender.pack(parcel, encoded):
             self.take_back(parcel.fd, found)
-
-    def _record_of(self, connection: Connection, packed: bytes, since: float) -> records.Record:
-        topics, position = self.pump.topics.suspend(connection)
-        return records.Record(
-            number=connection.id,
-            peer=connection.peer,
-            head=connection.head,
-            subprotocol=connection.subprotocol,
-            opened=connection.opened,
-            heard=connection.heard,
-            ping_sent=connection.ping_sent,
-            suspended=since,
-            state=packed,
-            inbox=list(connection.inbox or ()),
-            unsent=[bytes(part) for part in connection.outbox or ()],
-            unfinished=records.half_of(connection.unfinished),
-            topics=topics,
-            position=position,
-            secure=connection.secure,
-        )
 
     def _leave_behind(self, connection: Connection, sender: Sender, reason: HandoffRefusal) -> None:
         """A connection that was held cannot move: its client is asked to come again."""
@@ -265,7 +245,7 @@ class Moving:
         self.pump.topics.hurry(connection)
         if connection.status in {State.OPEN, State.HELD}:
             self.pump.unwatch(connection)
-            found = self._record_of(connection, b"", time.monotonic())
+            found = record_of(self.pump, connection, b"", time.monotonic())
             kept = connection.state
             self._go_on(self._release(connection), found, kept, None)
 
@@ -373,21 +353,7 @@ class Moving:
     ) -> None:
         pump = self.pump
         now = time.monotonic()
-        connection = Connection(pump, fd, record.peer, record.number, record.opened)
-        connection.head = record.head
-        connection.secure = record.secure
-        connection.subprotocol = record.subprotocol
-        connection.heard = record.heard
-        connection.ping_sent = record.ping_sent
-        connection.unfinished = records.unfinished_of(record.unfinished)
-        connection.resumed = True
-        connection.status = State.OPEN
-        if kept:
-            connection.state.update(kept)
-        if record.unsent:
-            connection.outbox = deque(record.unsent)
-            connection.out_bytes = sum(map(len, record.unsent))
-            pump.queued += connection.out_bytes
+        connection = connection_of(pump, fd, record, kept)
         self._fresh.add(connection, waits, now)
         pump.opening.take_over(connection, now)
         if connection.status is State.OPEN:
