@@ -15,7 +15,7 @@ import json
 import random
 import socket
 import struct
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -103,6 +103,7 @@ class Client:
 
     :ivar heard: the last number of each stream.
     :ivar pid: the process that has answered last.
+    :ivar recovered: how often each process has told it that nothing was missed.
     :ivar answers: what came on commands of the test: command and answer.
     :ivar code: the close code that ended it, 1006 if none did; 0 while it lives.
     :ivar may_speak: it publishes.
@@ -112,7 +113,8 @@ class Client:
         self.number, self.kind = number, kind
         self.heard: dict[tuple[str, str], int] = {}
         self.answers: deque[tuple[str, str]] = deque()
-        self.pid = self.code = self.times = self.recovered = self.unrecovered = 0
+        self.recovered: Counter[int] = Counter()
+        self.pid = self.code = self.times = 0
         self.may_speak = self.leaving = False
         self._address, self._book = address, book
         self._positions: dict[str, str] = {}
@@ -329,12 +331,10 @@ class Client:
 
     def _subscribed(self, topic: str, told: dict[str, Any]) -> None:
         self.pid = told["pid"]
-        asked_since = self.kind.positions and topic in self._positions
-        if asked_since:
-            self.recovered += told["recovered"] is True
-            self.unrecovered += told["recovered"] is not True
+        if self.kind.positions and topic in self._positions:
             if told["recovered"] is not True:
                 raise FaultError(f"{topic} was not recovered: {told}")
+            self.recovered[self.pid] += 1
         self.subscribed.add(topic)
         # One that came with a message, which may be before this answer, is newer.
         self._positions.setdefault(topic, told["position"])

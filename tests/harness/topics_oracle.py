@@ -224,7 +224,8 @@ class TopicsOracle:
             return
         self.codes[client.code] += 1
         if not self.may_end or client.code not in _CUT_OFF:
-            self.faults.append(f"{client!r} was closed with {client.code}")
+            at = time.strftime("%H:%M:%S", time.gmtime())
+            self.faults.append(f"{client!r} was closed with {client.code} at {at}")
             return
         client.connect()
         selector.register(client.socket, selectors.EVENT_READ, client)

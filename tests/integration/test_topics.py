@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -41,6 +42,10 @@ _RETURNING = [
     *4 * [Kind("comes and goes", hears=_ROOMS[1:], positions=True, passing=True)],
 ]
 _HISTORY = 10_000
+#: Seconds for a worker whose connections move. Who moves waits for all workers to have worked down
+#: what they have to deliver, which these clients see to it is a lot: on a machine that is busy
+#: otherwise, for longer than the harness' 10 s.
+_DRAIN = 60
 
 
 def _reloads(instance: Instance, people: TopicsOracle) -> None:
@@ -79,7 +84,7 @@ _SHORT = [("event", 0, _EVENTS[:1]), ("task", _HISTORY, _EVENTS[1:])]
 _LONG = [(style, history, _EVENTS * _ROUNDS) for style in STYLES for history in (0, _HISTORY)]
 
 
-@pytest.mark.timeout(60 + 50 * _ROUNDS)
+@pytest.mark.timeout(150 + 50 * _ROUNDS)
 @pytest.mark.parametrize(("style", "history", "events"), _LONG if _ROUNDS else _SHORT)
 def test_everybody_hears_everything(
     start: Start,
@@ -94,7 +99,12 @@ def test_everybody_hears_everything(
     end every worker knows the right numbers of subscribers, and who they are.
     """
     instance = start(
-        STYLES[style], workers=_WORKERS, max_workers=8, settle=0.1, topics={"history": history}
+        STYLES[style],
+        workers=_WORKERS,
+        max_workers=8,
+        settle=0.1,
+        drain_timeout=_DRAIN,
+        topics={"history": history},
     )
     instance.running()
     with TopicsOracle(instance.address(), _KINDS + (_RETURNING if history else [])) as people:
@@ -109,14 +119,16 @@ def test_everybody_hears_everything(
         _all_is_well(instance, people)
 
 
-@pytest.mark.timeout(60 + 30 * _FAULTS)
+@pytest.mark.timeout(120 + 30 * _FAULTS)
 @pytest.mark.parametrize("victim", ["sender", "receiver"][: None if _ROUNDS else 1])
 def test_killed_amid_a_reload(start: Start, victim: str) -> None:
     """Kill -9 of a worker that hands its connections over, or of one that takes them: for whose
     connection lives, and for who comes again, nothing is missing but what the killed one published
     last.
     """
-    instance = start(EVENT, workers=_WORKERS, settle=0.1, topics={"history": _HISTORY})
+    instance = start(
+        EVENT, workers=_WORKERS, settle=0.1, drain_timeout=_DRAIN, topics={"history": _HISTORY}
+    )
     instance.running()
     quiet = 300 * [Kind("hears", hears=_ROOMS[2:], positions=True)]
     with TopicsOracle(instance.address(), _KINDS + _RETURNING + quiet) as people:
@@ -161,4 +173,6 @@ def _all_is_well(instance: Instance, people: TopicsOracle) -> None:
     assert found.handler_errors == 0
     done = found.topics
     assert done.bus_lost == done.bus_missed == done.dropped == done.not_recovered == 0
-    assert done.recovered >= sum(client.recovered for client in people.clients)
+    # A killed worker may not have counted what it had said in its last turn.
+    told = sum((client.recovered for client in people.clients), Counter[int]())
+    assert done.recovered >= sum(told[pid] for pid in told if pid not in people.killed)

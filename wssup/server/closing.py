@@ -47,7 +47,8 @@ class Leave(NamedTuple):
 
     :ivar until: the end of its window, in seconds of ``time.monotonic()``.
     :ivar unmoved: why the connections cannot move to another worker instead, if that was wanted.
-    :ivar spares: those are left alone that move when the application has done its work for them.
+    :ivar spares: nobody is closed as long as a session takes all that can move: some do so only
+        when the application has done its work for them, or has let go of them, or they have opened.
     """
 
     code: int
@@ -190,7 +191,7 @@ class Closing:
     def is_open(self, connection: Connection) -> None:
         """A connection opened, perhaps while all are being closed."""
         order = self.leave
-        if order is not None:
+        if order is not None and not self._spares(order):
             now = time.monotonic()
             left = max(0.0, order.until - now)
             self.close_at(connection, now + self._pump.random.random() * left, order)
@@ -214,11 +215,9 @@ class Closing:
                 and connection.unfinished is None
             ):
                 self.lose(connection)
-        there = [
-            c
-            for c in self._pump.connections.values()
-            if c.status is State.OPEN and not (order.spares and self._pump.handoff.wants(c))
-        ]
+        if self._spares(order):
+            return
+        there = [c for c in self._pump.connections.values() if c.status is State.OPEN]
         chance.shuffle(there)
         for index, connection in enumerate(there):
             if window > 0:
@@ -226,6 +225,9 @@ class Closing:
                 self.close_at(connection, when, order)
             else:
                 self.carry_out(connection, order)
+
+    def _spares(self, order: Leave) -> bool:
+        return order.spares and self._pump.handoff.takes_all
 
     def carry_out(self, connection: Connection, order: Leave) -> None:
         """Close a connection because of an order."""

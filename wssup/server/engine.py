@@ -225,7 +225,7 @@ class Engine:
         their clients to leave are told that they did.
 
         :param unmoved: why connections are closed that should have moved.
-        :param spares: leave those alone that move when the application has done its work for them.
+        :param spares: close nobody as long as a session takes all that can move.
         """
         order = Leave(code, why, reason, time.monotonic() + window, unmoved, spares)
         self._pump.closing.close_all(order, self._random)

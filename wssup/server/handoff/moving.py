@@ -70,6 +70,11 @@ class Moving:
         """Whether all sessions have moved what could be moved at once."""
         return all(sender.is_swept for sender in self.senders)
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether every connection that can move will, even if it becomes quiet only later."""
+        return any(sender.takes_all for sender in self.senders)
+
     def refuse(self, reason: HandoffRefusal) -> None:
         """Count a connection that does not move."""
         self.pump.row.not_moved(reason)
