@@ -219,6 +219,9 @@ class Drain(_Message, frozen=True, tag="drain"):
     #: Why connections are closed that should have moved: a label of the scoreboard's
     #: HandoffRefusal; empty if they should not, or if it is known of each.
     unmoved: str = ""
+    #: Connections move to other workers: those that can are not closed before only the window is
+    #: left. A session for them is under way, or follows.
+    moves: bool = False
 
 
 class HandOver(_Message, frozen=True, tag="hand_over"):

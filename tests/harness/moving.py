@@ -84,18 +84,24 @@ class Session:
 
 
 def begin(
-    source: Served, target: Served, *, quota: int = 0, failures: int = ANY, serial: int = 0
+    source: Served,
+    target: Served,
+    *,
+    quota: int = 0,
+    failures: int = ANY,
+    serial: int = 0,
+    version: int = VERSION,
 ) -> Session:
     """Begin to move connections.
 
-    :param serial: of the target, as far as topics go. One that the source does not know is waited
-        for; 0: there are no topics.
+    :param serial: of the target, as far as topics go. Who is subscribed waits for one that the
+        source does not know; 0: there are no topics.
     """
     session = Session(source, next(_numbers))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    take = TakeOver(session.number, VERSION, failures)
+    take = TakeOver(session.number, version, failures)
     target.engine.take_over(take, theirs, session.said.append)
-    give = HandOver(session.number, VERSION, quota, receiver=serial)
+    give = HandOver(session.number, version, quota, receiver=serial)
     source.engine.hand_over(give, ours, session.said.append)
     return session
 

@@ -319,6 +319,47 @@ def test_a_node_that_is_only_slow_is_waited_for_longer(three: Net) -> None:
     assert len(b.got) > 50
 
 
+def test_a_receiver_that_stands_still_is_not_waited_for_longer(three: Net) -> None:
+    """Nobody can send a fence before the receiver has said that it mirrors the sender: that others
+    are alive is no reason to wait.
+    """
+    a, b, c = three.nodes.values()
+    b.bus.subscribed("t", 1)
+    three.settle()
+    ready: list[str] = []
+    b.bus.hand_to(c.serial, three.session(), lambda: ready.append("ready"))
+    speaker = connect(a, 1)
+    for _ in range(4):
+        assert not ready
+        three.clock.now += 0.5
+        a.publish(speaker, "t")
+        a.watcher.chores()
+        b.bus.beat(three.clock.now)
+        b.watcher.turn()
+    assert ready
+    assert len(b.got) == 4
+
+
+def test_a_receiver_that_is_dead_is_not_waited_for(three: Net) -> None:
+    """The end of its session, not the bus, says so to who was to send to it; and whoever knows that
+    there is no more time has all sessions begin.
+    """
+    a, b, c = three.nodes.values()
+    three.kill(c)
+    three.settle()
+    ready: list[str] = []
+    b.bus.hand_to(c.serial, three.session(), lambda: ready.append("dead"))
+    b.watcher.turn()
+    assert ready == ["dead"]
+    b.bus.hand_to(a.serial, three.session(), lambda: ready.append("in a hurry"))
+    b.watcher.turn()
+    assert ready == ["dead"]
+    b.bus.hurry()
+    b.watcher.turn()
+    assert ready == ["dead", "in a hurry"]
+    assert b.log.count("bus_fence_timeout") == 1
+
+
 def test_two_senders_to_one_receiver_and_one_sender_to_two() -> None:
     """Sessions do not disturb each other; the end of one leaves the others' mirrors."""
     with net(4) as four:

@@ -47,8 +47,8 @@ class Leave(NamedTuple):
 
     :ivar until: the end of its window, in seconds of ``time.monotonic()``.
     :ivar unmoved: why the connections cannot move to another worker instead, if that was wanted.
-    :ivar spares: nobody is closed as long as a session takes all that can move: some do so only
-        when the application has done its work for them, or has let go of them, or they have opened.
+    :ivar spares: WebSockets are left alone, for they move: now, or when the application has done
+        its work for them or has let go of them, when they have opened, or in a session to come.
     """
 
     code: int
@@ -191,7 +191,7 @@ class Closing:
     def is_open(self, connection: Connection) -> None:
         """A connection opened, perhaps while all are being closed."""
         order = self.leave
-        if order is not None and not self._spares(order):
+        if order is not None and not order.spares:
             now = time.monotonic()
             left = max(0.0, order.until - now)
             self.close_at(connection, now + self._pump.random.random() * left, order)
@@ -215,7 +215,7 @@ class Closing:
                 and connection.unfinished is None
             ):
                 self.lose(connection)
-        if self._spares(order):
+        if order.spares:
             return
         there = [c for c in self._pump.connections.values() if c.status is State.OPEN]
         chance.shuffle(there)
@@ -225,9 +225,6 @@ class Closing:
                 self.close_at(connection, when, order)
             else:
                 self.carry_out(connection, order)
-
-    def _spares(self, order: Leave) -> bool:
-        return order.spares and self._pump.handoff.takes_all
 
     def carry_out(self, connection: Connection, order: Leave) -> None:
         """Close a connection because of an order."""

@@ -172,6 +172,14 @@ class Engine:
         """End all sessions in which connections are taken over."""
         self._pump.handoff.take_no_more()
 
+    def hurry_handoffs(self) -> None:
+        """Wait for other workers no more before connections are handed over to one."""
+        self._pump.topics.bus.hurry()
+
+    def give_up_silent(self, seconds: float) -> None:
+        """Hand over no more to workers that have been silent for so long about what was sent."""
+        self._pump.handoff.give_up_silent(time.monotonic() - seconds)
+
     def end_handoffs(self) -> None:
         """End all sessions in which connections are handed over."""
         self._pump.handoff.end_all("")
@@ -181,9 +189,14 @@ class Engine:
         """Whether connections are being handed over."""
         return bool(self._pump.handoff.senders)
 
+    @property
+    def is_swept(self) -> bool:
+        """Whether all that can be moved at once is."""
+        return self._pump.handoff.is_swept
+
     async def wait_swept(self) -> None:
-        """Wait until all that can be moved at once is."""
-        while not self._pump.handoff.is_swept:
+        """Wait until it is."""
+        while not self.is_swept:
             await self._swept.wait()
 
     def _moved(self) -> None:
@@ -225,7 +238,7 @@ class Engine:
         their clients to leave are told that they did.
 
         :param unmoved: why connections are closed that should have moved.
-        :param spares: close nobody as long as a session takes all that can move.
+        :param spares: leave WebSockets alone, for they move.
         """
         order = Leave(code, why, reason, time.monotonic() + window, unmoved, spares)
         self._pump.closing.close_all(order, self._random)

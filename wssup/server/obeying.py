@@ -71,6 +71,11 @@ FAREWELL: Final = Drain(_INTERNAL_ERROR, "internal error", window=0.0, timeout=2
 _HEARTBEAT = 0.5
 #: The part of a drain's timeout within which the last close is begun.
 _SPREAD_SHARE = 0.9
+#: The part of the time until then that connections which are subscribed to topics wait for all
+#: workers before they move: to miss a message is better than to be disconnected.
+_FENCES_SHARE = 0.5
+#: Seconds after which nothing is heard any more of a worker that does not take connections.
+_SILENT = 1.0
 #: What a close code of an order is counted as: "going away" means that the service ends.
 _REASONS = {_GOING_AWAY: ClosedReason.STOP, _INTERNAL_ERROR: ClosedReason.ERROR}
 
@@ -334,17 +339,24 @@ class BaseWorker:
         last = deadline - order.timeout * (1 - _SPREAD_SHARE) - window
         unmoved = HandoffRefusal[order.unmoved.upper()] if order.unmoved else None
         close = partial(engine.close_all, order.code, order.reason, reason, window, unmoved)
-        if not order.wait:
+        moves = not order.wait and (order.moves or engine.is_moving)
+        if moves:
             # What moves is not closed; a session that does not get on is not waited for.
+            await self._within(now + (last - now) * _FENCES_SHARE, engine.wait_swept)
+            if not engine.is_swept:
+                engine.hurry_handoffs()
             await self._within(max(last, now + order.timeout / 2), engine.wait_swept)
-        if not order.wait and engine.is_moving:
             close(spares=True)
-        if order.wait or engine.is_moving:
+        if order.wait or moves:
             await self._within(last, engine.wait_empty)
+        if moves:
+            engine.give_up_silent(_SILENT)
         close()
         await self._within(deadline, engine.wait_empty)
         if engine.count:
             self._log.warning("drain_deadline", left=engine.count)
+            # Who was not told because this process stood still learns at least why.
+            engine.close_all(order.code, order.reason, reason, 0.0, unmoved)
             self._abort(engine)
             await engine.wait_empty()
         engine.end_handoffs()

@@ -14,7 +14,7 @@ from wssup.messages import Accept
 from wssup.scoreboard import WorkerState
 from wssup.supervisor.children import Role, Slot, Worker
 from wssup.supervisor.generation import Generation
-from wssup.supervisor.handoffs import obstacle
+from wssup.supervisor.handoffs import Session, obstacle
 from wssup.supervisor.planning import UNLIMITED, budget, spread
 from wssup.supervisor.slots import AWAITS_CURRENT, AWAITS_SUCCESSOR, Action, Event, State
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Actions"]
 
+#: How a session ends whose receiver is gone, goes, or says nothing (HandedOver.error).
+_LEFT = frozenset({"receiver_lost", "receiver_slow"})
 _AWAITED = {Role.CURRENT: AWAITS_CURRENT, Role.SUCCESSOR: AWAITS_SUCCESSOR}
 
 
@@ -143,6 +145,7 @@ class Actions:
 
     def _release(self, slot: Slot) -> None:
         if slot.current is not None:
+            slot.current.moves = False
             self._fleet.set_state(slot.current, WorkerState.READY)
             self._fleet.attendant.post(slot.current, Accept(on=True))
 
@@ -152,10 +155,14 @@ class Actions:
         old, new = slot.current, slot.successor
         if old is None or new is None:
             return
-        failures = UNLIMITED
-        if old.generation is not new.generation:
-            failures = budget(self._fleet.settings.resume_failure_limit, self._fleet.active(old))
-        self._fleet.handoffs.open(old, new, quota=0, failures=failures)
+        old.moves = obstacle(old, new) is None
+        self._fleet.handoffs.open(old, new, quota=0, failures=self._failures(old, new))
+
+    def _failures(self, old: Worker, new: Worker) -> int:
+        """How many connections may fail to resume in a worker: of the same code any number."""
+        if old.generation is new.generation:
+            return UNLIMITED
+        return budget(self._fleet.settings.resume_failure_limit, self._fleet.active(old))
 
     def _recall(self, slot: Slot) -> None:
         if slot.current is not None:
@@ -165,7 +172,10 @@ class Actions:
     def _hand_back(self, slot: Slot) -> None:
         fleet = self._fleet
         for worker in slot.retired:
-            if worker.leaving or not worker.ready:
+            if worker.leaving:
+                continue
+            worker.moves = True
+            if not worker.ready:
                 continue
             # Its own predecessor first. Others may still be held: they accept again in a moment.
             able = [w for w in (slot.current, *fleet.current) if w is not None and w.able]
@@ -176,9 +186,12 @@ class Actions:
     def _spread(self, slot: Slot) -> None:
         fleet = self._fleet
         for worker in slot.retired:
-            if worker.leaving or not worker.ready:
+            if worker.leaving:
                 continue
-            stay = {w.serial: w for w in fleet.current if w.able and not obstacle(worker, w)}
+            worker.moves = True
+            if not worker.ready:
+                continue
+            stay = {w.serial: w for w in self._hosts(worker)}
             if self.spreading is not None:
                 loads = {s: n for s, n in self.spreading.items() if s in stay}
             else:
@@ -194,6 +207,43 @@ class Actions:
             if self.spreading is not None:
                 for serial, share in shares.items():
                     self.spreading[serial] += share
+
+    def _hosts(self, worker: Worker) -> list[Worker]:
+        """Who can take a retired worker's connections; those that turn, if there are any. While a
+        rollout is committed slot by slot those of the generation before go, too.
+        """
+        serving = self._fleet.serving
+        there = [w for w in self._fleet.current if w.able and w.generation is serving]
+        hosts = [w for w in there if not obstacle(worker, w)]
+        return [w for w in hosts if not w.stalled] or hosts
+
+    def broken(self, session: Session) -> None:
+        """A session has ended for an error. Only who was left by its receiver is moved on: where it
+        was full, or its code fails, the next one may be no better.
+        """
+        if session.error not in _LEFT:
+            session.sender.moves = False
+        self.go_on_moving(session.receiver)
+
+    def go_on_moving(self, but: Worker | None = None) -> None:
+        """Have connections of retired workers move on that have nobody to go to: their receiver has
+        ended, or there was none, or they were not known to be ready.
+
+        :param but: who takes none, though it may not have said so yet.
+        """
+        fleet = self._fleet
+        if fleet.stopping:
+            return
+        for worker in [w for slot in fleet.slots.values() for w in slot.retired]:
+            if not (worker.moves and worker.ready) or worker.gone.is_set():
+                continue
+            if any(not session.quota for session in fleet.handoffs.of(worker)):
+                continue
+            hosts = [w for w in self._hosts(worker) if w is not but]
+            if hosts:
+                host = min(hosts, key=fleet.active)
+                failures = self._failures(worker, host)
+                fleet.handoffs.open(worker, host, quota=0, failures=failures)
 
     # Retiring.
 
@@ -223,7 +273,8 @@ class Actions:
         for worker in list(slot.retired):
             if not worker.leaving:
                 unmoved = self._unmoved(slot, worker)
-                order = self._fleet.restart_order(may_wait=may_wait, unmoved=unmoved)
+                moves = worker.moves and worker.resumable and not unmoved
+                order = self._fleet.restart_order(may_wait=may_wait, unmoved=unmoved, moves=moves)
                 self._fleet.drain(worker, order)
 
     def _unmoved(self, slot: Slot, worker: Worker) -> str:

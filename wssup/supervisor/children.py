@@ -53,6 +53,7 @@ class Worker:
     :ivar failure: why it will end, when that is known before it does.
     :ivar ended: how its process ended, once it has.
     :ivar resumable: its application's connections can move to another worker.
+    :ivar moves: its connections are to move to other workers, all of them.
     :ivar records: the lowest and the highest version of their records that it knows.
     """
 
@@ -74,6 +75,7 @@ class Worker:
     traceback: str = ""
     ended: Exit | None = None
     resumable: bool = False
+    moves: bool = False
     records: tuple[int, int] = (0, 0)
     asked_for: bool = False
     boot: trio.CancelScope = field(default_factory=trio.CancelScope)

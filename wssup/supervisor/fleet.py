@@ -109,6 +109,7 @@ class Fleet:
             moves=lambda: any(self.handoffs.under_way()),
         )
         self._actions = Actions(self, nursery)
+        self.handoffs.on_broken = self._actions.broken
         self.next_serial = self._actions.next_serial
         self.admitting = Admitting(
             self.slots, settings=lambda: self.settings, post=self.attendant.post, rows=self._rows
@@ -158,6 +159,7 @@ class Fleet:
             slot.error = ""
         for action in actions:
             self._actions.perform(action, slot)
+        self._actions.go_on_moving()
         self.sharing.update()
         self.admitting.look()
         self.changed()
@@ -236,10 +238,11 @@ class Fleet:
             self.drain(worker, order)
         self.changed()
 
-    def restart_order(self, *, may_wait: bool, unmoved: str = "") -> Drain:
+    def restart_order(self, *, may_wait: bool, unmoved: str = "", moves: bool = False) -> Drain:
         """The order for workers that others replace.
 
         :param unmoved: why their connections cannot move, if they should.
+        :param moves: they do.
         """
         settings = self.settings
         return Drain(
@@ -249,6 +252,7 @@ class Fleet:
             timeout=settings.drain_timeout,
             wait=may_wait and settings.on_reload == "wait",
             unmoved=unmoved,
+            moves=moves,
         )
 
     def active(self, worker: Worker) -> int:
@@ -303,6 +307,9 @@ class Fleet:
         worker.failure = ""
         worker.booted.set()
         if worker.leaving:
+            # It let clients in before it was told to go, and we read only now that it could.
+            worker.moves = True
+            self._actions.go_on_moving()
             return
         self.set_state(worker, WorkerState.READY)
         logs.get(**worker.noun).info("worker_ready", seconds=round(seconds, 3))

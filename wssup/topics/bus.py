@@ -21,7 +21,8 @@ accepted is bounded, and so is every wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, Unpack
 
 from wssup.topics import packets as p
@@ -98,12 +99,23 @@ class Bus(Knowing):
 
         def patient(waiting: Waiting) -> bool:
             # It costs nobody anything to move a little later; what is lost is lost.
+            missing = self._fences.missing(waiting, self._peers, self._dead)
+            if waiting.receiver in missing:
+                # Before it has said that it mirrors us nobody can send a fence.
+                missing = [waiting.receiver]
             return now < waiting.deadline + UTMOST and any(
-                self._is_lively(serial, now)
-                for serial in self._fences.missing(waiting, self._peers, self._dead)
+                self._is_lively(serial, now) for serial in missing
             )
 
-        for waiting in self._fences.expired(now, patient):
+        self._go_without(self._fences.expired(now, patient))
+        self._beat(now)
+
+    def hurry(self) -> None:
+        """Have sessions that wait for fences begin without them."""
+        self._go_without(self._fences.expired(math.inf, lambda _: False))
+
+    def _go_without(self, late: Iterable[Waiting]) -> None:
+        for waiting in late:
             missing = self._fences.missing(waiting, self._peers, self._dead)
             self._log.warning(
                 "bus_fence_timeout",
@@ -113,7 +125,6 @@ class Bus(Knowing):
                 hint="what these nodes publish meanwhile may be lost to connections that move",
             )
             self._soon(waiting.ready)
-        self._beat(now)
 
     def _tidy(self, now: float) -> None:
         over = self._news.tidy(now)

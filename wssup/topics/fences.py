@@ -89,9 +89,11 @@ class Fences:
         return found
 
     def missing(self, waiting: Waiting, peers: Collection[int], dead: Container[int]) -> list[int]:
-        """Whose fence is missing."""
+        """Whose fence is missing. With a dead receiver nothing can get lost on the way."""
+        if waiting.receiver in dead:
+            return []
         _, read = self._read.get(waiting.session, (0, set()))
         found = [serial for serial in peers if serial not in read]
-        if waiting.receiver not in peers and waiting.receiver not in dead:
+        if waiting.receiver not in peers:
             found.append(waiting.receiver)
         return found

@@ -62,22 +62,6 @@ async def test_to_two_workers(tmp_path: Path, make: Callable[[], object]) -> Non
 
 
 @each_style
-async def test_a_part_and_the_rest(tmp_path: Path, make: Callable[[], object]) -> None:
-    """A session that takes a part begins before a later one that takes the rest, although its
-    receiver is later in saying that it hears what is published.
-    """
-    async with three(tmp_path, make()) as (old, one, other), opened(old, 20) as peers:
-        await everything_read()
-        part, rest = begin(old, one, quota=5, serial=77), begin(old, other)
-        # Nobody has the number 77, so that session begins when it has waited for long enough.
-        await old.until(lambda counts: counts.moved_out == 20)
-        assert (await part.handed_over()).moved == 5
-        assert (await rest.recall())[0].moved == 15
-        async with talking(peers):
-            pass
-
-
-@each_style
 async def test_from_two_workers(tmp_path: Path, make: Callable[[], object]) -> None:
     """Two workers move theirs to the same third one at the same time, under load."""
     async with (

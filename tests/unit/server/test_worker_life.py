@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -44,6 +46,28 @@ async def app(request):
 
 def lifespan(*, enter: str = "", inside: str = "", leave: str = "") -> str:
     return LIFESPAN.format(enter=enter or "pass", inside=inside or "pass", leave=leave or "pass")
+
+
+def test_a_standstill_at_the_end_of_a_drain(run: Run) -> None:
+    """A worker that stands still from before its first close until after its deadline cuts off
+    everybody, and says why all the same.
+    """
+    worker = run()
+    worker.ready()
+    clients = [worker.client().open() for _ in range(5)]
+    worker.tell(Drain(1012, "restart", 0.5, 3.0, wait=True))
+    worker.until(lambda row: not row.accepting)
+    os.kill(worker.process.pid, signal.SIGSTOP)
+    try:
+        time.sleep(3.5)  # what is claimed is what happens when time goes by
+    finally:
+        os.kill(worker.process.pid, signal.SIGCONT)
+    for client in clients:
+        assert client.ending().code == 1012
+        client.socket.close()
+    assert worker.ended() == 0
+    counts = worker.board.snapshot().total
+    assert counts.closed_by_reason["deadline"] == 5
 
 
 def test_the_order_of_a_life(run: Run, tmp_path: Path) -> None:

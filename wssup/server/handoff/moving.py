@@ -70,11 +70,6 @@ class Moving:
         """Whether all sessions have moved what could be moved at once."""
         return all(sender.is_swept for sender in self.senders)
 
-    @property
-    def takes_all(self) -> bool:
-        """Whether every connection that can move will, even if it becomes quiet only later."""
-        return any(sender.takes_all for sender in self.senders)
-
     def refuse(self, reason: HandoffRefusal) -> None:
         """Count a connection that does not move."""
         self.pump.row.not_moved(reason)
@@ -99,6 +94,7 @@ class Moving:
         return (
             sender is not None
             and sender.is_open
+            and sender.may_take(connection)
             and connection.status is State.OPEN
             # That one will be considered anew, when the application was given it again.
             and connection not in self._recalled
@@ -158,6 +154,8 @@ class Moving:
         wanted = self.wants(connection)
         sender = self._wanted.pop(connection, None)
         if sender is None or not wanted:
+            if sender is not None and not sender.may_take(connection):
+                sender.consider(connection)  # it has subscribed meanwhile
             self._watch()
             return False
         now = time.monotonic()
@@ -211,14 +209,15 @@ class Moving:
         self.pump.topics.hurry(connection)
         if connection.status is not State.HELD:
             sender.dropped()  # its client has left meanwhile
-            return
-        if connection in self._too_slow:
+        elif connection in self._too_slow:
             sender.dropped()
             self._put_on(connection)
-            return
-        if failed:
+        elif failed:
             self._leave_behind(connection, sender, HandoffRefusal.SUSPEND_FAILED)
-            return
+        else:
+            self._send_away(connection, sender, since)
+
+    def _send_away(self, connection: Connection, sender: Sender, since: float) -> None:
         try:
             packed = state.pack(connection.state, self.pump.limits.state_bytes)
         except state.StateError as error:
@@ -228,6 +227,11 @@ class Moving:
             return
         if connection.joined is not None and sender.version < records.TOPICS:
             self._leave_behind(connection, sender, HandoffRefusal.VERSION)
+            return
+        if not sender.may_take(connection):
+            # It has subscribed on its way out, and goes with the others that are.
+            sender.dropped()
+            self._start_again(connection)
             return
         found = record_of(self.pump, connection, packed, since)
         encoded = records.encode(found, sender.version)
@@ -304,6 +308,13 @@ class Moving:
         """Have all sessions look whether they can go on."""
         for sender in self.senders:
             sender.go_on()
+
+    def give_up_silent(self, since: float) -> None:
+        """End the sessions with receivers that have answered nothing of what was sent before a
+        moment: it stays here.
+        """
+        for sender in list(self.senders):
+            sender.give_up(since)
 
     def end_all(self, error: str) -> None:
         """End every session in which connections leave this worker."""

@@ -288,6 +288,11 @@ class Sending(Generic[T]):
         """Connections that are sent and not answered."""
         return len(self._out)
 
+    @property
+    def oldest(self) -> T | None:
+        """What was sent first of what is not answered."""
+        return self._out[0] if self._out else None
+
     def send(self, items: Sequence[T]) -> None:
         """The first byte of these is about to be sent; call it before sendmsg(2), whose failure
         then changes nothing: they stay out until end of file.

@@ -82,6 +82,9 @@ class Sender:
         self._batch: list[Parcel] = []
         self._encoded: list[bytes] = []
         self._todo = [c for c in self._pump.connections.values() if self._could_move(c)]
+        #: Those that are subscribed to topics, until messages of these are on their way to this
+        #: worker alone no more.
+        self._late: list[Connection] = []
         self._held = 0
         self._moved = 0
         self._kept = 0
@@ -95,21 +98,23 @@ class Sender:
         self._window = min(2 * _FEWEST, self._most)
         self._narrowed = 0.0
         self.is_swept = False
-        #: Before that, messages of topics might still be on their way to this worker alone.
         self._fenced = not order.receiver
         self._pump.chores.attend(end.fileno(), self._mask, self._ready)
+        self._pump.chores.soon(self._step)
         if order.receiver:
             self._pump.topics.bus.hand_to(order.receiver, order.session, self._fence)
-        else:
-            self._pump.chores.soon(self._step)
 
     def _fence(self) -> None:
         """The receiver gets from now on what is published to this worker's topics."""
         self._fenced = True
         self._moving.go_on()
 
-    def _may_begin(self) -> bool:
-        """Sessions begin in their order: one that takes a part before one that takes the rest."""
+    def may_take(self, connection: Connection) -> bool:
+        """Whether a connection may go now. Who is subscribed waits for the fence; and as sessions
+        have theirs one after the other, one that takes a part goes before one that takes the rest.
+        """
+        if connection.joined is None:
+            return True
         for sender in self._moving.senders:
             if not sender._fenced:  # noqa: SLF001 - of its own kind
                 return False
@@ -150,8 +155,8 @@ class Sender:
 
     def consider(self, connection: Connection) -> None:
         """Move a connection, now if it is quiet, else as soon as it is."""
-        if not self._may_begin():
-            self._todo.append(connection)
+        if not self.may_take(connection):
+            self._late.append(connection)
         elif connection.status is State.OPEN and self.is_open:
             # Where a part is wanted it does not matter which: those that are quiet.
             self._moving.want(connection, self, patiently=not self._order.quota)
@@ -181,8 +186,11 @@ class Sender:
     # A piece of work.
 
     def _step(self) -> None:
-        if self._is_over() or not self._may_begin():
+        if self._is_over():
             return
+        if self._late and self.may_take(self._late[-1]):
+            self._todo += self._late
+            self._late = []
         looked = 0
         while self._todo and self.is_open and looked < BATCH and self._has_room():
             looked += 1
@@ -190,10 +198,10 @@ class Sender:
         self._send()
         if self._is_over():
             return
-        more = bool(self._todo) and self.is_open
+        more = bool(self._todo or self._late) and self.is_open
         if not (more or self._held or self._batch or self._books.out):
             self._sweep()
-        elif more and self._has_room():
+        elif self._todo and self.is_open and self._has_room():
             self._pump.chores.soon(self._step)
 
     def _is_over(self) -> bool:
@@ -230,6 +238,12 @@ class Sender:
         """From time to time: the kernel may have had no room for other reasons than this link."""
         if not self._is_over():
             self._flush()
+
+    def give_up(self, since: float) -> None:
+        """End the session if nothing was answered that was sent before that moment."""
+        oldest = self._books.oldest
+        if oldest is not None and oldest.at < since:
+            self.end("receiver_slow")
 
     def _sweep(self) -> None:
         if not self.is_swept:
@@ -346,7 +360,7 @@ class Sender:
         return kept
 
     def _finish(self, error: str) -> None:
-        self._batch, self._encoded, self._todo = [], [], []
+        self._batch, self._encoded, self._todo, self._late = [], [], [], []
         self.is_swept = True
         self._pump.topics.bus.handed_to(self._order.receiver, self._order.session)
         self._moving.over(self)
