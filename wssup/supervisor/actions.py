@@ -217,13 +217,20 @@ class Actions:
         hosts = [w for w in there if not obstacle(worker, w)]
         return [w for w in hosts if not w.stalled] or hosts
 
-    def broken(self, session: Session) -> None:
-        """A session has ended for an error. Only who was left by its receiver is moved on: where it
+    def ended(self, session: Session) -> None:
+        """A sender has ended a session. Only who was left by its receiver is moved on: where that
         was full, or its code fails, the next one may be no better.
         """
-        if session.error not in _LEFT:
-            session.sender.moves = False
-        self.go_on_moving(session.receiver)
+        sender = session.sender
+        if session.quota or self._gives_all(sender):
+            return
+        if session.error in _LEFT:
+            self.go_on_moving(session.receiver)
+        else:
+            sender.moves = False
+
+    def _gives_all(self, worker: Worker) -> bool:
+        return any(not session.quota for session in self._fleet.handoffs.of(worker))
 
     def go_on_moving(self, but: Worker | None = None) -> None:
         """Have connections of retired workers move on that have nobody to go to: their receiver has
@@ -237,7 +244,7 @@ class Actions:
         for worker in [w for slot in fleet.slots.values() for w in slot.retired]:
             if not (worker.moves and worker.ready) or worker.gone.is_set():
                 continue
-            if any(not session.quota for session in fleet.handoffs.of(worker)):
+            if self._gives_all(worker):
                 continue
             hosts = [w for w in self._hosts(worker) if w is not but]
             if hosts:

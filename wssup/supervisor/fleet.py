@@ -109,7 +109,7 @@ class Fleet:
             moves=lambda: any(self.handoffs.under_way()),
         )
         self._actions = Actions(self, nursery)
-        self.handoffs.on_broken = self._actions.broken
+        self.handoffs.on_ended = self._actions.ended
         self.next_serial = self._actions.next_serial
         self.admitting = Admitting(
             self.slots, settings=lambda: self.settings, post=self.attendant.post, rows=self._rows

@@ -100,11 +100,11 @@ class Handoffs:
     """All sessions there are.
 
     :param post: sends a message with descriptors to a worker.
-    :ivar on_broken: told of a session that its sender has ended for an error.
+    :ivar on_ended: told of a session that its sender has ended.
     """
 
     def __init__(self, nursery: trio.Nursery, scoreboard: Scoreboard, *, post: Post) -> None:
-        self.on_broken: Callable[[Session], None] | None = None
+        self.on_ended: Callable[[Session], None] | None = None
         self._nursery = nursery
         self._scoreboard = scoreboard
         self._post = post
@@ -194,8 +194,8 @@ class Handoffs:
                 if session is not None:
                     self._ledger.told(session.number, worker.serial, message.moved)
                     self._ended(session, message.moved, message.error)
-                    if message.error and not session.recalled and self.on_broken is not None:
-                        self.on_broken(session)
+                    if self.on_ended is not None:
+                        self.on_ended(session)
             case TookOver():
                 session = self._from(worker, message.session, sender=False)
                 if session is not None:
