@@ -182,7 +182,7 @@ def test_it_comes_back(start: Start) -> None:
     between is a gap; nothing is drawn in it. A reader who does not want to wait need not. The same
     of a page that finds no place at first.
     """
-    watched = Watched(start, ECHO, hang_after=60)
+    watched = Watched(start, ECHO, stall_after=2, hang_after=60)
     instance = watched.instance
     with Talk(instance.url(), 10) as talk, screens() as browser:
         page = browser.open(watched.address)

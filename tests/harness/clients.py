@@ -14,7 +14,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 #: Seconds for one exchange of a prober: ten times what a busy machine needs.
-PATIENCE = 20.0
+PATIENCE = 60.0
 #: The close code of a drain (RFC 6455 section 7.4.1 and its registry).
 SERVICE_RESTART = 1012
 GOING_AWAY = 1001

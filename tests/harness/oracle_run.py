@@ -41,9 +41,13 @@ def reload(instance: Instance, outcome: str = "done") -> str:
 
 
 def journal(instance: Instance) -> dict[int, list[Note]]:
-    """What the application has noted, by the connection's id, in its order."""
+    """What the application has noted, by the connection's id, in its order, without a line that is
+    still being written.
+    """
     found = defaultdict(list)
-    for line in (instance.home / "journal").read_text().splitlines():
+    for line in (instance.home / "journal").read_text().splitlines(keepends=True):
+        if not line.endswith("\n"):
+            break
         what, number, generation, pid = line.split()
         found[int(number)].append(Note(what, int(generation), int(pid)))
     return dict(found)

@@ -14,7 +14,7 @@ begin otherwise: a published payload gets the process that published it in front
 ``there TOPIC LIMIT``        ``wssup.presence`` with ids
 ``topics``                   how many ``ws.topics`` has
 ``churn TOPIC COUNT NAMES``  subscribes and unsubscribes so often, with so many different names
-``flood TOPIC COUNT BYTES``  publishes so many numbered texts of this size, 1000 a second
+``flood TOPIC COUNT BYTES``  publishes so many numbered texts of this size, 500 a second
 ``who``                      answers slot, generation, process, and nothing before that
 ===========================  =====================================================================
 """
@@ -146,7 +146,7 @@ def do_flood(ws, topic, rest):
         for number in range(1, count + 1):
             wssup.publish(topic, f"{number} ".ljust(size, "x"))
             if number % 10 == 0:
-                await trio.sleep(0.01)
+                await trio.sleep(0.02)
         return str(count)
 
     tasks.start_soon(later, ws, "flood", answer)

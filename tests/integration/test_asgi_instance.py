@@ -311,7 +311,8 @@ def test_a_worker_that_is_killed(start: Start) -> None:
     """A worker that dies takes its own connections with it; each of them has exactly one end,
     whatever it was doing: nothing is open that is not.
     """
-    instance = start(APP, workers=1)
+    limits = {"keep_alive_timeout": 60, "handshake_timeout": 60}
+    instance = start(APP, workers=1, limits=limits)
     instance.running()
     address = instance.address()
     host, _, port = address.rpartition(":")

@@ -66,7 +66,7 @@ async def test_a_connection_is_found_and_closed(start: Start) -> None:
     has; also after a reload, in which they move. Closing one by its id ends that one alone, is
     logged and counted. A worker that stands still is named, and nobody waits for it.
     """
-    instance = start(WHO, workers=2, stall_after=1, hang_after=60)
+    instance = start(WHO, workers=2, stall_after=4, hang_after=60)
     instance.running()
     async with one_in_each(instance) as found:
         ids = {(await who(ws))[0]: slot for slot, ws in found.items()}

@@ -48,7 +48,9 @@ def test_master_is_pid_1(tmp_path: Path) -> None:
         )
 
     def events(name: str) -> list[dict[str, object]]:
-        lines = [json.loads(x) for x in log.read_text().splitlines() if x.startswith("{")]
+        # The last one may still be being written.
+        whole = [x for x in log.read_text().splitlines(keepends=True) if x.endswith("\n")]
+        lines = [json.loads(x) for x in whole if x.startswith("{")]
         return [x for x in lines if x["event"] == name]
 
     try:

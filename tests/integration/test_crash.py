@@ -92,7 +92,7 @@ def test_a_killed_worker_costs_its_own_connections_alone(start: Start) -> None:
     worker_died and no total goes backwards; its listener is lent until its successor, of the same
     generation, serves.
     """
-    instance = start(backoff_min=2)
+    instance = start(backoff_min=5)
     instance.running()
     address = instance.address()
     victim = instance.workers()[0]
@@ -150,7 +150,9 @@ async def test_a_prober_meets_no_refusal_when_workers_are_killed(start: Start) -
     died = (await aside(instance.status))["connections"]
     lost = died["closed_by_reason"]["worker_died"]
     lost += died["handshake_failures_by_reason"]["worker_died"]
-    assert len(probing.failures) <= lost <= kills * probers
+    assert lost <= kills * probers
+    # A kill may come between accept(2) and its count.
+    assert len(probing.failures) <= lost + kills
 
 
 def test_killing_a_worker_again_and_again_backs_off_and_never_fails_the_slot(start: Start) -> None:

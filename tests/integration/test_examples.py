@@ -36,6 +36,9 @@ async def test_page_shows_worker_and_generation(tmp_path: Path) -> None:
                 "serve",
                 "wssup.examples.page:app",
                 *ANYWHERE,
+                # A worker that a busy machine puts aside for a while is no stall, which would end
+                # the reload.
+                *("--stall-after", "20s", "--settle", "1s"),
                 "--log-format",
                 "pretty",
                 *runtime,

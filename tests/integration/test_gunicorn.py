@@ -22,7 +22,8 @@ Start = Callable[..., Gunicorn]
 HOOKS = """\
 import os
 
-graceful_timeout = 4
+graceful_timeout = 10
+raw_env = ["WSSUP_DRAIN_WINDOW=0.5s"]
 forwarded_allow_ips = "127.0.0.1"
 
 
@@ -176,7 +177,7 @@ async def test_a_worker_that_hangs(gunicorn: Start, tmp_path: Path) -> None:
     where it stood; another one serves meanwhile. When gunicorn is to stop fast, clients are told
     1001 at once.
     """
-    served = gunicorn("--timeout", "2", config=HOOKS)
+    served = gunicorn("--timeout", "6", config=HOOKS)
     url = served.url()
     served.ready()
     hung = 0

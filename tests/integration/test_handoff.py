@@ -109,7 +109,8 @@ def test_cut_at_every_byte(start: Start) -> None:
     )
     # The inner bytes of a payload are all alike.
     cuts = [*range(70), *range(70, len(stream), 16), *range(len(stream) - 3, len(stream) + 1)]
-    instance = start(EVENT, settle=0.1)
+    # A ping would be taken for an answer.
+    instance = start(EVENT, settle=0.1, heartbeat={"ping_interval": 0})
     instance.running()
     address = instance.address()
     with raw_clients(address, len(cuts)) as clients:
@@ -138,7 +139,8 @@ def test_queues_move(start: Start) -> None:
     messages that wait for that, and the part of the next one; later it gets all of it, in order.
     """
     greedy = Kind("greedy", window=120, size=200_000)
-    instance = start(EVENT, settle=0.1)
+    # They are not given up while they take nothing.
+    instance = start(EVENT, settle=0.1, limits={"send_timeout": 300})
     instance.running()
     with Oracle(instance.address(), [greedy, greedy]) as people:
         people.go_on(1)

@@ -202,7 +202,7 @@ def test_a_handler_that_does_not_come_to_rest_is_closed(start: Start) -> None:
         "await trio.lowlevel.checkpoint()",
         'await trio.sleep(1000 if "for ever" in str(answer[-8:]) else 0)',
     )
-    instance = start(application, workers=1, settle=0.1, drain_window=0.5, drain_timeout=3)
+    instance = start(application, workers=1, settle=0.1, drain_window=0.5, drain_timeout=10)
     instance.running()
     address = instance.address()
     with Oracle(address, [deaf, QUIET], may_end=True) as people, Raw(address) as works:
@@ -253,7 +253,8 @@ def test_reading_and_writing_tasks_of_one_handler(start: Start) -> None:
     task is sent twice or by both workers.
     """
     application = TASK_THAT_TICKS
-    instance = start(application, settle=0.1)
+    # A ping would be taken for an answer.
+    instance = start(application, settle=0.1, heartbeat={"ping_interval": 0})
     instance.running()
     with raw_clients(instance.address(), 10) as clients:
         for client in clients:
@@ -321,12 +322,12 @@ def test_status_shows_it(start: Start) -> None:
     found: dict[str, Any] = instance.status()["handoff"]
     board = counts(instance)
     assert board.moved_in == sum(board.pauses) == 30
-    assert 0 < board.pause.quantile(0.5) <= board.pause.quantile(0.99) <= board.pause.max < 5
+    assert 0 < board.pause.quantile(0.5) <= board.pause.quantile(0.99) <= board.pause.max < 10
     assert (found["moved"], found["in_progress"]) == (30, 0)
     assert found["bytes"] == board.handoff_bytes > 30 * 50
     assert not any(found["refused_by_reason"].values())
     pauses = found["pause_ms"]
-    assert 0 < pauses["p50"] <= pauses["p99"] <= pauses["max"] < 5000
+    assert 0 < pauses["p50"] <= pauses["p99"] <= pauses["max"] < 10_000
     page = instance.run("status").stdout
     assert "30" in page
     assert "moved" in page

@@ -127,6 +127,8 @@ def test_rebalance_by_itself(start: Start, occasion: str) -> None:
             os.kill(victim, signal.SIGKILL)
             instance.wait(lambda s: s["restarts"] == 1, "the death to be noticed")
             instance.running()
+            # Who was cut off has noticed it by now, and who lives is answered.
+            people.go_on()
         total = len(people.living)
         instance.wait(
             lambda _: (s := _spread(instance)) and len(s) == 2 and s[1] - s[0] <= 1,
@@ -151,7 +153,7 @@ def test_recycling(start: Start, occasion: str) -> None:
     """A worker that has served max_worker_connections, is older than max_worker_age or larger than
     max_worker_rss is replaced by a new one of the same generation, which gets its connections.
     """
-    limit: dict[str, Any] = {"connections": 60, "age": 3, "rss": "300MiB"}
+    limit: dict[str, Any] = {"connections": 60, "age": 8, "rss": "300MiB"}
     instance = start(
         _memory(EVENT), workers=1, settle=0.1, **{f"max_worker_{occasion}": limit[occasion]}
     )

@@ -155,7 +155,7 @@ def test_a_returned_loan_leaves_no_descriptors(start: Start) -> None:
     """A worker that accepted from another slot's listeners has none of them once they were
     returned.
     """
-    instance = start(_OPENER, bind=_TWO_ADDRESSES, backoff_min=4)
+    instance = start(_OPENER, bind=_TWO_ADDRESSES, backoff_min=6)
     instance.running()
     ports = _ports(instance)
     expected = _expected_of_worker(instance, ports)

@@ -109,9 +109,10 @@ def test_no_worker_is_asked(start: Start) -> None:
     with_them, took = [switches(pid) for pid in workers], time.monotonic() - began
     time.sleep(took)
     without = [switches(pid) for pid in workers]
-    # Their own heartbeats go on in both; a worker that was asked would have woken 200 times.
+    # Their own heartbeats go on in both, not always as often: a process that the kernel puts aside
+    # is late with some. A worker that was asked would have woken 200 times.
     rises = [(b - a, c - b) for a, b, c in zip(before, with_them, without, strict=True)]
-    assert all(rise <= idle + 20 for rise, idle in rises), rises
+    assert all(rise <= idle + 100 for rise, idle in rises), rises
     with raw_clients(instance.address(), 4):
         instance.wait(lambda s: s["connections"]["active"] == 4, "the connections")
         for pid in workers:
@@ -222,7 +223,7 @@ def test_signals_drain_and_stop(start: Start) -> None:
     should be sent here, ends its streams at the stop, and leaves no socket; a stop does not wait
     for it.
     """
-    instance = start(status=True, drain_window=0.2, drain_timeout=20)
+    instance = start(status=True, drain_window=0.2, drain_timeout=60, limits={"close_timeout": 50})
     instance.running()
     pid = observer(instance)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -238,7 +239,7 @@ def test_signals_drain_and_stop(start: Start) -> None:
             refusals.extend([answer.body] if answer.status == 503 else [])
             return bool(refusals)
 
-        processes.until(refused, 10, "it to drain")
+        processes.until(refused, 60, "it to drain")
         # From the first one on it is the reason, and not only that no worker accepts.
         assert refusals == [b"draining\n"]
         assert request(instance, "/healthz").status == 200

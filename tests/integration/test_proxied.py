@@ -66,6 +66,8 @@ async def test_clients_behind_proxies(start: Callable[..., Instance], tmp_path: 
         bind=["127.0.0.1:0", unix],
         trusted_proxies=["127.0.0.1", "unix"],
         limits={"connections_per_address": 2},
+        # A ping would be taken for an answer.
+        heartbeat={"ping_interval": 0},
         workers=1,
     )
     instance.running()

@@ -18,7 +18,7 @@ from tests.harness.instance import Instance
 
 Start = Callable[..., Instance]
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 #: The first message names a topic to subscribe to; what follows is published there.
 TOPICS = """\
 import os

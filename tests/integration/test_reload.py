@@ -78,6 +78,7 @@ async def test_nobody_is_closed_twice(start: Start) -> None:
     instance.running()
     async with crowd(instance.url(), 200, reconnect=True) as people:
         await _reload(instance)
+        await people.wait(lambda: sum(people.closed.values()) >= 200, "everybody to be closed")
         await people.wait(lambda: len(people.live) == 200, "everybody to be back")
         assert set(people.closed.values()) == {1}
         assert people.codes == {SERVICE_RESTART: 200}
@@ -87,7 +88,7 @@ async def test_the_count_agrees_with_the_kernel(start: Start) -> None:
     """`open` is what the kernel has established, before a reload, while it settles, after it, and
     after kill -9 of a worker.
     """
-    instance = start(settle=2.0)
+    instance = start(settle=5.0)
     instance.running()
     url, port = instance.url(), _port(instance)
     async with crowd(url, 60, reconnect=True) as people:
@@ -139,7 +140,7 @@ async def test_closes_are_spread_over_the_window(start: Start) -> None:
 
 def test_a_silent_client_is_cut_off(start: Start) -> None:
     """A client that does not answer the close is cut off at drain_timeout and counted as such."""
-    instance = start(drain_window=0.2, drain_timeout=2)
+    instance = start(drain_window=0.2, drain_timeout=4)
     instance.running()
     with Raw(instance.address()) as client:
         client.open()
@@ -147,7 +148,7 @@ def test_a_silent_client_is_cut_off(start: Start) -> None:
         done = instance.run("reload")
         lasted = time.monotonic() - began
         assert done.returncode == 0, done.stdout + done.stderr
-        assert lasted > 2
+        assert lasted > 4
         opcode, payload = client.frame()
         assert (opcode, int.from_bytes(payload[:2], "big")) == (CLOSE, SERVICE_RESTART)
         assert client.frame() == (-1, b"")
@@ -160,7 +161,7 @@ async def test_wait_leaves_connections_until_the_deadline(start: Start) -> None:
     """With on_reload = "wait" a reload is done while the old worker keeps its connections, and only
     the deadline closes what is left.
     """
-    instance = start(workers=1, on_reload="wait", drain_timeout=3, drain_window=0.5, settle=0.1)
+    instance = start(workers=1, on_reload="wait", drain_timeout=10, drain_window=0.5, settle=0.1)
     instance.running()
     async with crowd(instance.url(), 10) as people:
         answer = await aside(instance.ask, "reload")
@@ -171,8 +172,8 @@ async def test_wait_leaves_connections_until_the_deadline(start: Start) -> None:
         assert people.codes == {SERVICE_RESTART: 10}
         (draining,) = instance.events("draining")
         age = time.time() - dt.datetime.fromisoformat(draining["timestamp"]).timestamp()
-        # Only the last second or so is for closing.
-        assert people.closed_at[0] > trio.current_time() - age + 2
+        # Only the last second or two are for closing.
+        assert people.closed_at[0] > trio.current_time() - age + 8
     await aside(instance.wait, lambda s: len(s["slots"][0]["workers"]) == 1, "the old worker's end")
 
 
@@ -251,7 +252,7 @@ async def test_a_second_reload_is_refused(start: Start) -> None:
     """--no-wait returns while the reload goes on; a second reload and a scaling are refused
     meanwhile, with that reason, and the first goes on to its end.
     """
-    instance = start(settle=0.1)
+    instance = start(settle=0.1, ready_timeout=100)
     instance.running()
     instance.hold_import()
     first = instance.run("reload", "--no-wait")
@@ -279,7 +280,7 @@ async def test_a_client_that_vanishes_disturbs_no_reload(start: Start) -> None:
     """Killing `wssup reload` half-way leaves the reload going; SIGHUP starts the next; afterwards
     nothing runs and `wssup reload` says so with status 3.
     """
-    instance = start(settle=1.0)
+    instance = start(settle=3.0)
     instance.running()
     command = instance.launch("reload")
     instance.wait(lambda s: s["reload"], "the reload to begin")

@@ -126,7 +126,9 @@ async def test_a_removed_address_is_closed_by_who_gives_it_back(start: Start) ->
     """A worker that accepts for a stalled one at an address that is removed, and gives that back
     while the address ends, has it closed as everybody.
     """
-    instance = start(bind=[_FIRST, _SECOND], address_linger=2.5, stall_after=0.3, hang_after=300)
+    instance = start(
+        bind=[_FIRST, _SECOND], address_linger=10, settle=0, stall_after=3, hang_after=300
+    )
     instance.running()
     second = instance.status()["bind"][1]
     instance.reconfigure(bind=[_FIRST])

@@ -33,12 +33,12 @@ import trio
 
 
 def _background(does: str) -> str:
-    """An application whose lifespan has a task that does something 2 s after the start: it is ready
+    """An application whose lifespan has a task that does something 5 s after the start: it is ready
     by then, which takes an answer of each other worker.
     """
     return f"""{_LIFESPAN}
 async def background():
-    await trio.sleep(2)
+    await trio.sleep(5)
     {does}
 
 @asynccontextmanager

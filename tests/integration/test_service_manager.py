@@ -53,6 +53,7 @@ def test_what_is_said_from_start_to_end(either: ServiceManager, launch: Launch) 
     either.wait("STOPPING")
     assert len(either.told("STOPPING")) == 1
     assert either.told("STOPPING")[0]["STATUS"].startswith("stopping, gen 2: ")
+    either.catch_up()
     assert either.told("EXTEND_TIMEOUT_USEC")
     assert not [d for d in either.heard[either.heard.index(either.told("STOPPING")[0]) :]
                 if "READY" in d]  # fmt: skip
@@ -157,6 +158,7 @@ app = App()
     gate.touch()
     os.kill(instance.workers()[0], signal.SIGKILL)
     instance.wait_logged("slot_failed")
+    manager.catch_up()
     count = len(manager.told("WATCHDOG"))
     time.sleep(1.0)
     # One may have been said between the last try and the verdict.

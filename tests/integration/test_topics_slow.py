@@ -22,7 +22,7 @@ Heard = list[tuple[float, bytes]]
 
 #: Messages, and their size: together more than the kernel keeps for a client that reads nothing
 #: (net.ipv4.tcp_wmem and tcp_rmem), one second's worth of them far less.
-_COUNT, _SIZE = 3000, 8000
+_COUNT, _SIZE = 3000, 4000
 _MIB = 1 << 20
 #: RFC 6455 section 7.4.1: try again later.
 _TRY_AGAIN = 1013
@@ -67,12 +67,14 @@ def test_a_slow_subscriber(start: Start) -> None:
     not fit is dropped and counted, message by message. Others hear everything and are on time. When
     it reads again it has all that was not dropped, in order, and goes on.
     """
-    instance = start(EVENT, limits={"outbound_bytes": "1MiB"})
+    # What it is sent waits for it until the flood is over, however long that takes.
+    limits = {"outbound_bytes": "1MiB", "send_timeout": 300}
+    instance = start(EVENT, limits=limits, heartbeat={"ping_interval": 0})
     instance.running()
     with by_slot(instance, 2) as talks, _deaf(instance, "red") as deaf:
         for heard in _flooded(talks, known=3):
             assert numbers(heard) == list(range(1, _COUNT + 1))
-            on_time(heard, 3)
+            on_time(heard, 5)
         assert max(row.send_queue_bytes for row in rows(instance)) < _MIB + 2 * _SIZE
         processes.until(lambda: counts(instance).topics.dropped > 0, 60, "the loss to be counted")
         for talk in talks.values():
@@ -96,14 +98,14 @@ def test_a_slow_subscriber_is_closed(start: Start) -> None:
     with by_slot(instance, 2) as talks, _deaf(instance, "red") as deaf:
         for heard in _flooded(talks, known=3):
             assert numbers(heard) == list(range(1, _COUNT + 1))
-            on_time(heard, 3)
+            on_time(heard, 5)
         ending = deaf.raw.ending()
         assert ending.code == _TRY_AGAIN
         found = [int(text.split()[0]) for text in ending.texts]
         assert found == list(range(1, len(found) + 1))
         processes.until(
             lambda: all(int(talk.ask("count red")) == 2 for talk in talks.values()),
-            5,
+            20,
             "it to be gone",
         )
     assert counts(instance).closed_by_reason["slow_client"] == 1
@@ -115,7 +117,7 @@ def test_a_slow_worker(start: Start) -> None:
     those that are left, in order, and knows how many are missing.
     """
     instance = start(
-        EVENT, workers=4, topics={"queue_bytes": "1MiB"}, stall_after=60, hang_after=300
+        EVENT, workers=4, topics={"queue_bytes": "3MiB"}, stall_after=60, hang_after=300
     )
     instance.running()
     workers = instance.workers()
@@ -131,12 +133,12 @@ def test_a_slow_worker(start: Start) -> None:
         try:
             for heard in _flooded(awake, known=4, size=2000):
                 assert numbers(heard) == list(range(1, _COUNT + 1))
-                on_time(heard, 3)
+                on_time(heard, 5)
             grown = resident(workers[0]) - before
             publisher = next(row for row in rows(instance) if row.slot == 0)
             # What is about to be sent is no longer in the queue, and is not dropped.
-            assert publisher.bus_queue_bytes < (1024 + 64 + 16) << 10
-            assert grown < 4 * _MIB
+            assert publisher.bus_queue_bytes < (3 * 1024 + 64 + 16) << 10
+            assert grown < 8 * _MIB
             _, _, complete = json.loads(talks[0].ask("there red"))
             assert complete is False
         finally:
@@ -154,5 +156,10 @@ def test_a_slow_worker(start: Start) -> None:
         talks[0].ask("pub red text more")
         assert stopped.hear().endswith(b" more")
         assert [e["event"] for e in instance.entries() if e["level"] == "warning"]
-        count, _, complete = json.loads(talks[0].ask("there red"))
-        assert (count, complete) == (4, True)
+
+        def found_by_all() -> bool:
+            count, _, complete = json.loads(talks[0].ask("there red"))
+            return (count, complete) == (4, True)
+
+        # Workers that do not answer in time are left out of an answer.
+        processes.until(found_by_all, 20, "all four")

@@ -239,7 +239,7 @@ def test_kept_alive_clients_go_along(start: Start) -> None:
     connection, so that its client goes to the new code; one that asks for nothing is closed when
     the worker drains.
     """
-    instance = start(FASTAPI, worker="uvicorn", workers=1, settle=3)
+    instance = start(FASTAPI, worker="uvicorn", workers=1, settle=5)
     instance.running()
     address = instance.address()
     instance.edit('MARK = "original"', 'MARK = "new"')
@@ -248,7 +248,7 @@ def test_kept_alive_clients_go_along(start: Start) -> None:
             assert _kept(client) == ("original", True)
         reload = instance.launch("reload")
         old = instance.workers()[0]
-        processes.until(lambda: not _kept(busy)[1], 20, "an answer that closes")
+        processes.until(lambda: not _kept(busy)[1], 60, "an answer that closes")
         assert processes.alive(old)
         busy.rest()
         assert idle.rest() == b""

@@ -23,7 +23,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses and patience are short, so that tests are."""
     monkeypatch.setattr(redis, "_LONGEST", 0.05)
     monkeypatch.setattr(links, "_IDLE", 0.05)
-    monkeypatch.setattr(links, "DEADLINE", 2.0)
+    monkeypatch.setattr(links, "DEADLINE", 5.0)
 
 
 async def test_what_one_publishes_the_other_hears_in_order() -> None:

@@ -134,7 +134,7 @@ def test_a_silent_reload_is_waited_for_while_the_master_answers(
         ],
     )
     # Long enough for an answer on a busy machine, short enough to wait for.
-    assert main(["reload", "--answer-timeout", "2"]) == 0
+    assert main(["reload", "--answer-timeout", "4"]) == 0
     assert asked.is_set()
 
 

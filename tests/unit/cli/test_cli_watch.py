@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import re
 import select
@@ -182,8 +183,12 @@ def test_another_life_of_the_instance(peer: Peer) -> None:
         assert peer._listener is not None
         peer._listener.close()
         tell(peer, connections={"open": 3, "active": 3, "accepted": 3}, started_at=2000.0)
+        # From the second status on there are figures per second: it waits for the first page.
+        looked, asked = threading.Event(), itertools.count()
+        peer.script["status"].insert(0, lambda: next(asked) and looked.wait(DEADLINE))
         peer.lock().listen()
         seen = watch.shows("3 active")
+        looked.set()
         assert "no instance" not in seen
         assert "per second" not in seen
         watch.shows("per second  0 accepted")

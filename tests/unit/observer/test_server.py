@@ -132,7 +132,7 @@ def test_who_takes_nothing_is_cut_off() -> None:
     """
 
     async def scene() -> None:
-        async with serving(patience=1.0) as (server, address, dial):
+        async with serving(patience=3.0) as (server, address, dial):
             stuck = [await dial() for _ in range(10)]
             for index, (_, writer) in enumerate(stuck):
                 request = GET % b"/large"

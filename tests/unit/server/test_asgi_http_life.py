@@ -95,13 +95,13 @@ async def test_a_body_that_is_too_large(tmp_path: Path) -> None:
 
 async def test_a_body_that_does_not_come(tmp_path: Path) -> None:
     """A body of which nothing comes for body_timeout gets 408; one that comes slowly does not."""
-    async with served(tmp_path, echo, heartbeat=OFF, body_timeout=1.5) as server:
+    async with served(tmp_path, echo, heartbeat=OFF, body_timeout=4.0) as server:
         head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
         async with await Http.connect(server) as slow, await Http.connect(server) as late:
             await slow.stream.send_all(head)
             await late.stream.send_all(head + b"slow bod")
             for byte in b"slow body":
-                await trio.sleep(0.2)
+                await trio.sleep(0.5)
                 await slow.stream.send_all(bytes([byte]))
             assert b"\r\n\r\nslow body" in await slow.stream.receive_some()
             assert (await late.rest()).startswith(b"HTTP/1.1 408 ")

@@ -120,7 +120,7 @@ async def test_pings_are_spread(tmp_path: Path) -> None:
     half the interval and more, whatever becomes of the clients.
     """
     count, parts = 100, 10
-    beat = Heartbeat(ping_interval=4.0, ping_timeout=20)
+    beat = Heartbeat(ping_interval=8.0, ping_timeout=20)
     times: list[float] = []
 
     async def wait_for_ping(peer: Peer) -> None:
@@ -135,9 +135,9 @@ async def test_pings_are_spread(tmp_path: Path) -> None:
     ):
         for peer in peers:
             nursery.start_soon(wait_for_ping, peer)
-    assert min(times) - began >= 0.5
+    assert min(times) - began >= 1.0
     first, last = min(times), max(times)
-    assert last - first >= 0.5
+    assert last - first >= 1.0
     in_part = [0] * (parts + 1)
     for at in times:
         in_part[int((at - first) / (last - first) * parts)] += 1
@@ -252,13 +252,13 @@ def _stalling(peers: list[Peer], said: bytes, seconds: float) -> Any:
     return App()
 
 
-@pytest.mark.parametrize("count", [10, 600])
+@pytest.mark.parametrize("count", [10, 300])
 async def test_a_stall_blames_no_client(tmp_path: Path, count: int) -> None:
     """When the worker itself stood still for longer than ping_timeout, clients that said something
     meanwhile are not closed, however many they are.
     """
     # All of them must be open before the first is given up: this is what it takes for many.
-    interval, timeout = (0.3, 1.0) if count == 10 else (3.0, 1.5)
+    interval, timeout = (0.3, 4.0) if count == 10 else (3.0, 4.0)
     beat = Heartbeat(ping_interval=interval, ping_timeout=timeout)
     peers: list[Peer] = []
     app = _stalling(peers, raw.frame(PONG, b""), timeout + 0.3)
@@ -292,10 +292,10 @@ async def test_a_stall_does_not_keep_the_dead(tmp_path: Path) -> None:
         assert counts.closed_by_reason["timeout"] == 11
 
 
-@pytest.mark.parametrize("count", [10, 600])
+@pytest.mark.parametrize("count", [10, 300])
 async def test_a_stall_blames_no_handshake(tmp_path: Path, count: int) -> None:
     """A request that came in time is answered, although the worker was too late to read it."""
-    timeout = 0.5 if count == 10 else 2.0  # all are to be there before the first times out
+    timeout = 3.0 if count == 10 else 5.0  # all are to be there before the first times out
     peers: list[Peer] = []
     app = _stalling(peers, raw.request(), timeout + 0.3)
     async with (

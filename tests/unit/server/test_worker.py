@@ -118,10 +118,10 @@ def test_a_drain_that_waits(run: Run) -> None:
     with worker.client() as client:
         client.open()
         began = time.monotonic()
-        worker.tell(Drain(1012, "restart", 0.1, 4, wait=True))
+        worker.tell(Drain(1012, "restart", 0.1, 6, wait=True))
         ending = client.ending()
         assert ending.code == 1012
-        assert ending.at - began >= 3.5
+        assert ending.at - began >= 5.3
     assert worker.ended() == 0
 
 
