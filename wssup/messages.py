@@ -29,7 +29,7 @@ What is asked about single connections is in :mod:`wssup.questions`.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -38,6 +38,7 @@ from wssup.questions import CloseConnections, ConnectionsClosing, Inspect, Inspe
 from wssup.questions import Tagged as _Message
 
 __all__ = [
+    "LEFT",
     "PROTOCOL",
     "Accept",
     "Admit",
@@ -219,8 +220,8 @@ class Drain(_Message, frozen=True, tag="drain"):
     #: Why connections are closed that should have moved: a label of the scoreboard's
     #: HandoffRefusal; empty if they should not, or if it is known of each.
     unmoved: str = ""
-    #: Connections move to other workers: those that can are not closed before only the window is
-    #: left. A session for them is under way, or follows.
+    #: Connections move to other workers: nobody is closed before only the window is left, and the
+    #: time for the last answers. A session for them is under way, or follows.
     moves: bool = False
 
 
@@ -268,12 +269,17 @@ class Swept(_Message, frozen=True, tag="swept"):
     kept: int
 
 
+#: Why a session ends whose receiver is gone, or says nothing (``HandedOver.error``): what is left
+#: may go to another one.
+LEFT: Final = frozenset({"receiver_lost", "receiver_slow"})
+
+
 class HandedOver(_Message, frozen=True, tag="handed_over"):
     """From the worker that handed over: its session is over."""
 
     session: int
     moved: int
-    #: Why, where it was not of the worker's own accord: ``receiver_lost``, ``resume_failures``,
+    #: Why, where it was not of the worker's own accord: one of :data:`LEFT`, ``resume_failures``,
     #: ``recalled``, ``receiver_full`` or other words.
     error: str
 

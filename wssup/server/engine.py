@@ -78,9 +78,9 @@ class Engine:
         )
         self._pump.opening.trusted = trusted or TrustedProxies()
         self._style.idle = self._look
-        self._pump.handoff.changed = self._moved
-        self._swept = Bell(self._loop)
         self._empty = Bell(self._loop)
+        self._moving = Bell(self._loop)
+        self._pump.handoff.changed = self._moving.ring
         self._random = random.Random()  # noqa: S311 - spreads closes in time; made after the fork
         self._http: HttpServer | None = None
         if isinstance(self._style, AsgiStyle) and isinstance(self._loop, TrioLoop):
@@ -184,23 +184,23 @@ class Engine:
         """End all sessions in which connections are handed over."""
         self._pump.handoff.end_all("")
 
-    @property
-    def is_moving(self) -> bool:
-        """Whether connections are being handed over."""
-        return bool(self._pump.handoff.senders)
+    def moves(self, *, follows: bool) -> bool:
+        """Whether all connections that can are being handed over, or will be.
 
-    @property
-    def is_swept(self) -> bool:
-        """Whether all that can be moved at once is."""
-        return self._pump.handoff.is_swept
+        :param follows: another session follows one whose receiver is lost.
+        """
+        handoff = self._pump.handoff
+        return handoff.takes_all or (follows and not handoff.is_hopeless)
+
+    async def wait_moved(self, *, follows: bool) -> None:
+        """Wait until no connection is left, as `wait_empty`, or none moves any more, as `moves`."""
+        while (self.count or self._style.busy) and self.moves(follows=follows):
+            await self._moving.wait()
 
     async def wait_swept(self) -> None:
-        """Wait until it is."""
-        while not self.is_swept:
-            await self._swept.wait()
-
-    def _moved(self) -> None:
-        self._swept.ring()
+        """Wait until all that can be moved at once is."""
+        while not self._pump.handoff.is_swept:
+            await self._moving.wait()
 
     def ask(self, question: Inspect | CloseConnections, post: Callable[[Message], None]) -> None:
         """Answer a question about single connections, when others have had their turns.
@@ -226,8 +226,8 @@ class Engine:
         why: str,
         reason: ClosedReason,
         window: float,
-        unmoved: HandoffRefusal | None = None,
         *,
+        unmoved: HandoffRefusal | None = None,
         spares: bool = False,
     ) -> None:
         """Have every WebSocket closed with ``code``, spread evenly with jitter over ``window``
@@ -274,6 +274,7 @@ class Engine:
     def _look(self) -> None:
         if not self.count and not self._style.busy:
             self._empty.ring()
+            self._moving.ring()
 
 
 def style_for(application: Application) -> EventStyle | TaskStyle:

@@ -38,10 +38,11 @@ from wssup.messages import (
     TookOver,
     Unlisten,
 )
-from wssup.scoreboard import ClosedReason, HandoffRefusal
+from wssup.scoreboard import ClosedReason
 from wssup.server import gunicorn_hooks
 from wssup.server.admission import Admission
 from wssup.server.collecting import Collecting
+from wssup.server.draining import let_go
 from wssup.server.engine import Engine
 from wssup.server.fairness import Fairness
 from wssup.server.forwarded import TrustedProxies
@@ -55,9 +56,7 @@ from wssup.start import WorkerStart
 
 __all__ = ["FAREWELL", "BaseWorker"]
 
-#: RFC 6455 section 7.4.1 and its registry: "going away", "internal error", "service
-#: restart".
-_GOING_AWAY = 1001
+#: RFC 6455 section 7.4.1 and its registry: "internal error", "service restart".
 _INTERNAL_ERROR = 1011
 _SERVICE_RESTART = 1012
 #: Seconds over which clients are told when the master died, and after which the worker ends
@@ -69,15 +68,6 @@ FAREWELL: Final = Drain(_INTERNAL_ERROR, "internal error", window=0.0, timeout=2
 #: Seconds between two heartbeats; a stall is noticed after ``stall_after``, so there must be
 #: several in it.
 _HEARTBEAT = 0.5
-#: The part of a drain's timeout within which the last close is begun.
-_SPREAD_SHARE = 0.9
-#: The part of the time until then that connections which are subscribed to topics wait for all
-#: workers before they move: to miss a message is better than to be disconnected.
-_FENCES_SHARE = 0.5
-#: Seconds after which nothing is heard any more of a worker that does not take connections.
-_SILENT = 1.0
-#: What a close code of an order is counted as: "going away" means that the service ends.
-_REASONS = {_GOING_AWAY: ClosedReason.STOP, _INTERNAL_ERROR: ClosedReason.ERROR}
 
 
 class BaseWorker:
@@ -328,39 +318,7 @@ class BaseWorker:
         self._begin_to_let_go(order, self._engine)
 
     async def _let_go(self, order: Drain, engine: Engine) -> None:
-        reason = _REASONS.get(order.code, ClosedReason.DRAIN)
-        now = time.monotonic()
-        deadline = now + order.timeout
-        # The last clients need time to answer, too.
-        window = min(order.window, _SPREAD_SHARE * order.timeout)
-        # Of one that has no connection, what follows says enough.
-        tell = self._log.info if engine.count else self._log.debug
-        tell("draining", open=engine.count, window=order.window, timeout=order.timeout)
-        last = deadline - order.timeout * (1 - _SPREAD_SHARE) - window
-        unmoved = HandoffRefusal[order.unmoved.upper()] if order.unmoved else None
-        close = partial(engine.close_all, order.code, order.reason, reason, window, unmoved)
-        moves = not order.wait and (order.moves or engine.is_moving)
-        if moves:
-            # What moves is not closed; a session that does not get on is not waited for.
-            await self._within(now + (last - now) * _FENCES_SHARE, engine.wait_swept)
-            if not engine.is_swept:
-                engine.hurry_handoffs()
-            await self._within(max(last, now + order.timeout / 2), engine.wait_swept)
-            close(spares=True)
-        if order.wait or moves:
-            await self._within(last, engine.wait_empty)
-        if moves:
-            engine.give_up_silent(_SILENT)
-        close()
-        await self._within(deadline, engine.wait_empty)
-        if engine.count:
-            self._log.warning("drain_deadline", left=engine.count)
-            # Who was not told because this process stood still learns at least why.
-            engine.close_all(order.code, order.reason, reason, 0.0, unmoved)
-            self._abort(engine)
-            await engine.wait_empty()
-        engine.end_handoffs()
-        engine.flush()
+        await let_go(order, engine, within=self._within, cut_off=partial(self._abort, engine))
         self._is_drained()
 
     async def _bring_out(self) -> None:

@@ -10,7 +10,7 @@ import trio
 from wssup import logs
 from wssup.channel import Channel, pair
 from wssup.errors import ScoreboardError
-from wssup.messages import Accept
+from wssup.messages import LEFT, Accept
 from wssup.scoreboard import WorkerState
 from wssup.supervisor.children import Role, Slot, Worker
 from wssup.supervisor.generation import Generation
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Actions"]
 
-#: How a session ends whose receiver is gone, goes, or says nothing (HandedOver.error).
-_LEFT = frozenset({"receiver_lost", "receiver_slow"})
 _AWAITED = {Role.CURRENT: AWAITS_CURRENT, Role.SUCCESSOR: AWAITS_SUCCESSOR}
 
 
@@ -159,8 +157,8 @@ class Actions:
         self._fleet.handoffs.open(old, new, quota=0, failures=self._failures(old, new))
 
     def _failures(self, old: Worker, new: Worker) -> int:
-        """How many connections may fail to resume in a worker: of the same code any number."""
-        if old.generation is new.generation:
+        """How many connections may fail to resume in a worker; where they come from, any number."""
+        if old.generation is new.generation or old.returns:
             return UNLIMITED
         return budget(self._fleet.settings.resume_failure_limit, self._fleet.active(old))
 
@@ -174,7 +172,7 @@ class Actions:
         for worker in slot.retired:
             if worker.leaving:
                 continue
-            worker.moves = True
+            worker.moves = worker.returns = True
             if not worker.ready:
                 continue
             # Its own predecessor first. Others may still be held: they accept again in a moment.
@@ -218,25 +216,25 @@ class Actions:
         return [w for w in hosts if not w.stalled] or hosts
 
     def ended(self, session: Session) -> None:
-        """A sender has ended a session. Only who was left by its receiver is moved on: where that
-        was full, or its code fails, the next one may be no better.
+        """A session is over for its sender. Only who was left by its receiver is moved on: where
+        that was full, or its code fails, the next one may be no better.
         """
         sender = session.sender
         if session.quota or self._gives_all(sender):
             return
-        if session.error in _LEFT:
-            self.go_on_moving(session.receiver)
+        if session.error in LEFT:
+            # Though it may live, and not have said why.
+            sender.left.add(session.receiver.serial)
+            self.go_on_moving()
         else:
             sender.moves = False
 
     def _gives_all(self, worker: Worker) -> bool:
         return any(not session.quota for session in self._fleet.handoffs.of(worker))
 
-    def go_on_moving(self, but: Worker | None = None) -> None:
+    def go_on_moving(self) -> None:
         """Have connections of retired workers move on that have nobody to go to: their receiver has
         ended, or there was none, or they were not known to be ready.
-
-        :param but: who takes none, though it may not have said so yet.
         """
         fleet = self._fleet
         if fleet.stopping:
@@ -246,11 +244,16 @@ class Actions:
                 continue
             if self._gives_all(worker):
                 continue
-            hosts = [w for w in self._hosts(worker) if w is not but]
+            hosts = [w for w in self._hosts(worker) if self._may_follow(worker, w)]
             if hosts:
                 host = min(hosts, key=fleet.active)
                 failures = self._failures(worker, host)
                 fleet.handoffs.open(worker, host, quota=0, failures=failures)
+
+    def _may_follow(self, worker: Worker, host: Worker) -> bool:
+        known = host.generation is worker.generation or worker.returns
+        allowed = known or self._fleet.settings.on_reload == "handoff"
+        return allowed and host.serial not in worker.left
 
     # Retiring.
 

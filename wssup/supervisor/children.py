@@ -54,6 +54,8 @@ class Worker:
     :ivar ended: how its process ended, once it has.
     :ivar resumable: its application's connections can move to another worker.
     :ivar moves: its connections are to move to other workers, all of them.
+    :ivar returns: they go back to where they came from: a rollout was taken back.
+    :ivar left: the serial numbers of workers that have not taken all, and are not asked again.
     :ivar records: the lowest and the highest version of their records that it knows.
     """
 
@@ -76,6 +78,8 @@ class Worker:
     ended: Exit | None = None
     resumable: bool = False
     moves: bool = False
+    returns: bool = False
+    left: set[int] = field(default_factory=set)
     records: tuple[int, int] = (0, 0)
     asked_for: bool = False
     boot: trio.CancelScope = field(default_factory=trio.CancelScope)

@@ -100,7 +100,7 @@ class Handoffs:
     """All sessions there are.
 
     :param post: sends a message with descriptors to a worker.
-    :ivar on_ended: told of a session that its sender has ended.
+    :ivar on_ended: told of a session that is over for its sender.
     """
 
     def __init__(self, nursery: trio.Nursery, scoreboard: Scoreboard, *, post: Post) -> None:
@@ -194,8 +194,6 @@ class Handoffs:
                 if session is not None:
                     self._ledger.told(session.number, worker.serial, message.moved)
                     self._ended(session, message.moved, message.error)
-                    if self.on_ended is not None:
-                        self.on_ended(session)
             case TookOver():
                 session = self._from(worker, message.session, sender=False)
                 if session is not None:
@@ -259,6 +257,9 @@ class Handoffs:
             error=error or None,
         )
         self._forget(session)
+        # First: who is told may decide on it.
+        if self.on_ended is not None:
+            self.on_ended(session)
         session.tell()
 
     def _taken(self, session: Session, message: TookOver) -> None:

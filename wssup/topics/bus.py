@@ -8,8 +8,9 @@ When connections move from B to C, nothing may be lost or doubled:
 
 1. C keeps all that comes (`Bus.take_from`), and asks every node to send it what B gets (`Mirror`).
 2. Every node does, and says so on its link to B (`Fence`). When B has read that from all, each
-   message is either processed at B, or will come to C: only then B sends connections
-   (`Bus.hand_to`). B stays interested in what they are subscribed to while they are on their way.
+   message is either processed at B, or will come to C: only then B sends connections that are
+   subscribed (`Bus.hand_to`). B stays interested in what they are subscribed to while they are on
+   their way.
 3. C delivers to a connection what it has kept above its position (`Bus.since`), and of what comes
    later it leaves out what is not above (`Bus.floor`). A connection that could not move finds the
    same at B.
@@ -68,6 +69,7 @@ class Bus(Knowing):
         self._giving: set[int] = set()
         self._taking: set[int] = set()  # those from nobody knows whom
         self._fences = Fences()
+        self._hurries = False
         self._acts[p.Mirror] = self._mirror
         self._acts[p.Fence] = self._fence
         self._acts[p.Unmirror] = self._unmirror
@@ -111,7 +113,8 @@ class Bus(Knowing):
         self._beat(now)
 
     def hurry(self) -> None:
-        """Have sessions that wait for fences begin without them."""
+        """Have sessions that wait for fences begin without them, and those to come, too."""
+        self._hurries = True
         self._go_without(self._fences.expired(math.inf, lambda _: False))
 
     def _go_without(self, late: Iterable[Waiting]) -> None:
@@ -210,7 +213,7 @@ class Bus(Knowing):
         self._history.keep()
         self._news.holding += 1
         deadline = self._now() + FENCE_TIMEOUT
-        if receiver:
+        if receiver and not self._hurries:
             self._fences.wait(Waiting(session, receiver, ready, deadline))
             self._look()
         else:

@@ -22,7 +22,7 @@ async def _shed(side: Served, window: float = 0.0) -> None:
     """What a worker does when it is to end: see `BaseWorker._let_go`."""
     with trio.fail_after(15):
         await side.engine.wait_swept()
-    assert side.engine.is_moving
+    assert side.engine.moves(follows=False)
     side.engine.close_all(1012, "service restart", ClosedReason.DRAIN, window, spares=True)
 
 

@@ -144,9 +144,9 @@ async def test_at_the_end_of_a_drain_nobody_waits(tmp_path: Path) -> None:
             await trio.lowlevel.wait_readable(end)
             await everything_read()
             both.old.engine.give_up_silent(3600.0)
-            assert both.old.engine.is_moving
+            assert both.old.engine.moves(follows=False)
             both.old.engine.give_up_silent(0.0)
-            assert not both.old.engine.is_moving
+            assert not both.old.engine.moves(follows=False)
             both.old.engine.close_all(1012, "service restart", ClosedReason.DRAIN, 0.0)
             for peer in peers:
                 assert await peer.code() == 1012

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from tests.harness.raw import Raw
+from tests.harness.raw import Raw, endings
 from tests.harness.worker_process import PATIENCE, Run, Worker
 from wssup.messages import Drain, HandOver, Peers
 from wssup.server.handoff import record as records
@@ -32,17 +32,17 @@ async def app(request):
 """
 
 
-def give(worker: Worker, number: int, *, receiver: int = 0) -> socket.socket:
-    """Have it hand everybody over; the receiver's end."""
+def give(worker: Worker, number: int, *, quota: int = 0, receiver: int = 0) -> socket.socket:
+    """Have it hand connections over, everybody or so many; the receiver's end."""
     mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     mine.settimeout(PATIENCE)
     with its:
-        worker.tell(HandOver(number, records.TOPICS, 0, receiver=receiver), its)
+        worker.tell(HandOver(number, records.TOPICS, quota, receiver=receiver), its)
     return mine
 
 
-def take(end: socket.socket, count: int) -> None:
-    """Take so many connections, and end them."""
+def take(end: socket.socket, count: int, kind: AnswerKind = AnswerKind.TAKEN) -> None:
+    """Take so many connections, at least, and end them; or say something else."""
     incoming, found = Incoming(end), []
     while len(found) < count:
         # The timeout of the socket; `Incoming` itself does not wait.
@@ -50,10 +50,9 @@ def take(end: socket.socket, count: int) -> None:
         arrived = incoming.read()
         assert arrived is not None
         found += arrived
-        end.send(pack_answer(Answer(AnswerKind.TAKEN, len(arrived))))
-    assert len(found) == count
-    for _, descriptor in found:
-        os.close(descriptor)
+        for _, descriptor in arrived:
+            os.close(descriptor)
+        end.send(pack_answer(Answer(kind, len(arrived))))
 
 
 def open_clients(worker: Worker, count: int, word: str = "x") -> list[Raw]:
@@ -81,6 +80,38 @@ def test_a_session_that_follows(run: Run) -> None:
     counts = worker.board.snapshot().total
     assert counts.moved_out == 5
     assert counts.closed_by_reason["drain"] == 0
+
+
+def test_no_use_in_another_one(run: Run) -> None:
+    """A receiver is full: who is left is closed at once, as without a session, although the order
+    says that connections move.
+    """
+    worker = run(APP)
+    worker.ready()
+    clients = open_clients(worker, 5)
+    with give(worker, 1) as end:
+        worker.tell(Drain(1012, "restart", 0.0, 300.0, moves=True))
+        take(end, 1, AnswerKind.NO_ROOM)
+        for client in clients:
+            assert client.ending().code == 1012
+            client.socket.close()
+    assert worker.ended() == 0
+    counts = worker.board.snapshot().total
+    assert counts.closed_by_reason["drain"] == 5
+
+
+def test_part_of_them_moves(run: Run) -> None:
+    """A session that takes a part is no reason to spare the others."""
+    worker = run(APP)
+    worker.ready()
+    clients = open_clients(worker, 5)
+    with give(worker, 1, quota=2) as end:
+        worker.tell(Drain(1012, "restart", 0.0, 300.0))
+        take(end, 2)
+        assert sorted(ending.code for ending in endings(clients)) == [1006] * 2 + [1012] * 3
+    for client in clients:
+        client.socket.close()
+    assert worker.ended() == 0
 
 
 def test_no_session_follows(run: Run) -> None:

@@ -37,21 +37,16 @@ async def test_a_receiver_that_goes_itself(tmp_path: Path) -> None:
     async with stage(tmp_path) as made:
         await made.start(3)
         puppets = [made.puppet(n) for n in range(3)]
-        for puppet, count in zip(puppets, (10, 20, 5), strict=True):
+        for puppet, count in zip(puppets, (20, 10, 5), strict=True):
             puppet.connect(count)
         made.fleet.scale(2)
         first = last(puppets[2])
-        assert receivers(puppets[2]) == [puppets[0].serial]
+        assert receivers(puppets[2]) == [puppets[1].serial]
         assert puppets[2].got(Drain)[0].moves
-        # The one that stays takes no part in it before it is needed.
+        made.fleet.scale(1)
         puppets[2].say(HandedOver(first, 0, "receiver_lost"))
         await heard(made, first)
-        assert receivers(puppets[2]) == [puppets[0].serial, puppets[1].serial]
-        second = last(puppets[2])
-        made.fleet.scale(1)
-        puppets[2].say(HandedOver(second, 0, "receiver_lost"))
-        await heard(made, second)
-        assert receivers(puppets[2])[2:] == [puppets[0].serial]
+        assert receivers(puppets[2]) == [puppets[1].serial, puppets[0].serial]
         assert puppets[2].story.count("drain") == 1
 
 
@@ -144,6 +139,48 @@ async def test_a_receiver_that_leaves_by_itself(tmp_path: Path) -> None:
         lost.say(Leaving("it was told to"))
         assert receivers(puppets[2])[1:] != [lost.serial]
         assert len(receivers(puppets[2])) == 2
+
+
+async def test_each_is_asked_once(tmp_path: Path) -> None:
+    """Receivers that live, and end their sessions all the same (a record that none can read), are
+    asked once each.
+    """
+    async with stage(tmp_path) as made:
+        await made.start(4)
+        puppet = made.puppet(3)
+        puppet.connect(5)
+        made.fleet.scale(3)
+        for asked in (1, 2, 3):
+            assert len(set(receivers(puppet))) == len(receivers(puppet)) == asked
+            session = last(puppet)
+            puppet.say(HandedOver(session, 0, "receiver_lost"))
+            await heard(made, session)
+        made.puppet(1).say(Leaving("it was told to"))
+        await made.until(lambda: made.states()[1] != "ready")
+        assert len(receivers(puppet)) == 3
+
+
+@pytest.mark.parametrize("on_reload", ["handoff", "close"])
+async def test_to_other_code(tmp_path: Path, on_reload: str) -> None:
+    """Connections of a worker that was parked before a reload move on to workers of the new code
+    only where a reload would have them do so.
+    """
+    async with stage(tmp_path, on_reload=on_reload) as made:
+        await made.start(2)
+        parked = made.puppet(1)
+        parked.connect(5)
+        made.fleet.scale(1)
+        session = last(parked)
+        slot = made.fleet.slots[0]
+        new = made.fleet.next = made.generation(2)
+        made.fleet.event(slot, Event.REPLACE)
+        await made.born(1, "successor")
+        await made.until(lambda: slot.state == "settling")
+        made.fleet.serving, made.fleet.next = new, None
+        made.fleet.event(slot, Event.COMMIT)
+        parked.say(HandedOver(session, 0, "receiver_lost"))
+        await heard(made, session)
+        assert len(receivers(parked)) == (2 if on_reload == "handoff" else 1)
 
 
 async def test_at_a_stop_nobody_moves_on(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class Moving:
     :param room: how many sockets this worker may still have.
     :param took_one: called for each socket that came.
     :ivar senders: the sessions in which this worker hands connections over, in their order.
+    :ivar is_hopeless: the last session that took all has ended for a reason for which none follows.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Moving:
         self._took_one = took_one
         self.senders: list[Sender] = []
         self.receivers: list[Waits] = []
+        self.is_hopeless = False
         self.changed: Callable[[], None] = lambda: None
         self._wanted: dict[Connection, Sender] = {}
         self._held: dict[Connection, tuple[Sender, float]] = {}
@@ -69,6 +71,11 @@ class Moving:
     def is_swept(self) -> bool:
         """Whether all sessions have moved what could be moved at once."""
         return all(sender.is_swept for sender in self.senders)
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether every connection that can move will, even if it becomes quiet only later."""
+        return any(sender.takes_all for sender in self.senders)
 
     def refuse(self, reason: HandoffRefusal) -> None:
         """Count a connection that does not move."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from wssup import logs
 from wssup.errors import MessageError
-from wssup.messages import HandedOver, HandOver, Message, Swept
+from wssup.messages import LEFT, HandedOver, HandOver, Message, Swept
 from wssup.scoreboard import ClosedReason, HandoffRefusal
 from wssup.server.connection import Connection, State
 from wssup.server.handoff import record as records
@@ -86,6 +86,7 @@ class Sender:
         #: worker alone no more.
         self._late: list[Connection] = []
         self._held = 0
+        self._answered = 0.0
         self._moved = 0
         self._kept = 0
         self._chosen = 0
@@ -98,6 +99,8 @@ class Sender:
         self._window = min(2 * _FEWEST, self._most)
         self._narrowed = 0.0
         self.is_swept = False
+        if not order.quota:
+            moving.is_hopeless = False
         self._fenced = not order.receiver
         self._pump.chores.attend(end.fileno(), self._mask, self._ready)
         self._pump.chores.soon(self._step)
@@ -133,7 +136,11 @@ class Sender:
         """
         if connection.status is State.OPEN:
             return True
-        if connection.status not in {State.HANDSHAKE, State.PENDING, State.HELD}:
+        leave = self._pump.closing.leave
+        if connection.status not in {State.HANDSHAKE, State.PENDING, State.HELD} and (
+            # Those that are closed because they did not move were counted as that.
+            leave is None or leave.spares
+        ):
             self._moving.refuse(HandoffRefusal.CLOSING)
         return False
 
@@ -240,9 +247,9 @@ class Sender:
             self._flush()
 
     def give_up(self, since: float) -> None:
-        """End the session if nothing was answered that was sent before that moment."""
+        """End the session if there was no answer since that moment to what was sent before it."""
         oldest = self._books.oldest
-        if oldest is not None and oldest.at < since:
+        if oldest is not None and max(oldest.at, self._answered) < since:
             self.end("receiver_slow")
 
     def _sweep(self) -> None:
@@ -272,6 +279,7 @@ class Sender:
                 continue  # said once, after the answers that the receiver had sent
             if not data:
                 return True
+            self._answered = time.monotonic()
             try:
                 for answer in self._answers.feed(data):
                     gone, kept = self._books.answered(answer)
@@ -362,6 +370,8 @@ class Sender:
     def _finish(self, error: str) -> None:
         self._batch, self._encoded, self._todo, self._late = [], [], [], []
         self.is_swept = True
+        if not self._order.quota:
+            self._moving.is_hopeless = error not in {*LEFT, "recalled"}
         self._pump.topics.bus.handed_to(self._order.receiver, self._order.session)
         self._moving.over(self)
         self._post(HandedOver(self._order.session, self._moved, error))
