@@ -49,8 +49,8 @@ def lifespan(*, enter: str = "", inside: str = "", leave: str = "") -> str:
 
 
 def test_a_standstill_at_the_end_of_a_drain(run: Run) -> None:
-    """A worker that stands still from before its first close until after its deadline cuts off
-    everybody, and says why all the same.
+    """A worker that stands still from before its first close until after its deadline, when it cuts
+    off whoever is left, says why all the same.
     """
     worker = run()
     worker.ready()
@@ -66,8 +66,9 @@ def test_a_standstill_at_the_end_of_a_drain(run: Run) -> None:
         assert client.ending().code == 1012
         client.socket.close()
     assert worker.ended() == 0
-    counts = worker.board.snapshot().total
-    assert counts.closed_by_reason["deadline"] == 5
+    # Who answers at once may be gone before the others are cut off.
+    ends = worker.board.snapshot().total.closed_by_reason
+    assert ends["deadline"] + ends["drain"] == 5
 
 
 def test_the_order_of_a_life(run: Run, tmp_path: Path) -> None:
