@@ -352,3 +352,21 @@ class Session:
     begun: bool = False
     over: bool = False
     quiet: bool = True
+
+
+def connect(node: Node, number: int, *topics: str) -> Conn:
+    """A connection of a node, subscribed to topics."""
+    conn = Conn(number)
+    node.conns[conn] = None
+    for topic in topics:
+        node.subscribe(conn, topic)
+    return conn
+
+
+def begin(found: Net, sender: Node, receiver: Node) -> tuple[int, list[list[int]]]:
+    """Begin to move connections: the session, and what `Bus.hand_to` has called back with."""
+    session = found.session()
+    ready: list[list[int]] = []
+    receiver.bus.take_from(sender.serial, session)
+    sender.bus.hand_to(receiver.serial, session, ready.append)
+    return session, ready

@@ -16,7 +16,6 @@ from typing import Any
 from tests.property.topics_checks import Checks
 from tests.topics_net import Clock, Conn, Node, Record, pair
 from wssup.topics import peer as peers
-from wssup.topics.fences import Waiting
 from wssup.topics.message import Message
 
 TOPICS = ("a", "b", "c")
@@ -51,8 +50,6 @@ class Driver(Checks):
         self.sessions: list[Session] = []
         #: Nodes and topics of which it may be on its way that they are not wanted any more.
         self.fading: set[tuple[int, str]] = set()
-        #: Sessions that had to begin without all fences: nothing is promised, so nothing moves.
-        self.expired: set[int] = set()
         self.serial = self.session = self.moves = 0
         weights, self.choices = zip(*self.steps(), strict=True)
         # Each run has more of one thing and less of another.
@@ -200,9 +197,9 @@ class Driver(Checks):
                 return
             session.began = True
 
-            def ready() -> None:
+            def ready(missing: list[int]) -> None:
                 # Without fences the bus promises nothing, so nothing moves.
-                session.ready = session.number not in self.expired
+                session.ready = not missing
 
             self.nodes[sender].bus.hand_to(receiver, session.number, ready)
 
@@ -278,14 +275,6 @@ class Driver(Checks):
             self.fading.update((serial, topic) for topic in over)
             return over
 
-        expired = node.bus._fences.expired
-
-        def expire(now: float, patient: Callable[[Waiting], bool]) -> list[Waiting]:
-            found = expired(now, patient)
-            self.expired.update(waiting.session for waiting in found)
-            return found
-
-        node.bus._fences.expired = expire  # type: ignore[method-assign]
         node.bus._release = released  # type: ignore[method-assign]
         node.bus._news.tidy = tidied  # type: ignore[method-assign]
         self.channels[serial] = deque()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.topics_net import NODE, Conn, Net, Node, net, pair
+from tests.topics_net import NODE, Net, Node, connect, net, pair
 from wssup.topics import packets as p
 from wssup.topics.message import Message
 
@@ -16,14 +16,6 @@ from wssup.topics.message import Message
 def three() -> Iterator[Net]:
     with net(3) as found:
         yield found
-
-
-def connect(node: Node, number: int, *topics: str) -> Conn:
-    conn = Conn(number)
-    node.conns[conn] = None
-    for topic in topics:
-        node.subscribe(conn, topic)
-    return conn
 
 
 def texts(node: Node) -> list[str]:
@@ -340,7 +332,7 @@ def test_who_is_told_anew_keeps_what_its_mirrors_kept(three: Net) -> None:
     three.settle()
     session = three.session()
     c.bus.take_from(b.serial, session)
-    b.bus.hand_to(c.serial, session, lambda: None)
+    b.bus.hand_to(c.serial, session, lambda _: None)
     three.settle()
     for number in range(20_000):  # more than the log holds
         c.bus.subscribed(f"x{number}", 1)

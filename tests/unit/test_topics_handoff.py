@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.topics_net import Conn, Net, Node, net
+from tests.topics_net import Conn, Net, begin, connect, net
 
 
 @pytest.fixture
@@ -16,39 +16,8 @@ def three() -> Iterator[Net]:
         yield found
 
 
-def connect(node: Node, number: int, *topics: str) -> Conn:
-    conn = Conn(number)
-    node.conns[conn] = None
-    for topic in topics:
-        node.subscribe(conn, topic)
-    return conn
-
-
 def numbers(conn: Conn) -> list[tuple[int, int]]:
     return [(message.carrier, message.number) for message, _ in conn.got]
-
-
-def begin(found: Net, sender: Node, receiver: Node) -> tuple[int, list[str]]:
-    session = found.session()
-    ready: list[str] = []
-    receiver.bus.take_from(sender.serial, session)
-    sender.bus.hand_to(receiver.serial, session, lambda: ready.append("ready"))
-    return session, ready
-
-
-def test_ready_comes_in_a_turn_when_all_have_fenced(three: Net) -> None:
-    """Not synchronously, and not before each node and the receiver have said that they mirror."""
-    a, b, c = three.nodes.values()
-    _, ready = begin(three, b, c)
-    assert not ready
-    for _ in range(10):
-        b.watcher.turn()
-        c.watcher.turn()
-    assert not ready, "A has not said it"
-    for _ in range(10):
-        a.watcher.turn()
-        b.watcher.turn()
-    assert ready == ["ready"]
 
 
 def test_what_is_published_while_a_connection_is_on_its_way_comes_once(three: Net) -> None:
@@ -214,8 +183,8 @@ def test_a_node_that_is_linked_while_connections_move(three: Net) -> None:
     c.bus.take_from(b.serial, session)
     three.settle()
     new = three.add()
-    ready: list[str] = []
-    b.bus.hand_to(c.serial, session, lambda: ready.append("ready"))
+    ready: list[list[int]] = []
+    b.bus.hand_to(c.serial, session, ready.append)
     new.publish(connect(new, 2), "t")
     for _ in range(20):
         b.watcher.turn()
@@ -229,135 +198,6 @@ def test_a_node_that_is_linked_while_connections_move(three: Net) -> None:
     c.resume(record, b.serial)
     three.settle()
     assert numbers(conn) == [(4, 1), (4, 2)]
-
-
-def test_fences_of_an_earlier_session_do_not_count(three: Net) -> None:
-    """Between the same two nodes, one session after the other: the second one waits for its own."""
-    a, b, c = three.nodes.values()
-    first, ready = begin(three, b, c)
-    three.settle()
-    assert ready
-    b.bus.handed_to(c.serial, first)
-    c.bus.taken_from(b.serial, first)
-    second, ready = begin(three, b, c)
-    for _ in range(10):
-        b.watcher.turn()
-        c.watcher.turn()
-    assert not ready
-    a.watcher.turn()
-    three.settle()
-    assert ready
-    assert second != first
-
-
-def test_fences_that_come_before_anybody_waits_for_them(three: Net) -> None:
-    """The receiver's order may come long before the sender's."""
-    _, b, c = three.nodes.values()
-    session = three.session()
-    c.bus.take_from(b.serial, session)
-    three.settle()
-    ready: list[str] = []
-    b.bus.hand_to(c.serial, session, lambda: ready.append("ready"))
-    three.settle()
-    assert ready
-
-
-def test_a_node_that_dies_is_not_waited_for(three: Net) -> None:
-    """Nor is its fence missing any more, nor that of the receiver."""
-    a, b, c = three.nodes.values()
-    _, ready = begin(three, b, c)
-    three.kill(a)
-    three.settle()
-    assert ready
-    _, ready = begin(three, b, c)
-    three.kill(c)
-    three.settle()
-    assert ready
-
-
-def test_a_node_that_does_not_answer_is_waited_for_two_seconds(three: Net) -> None:
-    """Then connections move with a warning that names it."""
-    a, b, c = three.nodes.values()
-    _, ready = begin(three, b, c)
-
-    def go(seconds: float) -> None:
-        three.clock.now += seconds
-        for _ in range(10):
-            for node in (b, c):
-                node.bus.beat(three.clock.now)
-                node.watcher.turn()
-
-    go(1.9)
-    assert not ready
-    go(0.2)
-    assert ready == ["ready"]
-    assert [fields["missing"] for event, fields in b.log.events] == [[a.serial]]
-    three.settle()
-    assert ready == ["ready"]
-
-
-def test_a_node_that_is_only_slow_is_waited_for_longer(three: Net) -> None:
-    """As long as something comes of it, and half a minute at most."""
-    a, b, c = three.nodes.values()
-    b.bus.subscribed("t", 1)
-    three.settle()
-    _, ready = begin(three, b, c)
-    speaker = connect(a, 1)
-    waited = 0.0
-    while not ready and waited < 60:
-        three.clock.now += 0.5
-        waited += 0.5
-        # A publishes, and does not come to read what C has said.
-        a.publish(speaker, "t")
-        a.watcher.chores()
-        for node in (b, c):
-            node.bus.beat(three.clock.now)
-            node.watcher.turn()
-            node.watcher.turn()
-    assert 30 <= waited <= 33
-    assert b.log.count("bus_fence_timeout") == 1
-    assert len(b.got) > 50
-
-
-def test_a_receiver_that_stands_still_is_not_waited_for_longer(three: Net) -> None:
-    """Nobody can send a fence before the receiver has said that it mirrors the sender: that others
-    are alive is no reason to wait.
-    """
-    a, b, c = three.nodes.values()
-    b.bus.subscribed("t", 1)
-    three.settle()
-    ready: list[str] = []
-    b.bus.hand_to(c.serial, three.session(), lambda: ready.append("ready"))
-    speaker = connect(a, 1)
-    for _ in range(4):
-        assert not ready
-        three.clock.now += 0.5
-        a.publish(speaker, "t")
-        a.watcher.chores()
-        b.bus.beat(three.clock.now)
-        b.watcher.turn()
-    assert ready
-    assert len(b.got) == 4
-
-
-def test_a_receiver_that_is_dead_is_not_waited_for(three: Net) -> None:
-    """The end of its session, not the bus, says so to who was to send to it; and whoever knows that
-    there is no more time has all sessions begin.
-    """
-    a, b, c = three.nodes.values()
-    three.kill(c)
-    three.settle()
-    ready: list[str] = []
-    b.bus.hand_to(c.serial, three.session(), lambda: ready.append("dead"))
-    b.watcher.turn()
-    assert ready == ["dead"]
-    b.bus.hand_to(a.serial, three.session(), lambda: ready.append("in a hurry"))
-    b.watcher.turn()
-    assert ready == ["dead"]
-    b.bus.hurry()
-    b.watcher.turn()
-    assert ready == ["dead", "in a hurry"]
-    assert b.log.count("bus_fence_timeout") == 1
 
 
 def test_two_senders_to_one_receiver_and_one_sender_to_two() -> None:

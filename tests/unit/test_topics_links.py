@@ -238,7 +238,7 @@ def test_what_is_no_message_is_never_dropped() -> None:
         a.watcher.turn()
         ready: list[int] = []
         c.bus.take_from(b.serial, 1)
-        b.bus.hand_to(c.serial, 1, lambda: ready.append(len(b.got)))
+        b.bus.hand_to(c.serial, 1, lambda _: ready.append(len(b.got)))
         while c.watcher.turn() or a.watcher.turn():
             pass
         for number in range(500):

@@ -21,7 +21,7 @@ def moved(three: Net) -> tuple[Node, Node, Node, Conn]:
     b.conns[conn] = None
     three.settle()
     c.bus.take_from(b.serial, 1)
-    b.bus.hand_to(c.serial, 1, lambda: None)
+    b.bus.hand_to(c.serial, 1, lambda _: None)
     three.settle()
     say(b, "first")
     record = b.suspend(conn)
@@ -105,7 +105,7 @@ def test_the_new_node_holds_its_own_messages_back_until_it_has_seen_the_old_ones
         b.conns[conn] = None
         three.settle()
         c.bus.take_from(b.serial, 1)
-        b.bus.hand_to(c.serial, 1, lambda: None)
+        b.bus.hand_to(c.serial, 1, lambda _: None)
         three.settle()
         say(b, "first")
         c.resume(b.suspend(conn), b.serial)

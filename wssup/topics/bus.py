@@ -23,12 +23,13 @@ accepted is bounded, and so is every wait.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Final, Unpack
 
 from wssup.topics import packets as p
 from wssup.topics.around import Watcher
-from wssup.topics.fences import Fences, Waiting
+from wssup.topics.fences import Fences, Ready, Waiting
 from wssup.topics.knowing import Knowing
 from wssup.topics.message import Message
 from wssup.topics.node import LAST, Parts, Teller
@@ -109,25 +110,19 @@ class Bus(Knowing):
                 self._is_lively(serial, now) for serial in missing
             )
 
-        self._go_without(self._fences.expired(now, patient))
+        for waiting in self._fences.expired(now, patient):
+            self._go(waiting)
         self._beat(now)
 
     def hurry(self) -> None:
         """Have sessions that wait for fences begin without them, and those to come, too."""
         self._hurries = True
-        self._go_without(self._fences.expired(math.inf, lambda _: False))
+        for waiting in self._fences.expired(math.inf, lambda _: False):
+            self._go(waiting)
 
-    def _go_without(self, late: Iterable[Waiting]) -> None:
-        for waiting in late:
-            missing = self._fences.missing(waiting, self._peers, self._dead)
-            self._log.warning(
-                "bus_fence_timeout",
-                session=waiting.session,
-                receiver=waiting.receiver,
-                missing=missing[:20],
-                hint="what these nodes publish meanwhile may be lost to connections that move",
-            )
-            self._soon(waiting.ready)
+    def _go(self, waiting: Waiting) -> None:
+        missing = self._fences.missing(waiting, self._peers, self._dead)
+        self._soon(partial(waiting.ready, missing))
 
     def _tidy(self, now: float) -> None:
         over = self._news.tidy(now)
@@ -201,23 +196,26 @@ class Bus(Knowing):
         self._sessions.pop(session, None)
         self._announce()
 
-    def hand_to(self, receiver: int, session: int, ready: Callable[[], None]) -> None:
+    def hand_to(self, receiver: int, session: int, ready: Ready) -> None:
         """Connections will go to a node: keep what comes, for those that come back, and stay
         interested in what they are subscribed to.
 
-        :param ready: is called, in a turn of the watcher, when they may go.
+        :param ready: is called, in a turn of the watcher, when they may go; with the nodes that are
+            not waited for any more: what these publish meanwhile may be lost to those that move.
         """
         if session in self._giving:
             return
         self._giving.add(session)
         self._history.keep()
         self._news.holding += 1
-        deadline = self._now() + FENCE_TIMEOUT
-        if receiver and not self._hurries:
-            self._fences.wait(Waiting(session, receiver, ready, deadline))
-            self._look()
+        waiting = Waiting(session, receiver, ready, self._now() + FENCE_TIMEOUT)
+        if not receiver:
+            self._soon(partial(ready, []))
+        elif self._hurries:
+            self._go(waiting)
         else:
-            self._soon(ready)
+            self._fences.wait(waiting)
+            self._look()
 
     def handed_to(self, receiver: int, session: int) -> None:  # noqa: ARG002 - as its counterpart
         """The session is over; what did not go has come back."""
@@ -282,5 +280,5 @@ class Bus(Knowing):
     def _look(self) -> None:
         if self._fences:
             for waiting in self._fences.begin(self._peers, self._dead):
-                self._soon(waiting.ready)
+                self._go(waiting)
         super()._look()

@@ -11,10 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Container
 from typing import Final, NamedTuple
 
-__all__ = ["Fences", "Waiting"]
+__all__ = ["Fences", "Ready", "Waiting"]
 
 #: Sessions of which fences are remembered that nobody waits for (yet), or no more.
 _SESSIONS: Final = 1024
+
+
+#: Told that a session may begin, and whose fences are missing.
+Ready = Callable[[list[int]], None]
 
 
 class Waiting(NamedTuple):
@@ -22,7 +26,7 @@ class Waiting(NamedTuple):
 
     session: int
     receiver: int
-    ready: Callable[[], None]
+    ready: Ready
     deadline: float
 
 

@@ -172,4 +172,20 @@ def test_who_is_subscribed_moves_in_time(run: Run) -> None:
     for client in clients:
         assert client.ending().code == 1006
         client.socket.close()
-    assert "bus_fence_timeout" in worker.events()
+    assert worker.events().count("bus_fence_timeout") == 1
+
+
+def test_who_is_not_subscribed_misses_nothing(run: Run) -> None:
+    """The same for connections that are subscribed to nothing: they do not wait, and nobody is
+    warned of messages that they could miss.
+    """
+    worker = run(APP)
+    worker.ready()
+    clients = open_clients(worker, 2)
+    with busy_node(worker, 9), give(worker, 1, receiver=9) as end:
+        worker.tell(Drain(1012, "restart", 0.0, 300.0, moves=True))
+        take(end, 2)
+        assert worker.ended() == 0
+    for client in clients:
+        client.socket.close()
+    assert "bus_fence_timeout" not in worker.events()

@@ -85,6 +85,7 @@ class Sender:
         #: Those that are subscribed to topics, until messages of these are on their way to this
         #: worker alone no more.
         self._late: list[Connection] = []
+        self._missing: list[int] = []
         self._held = 0
         self._answered = 0.0
         self._moved = 0
@@ -107,9 +108,12 @@ class Sender:
         if order.receiver:
             self._pump.topics.bus.hand_to(order.receiver, order.session, self._fence)
 
-    def _fence(self) -> None:
-        """The receiver gets from now on what is published to this worker's topics."""
-        self._fenced = True
+    def _fence(self, missing: list[int]) -> None:
+        """The receiver gets from now on what is published to this worker's topics.
+
+        :param missing: the nodes of which that is not known.
+        """
+        self._fenced, self._missing = True, missing
         self._moving.go_on()
 
     def may_take(self, connection: Connection) -> bool:
@@ -185,6 +189,14 @@ class Sender:
         self._held -= 1
         if self._books.link is not SenderLink.OPEN:
             return False
+        if self._missing and parcel.record.topics:
+            self._log.warning(
+                "bus_fence_timeout",
+                receiver=self._order.receiver,
+                missing=self._missing[:20],
+                hint="what these nodes publish meanwhile may be lost to connections that move",
+            )
+            self._missing = []
         self._batch.append(parcel)
         self._encoded.append(encoded)
         self._pump.chores.soon(self._step)
