@@ -14,10 +14,8 @@ from functools import cache
 from typing import Any, TypeAlias
 
 from wssup.server.handoff import protocol
+from wssup.server.handoff.answers import Answer, AnswerKind, Answers, pack_answer
 from wssup.server.handoff.protocol import (
-    Answer,
-    AnswerKind,
-    Answers,
     AtReceiver,
     AtSender,
     ReceiverLink,
@@ -25,7 +23,6 @@ from wssup.server.handoff.protocol import (
     SenderEvent,
     SenderLink,
     Sending,
-    pack_answer,
 )
 from wssup.supervisor.ledger import Ledger
 

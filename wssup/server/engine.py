@@ -22,6 +22,7 @@ from wssup.server.closing import Leave
 from wssup.server.forwarded import TrustedProxies
 from wssup.server.handoff.receiving import Receiver
 from wssup.server.handoff.sending import Sender
+from wssup.server.handoff.sessions import Sessions
 from wssup.server.listening import Listening
 from wssup.server.loops import Loop
 from wssup.server.loops.bell import Bell
@@ -80,7 +81,7 @@ class Engine:
         self._style.idle = self._look
         self._empty = Bell(self._loop)
         self._moving = Bell(self._loop)
-        self._pump.handoff.changed = self._moving.ring
+        self._pump.handoff.sessions.changed = self._moving.ring
         self._random = random.Random()  # noqa: S311 - spreads closes in time; made after the fork
         self._http: HttpServer | None = None
         if isinstance(self._style, AsgiStyle) and isinstance(self._loop, TrioLoop):
@@ -107,7 +108,7 @@ class Engine:
 
     def close(self) -> None:
         """End what is left of handoffs, and give the pump's descriptors back."""
-        self._pump.handoff.abandon(ClosedReason.ERROR)
+        self._sessions.abandon(ClosedReason.ERROR)
         self._pump.close_descriptors()
 
     @property
@@ -142,6 +143,10 @@ class Engine:
     # Handoff.
 
     @property
+    def _sessions(self) -> Sessions:
+        return self._pump.handoff.sessions
+
+    @property
     def is_resumable(self) -> bool:
         """Whether the application's connections can move."""
         return self._style.resumable
@@ -153,8 +158,7 @@ class Engine:
 
         :param post: tells the master.
         """
-        handoff = self._pump.handoff
-        handoff.senders.append(Sender(handoff, order, end, post))
+        self._sessions.begin(Sender(self._pump.handoff, order, end, post))
 
     def take_over(
         self, order: TakeOver, end: socket.socket, post: Callable[[Message], None]
@@ -164,13 +168,11 @@ class Engine:
 
     def recall(self, session: int) -> None:
         """End a session in which connections are handed over."""
-        for sender in list(self._pump.handoff.senders):
-            if sender.session == session:
-                sender.end("recalled")
+        self._sessions.recall(session)
 
     def take_no_more(self) -> None:
         """End all sessions in which connections are taken over."""
-        self._pump.handoff.take_no_more()
+        self._sessions.take_no_more()
 
     def hurry_handoffs(self) -> None:
         """Wait for other workers no more before connections are handed over to one."""
@@ -178,19 +180,19 @@ class Engine:
 
     def give_up_silent(self, seconds: float) -> None:
         """Hand over no more to workers that have been silent for so long about what was sent."""
-        self._pump.handoff.give_up_silent(time.monotonic() - seconds)
+        self._sessions.give_up_silent(time.monotonic() - seconds)
 
     def end_handoffs(self) -> None:
         """End all sessions in which connections are handed over."""
-        self._pump.handoff.end_all("")
+        self._sessions.end_all("")
 
     def moves(self, *, follows: bool) -> bool:
         """Whether all connections that can are being handed over, or will be.
 
         :param follows: another session follows one whose receiver is lost.
         """
-        handoff = self._pump.handoff
-        return handoff.takes_all or (follows and not handoff.is_hopeless)
+        sessions = self._sessions
+        return sessions.rest is not None or (follows and not sessions.is_hopeless)
 
     async def wait_moved(self, *, follows: bool) -> None:
         """Wait until no connection is left, as `wait_empty`, or none moves any more, as `moves`."""
@@ -199,7 +201,7 @@ class Engine:
 
     async def wait_swept(self) -> None:
         """Wait until all that can be moved at once is."""
-        while not self._pump.handoff.is_swept:
+        while not self._sessions.is_swept:
             await self._moving.wait()
 
     def ask(self, question: Inspect | CloseConnections, post: Callable[[Message], None]) -> None:
@@ -255,7 +257,7 @@ class Engine:
         """Cut off what is left, and what still comes out of the accept queue; cancel the
         application's tasks.
         """
-        self._pump.handoff.abandon(reason)
+        self._sessions.abandon(reason)
         self._pump.opening.hurry = True
         self._pump.closing.abort_all(reason)
         self._loop.cancel()

@@ -218,7 +218,7 @@ class Pump(Watching):
             chore()
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it was about, others live on
             self._log.error("handoff_failed", exc_info=error)
-            self.handoff.end_all("it failed; see the log")
+            self.handoff.sessions.end_all("it failed; see the log")
 
     def _broke(self, connection: Connection, error: Exception) -> None:
         self._log.error("connection_failed", exc_info=error)

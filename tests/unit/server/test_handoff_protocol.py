@@ -12,23 +12,19 @@ from hypothesis import strategies as st
 
 from wssup.errors import MessageError
 from wssup.server.handoff import protocol
+from wssup.server.handoff.answers import Answer, AnswerKind, Answers, ProtocolError, pack_answer
 from wssup.server.handoff.protocol import (
     AT_RECEIVER,
     AT_SENDER,
     RECEIVER_LINK,
     SENDER_LINK,
-    Answer,
-    AnswerKind,
-    Answers,
     AtSender,
     LinkEvent,
-    ProtocolError,
     ReceiverLink,
     Receiving,
     SenderEvent,
     SenderLink,
     Sending,
-    pack_answer,
 )
 
 PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "handoff.md"

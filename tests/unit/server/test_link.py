@@ -29,8 +29,8 @@ from tests.harness.moving import (
 from tests.harness.served import served
 from tests.unit.server.peer import OFF, Peer, everything_read, opened
 from wssup.errors import MessageError
+from wssup.server.handoff.answers import Answer, AnswerKind, pack_answer
 from wssup.server.handoff.link import BATCH, Incoming, Outgoing, Progress
-from wssup.server.handoff.protocol import Answer, AnswerKind, pack_answer
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class Session:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         Receiver(target.pump.handoff, TakeOver(1, VERSION, ANY), theirs, self.said.append)
         self._sender = Sender(source.pump.handoff, HandOver(1, VERSION, 0), ours, self.said.append)
-        source.pump.handoff.senders.append(self._sender)
+        source.pump.handoff.sessions.begin(self._sender)
 
     async def swept(self) -> Swept:
         """Wait until each connection was looked at."""

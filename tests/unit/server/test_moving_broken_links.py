@@ -33,7 +33,7 @@ from tests.harness.served import Served, served
 from tests.unit.server.peer import OFF, Peer, everything_read, opened
 from wssup.messages import HandedOver, TookOver
 from wssup.server.connection import Connection
-from wssup.server.handoff.protocol import Answer, AnswerKind, pack_answer
+from wssup.server.handoff.answers import Answer, AnswerKind, pack_answer
 
 each_style = pytest.mark.parametrize("make", STYLES, ids=STYLE_NAMES)
 

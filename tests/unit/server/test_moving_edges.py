@@ -37,7 +37,7 @@ from tests.unit.server.peer import (
 )
 from wssup.scoreboard import ClosedReason
 from wssup.server.connection import Connection
-from wssup.server.handoff.protocol import Answer, AnswerKind, pack_answer
+from wssup.server.handoff.answers import Answer, AnswerKind, pack_answer
 from wssup.server.request import Request
 
 each_style = pytest.mark.parametrize("make", STYLES, ids=STYLE_NAMES)

@@ -22,7 +22,7 @@ from tests.unit.server.peer import OFF, Peer
 from tests.unit.server.test_topics import Commands, ask
 from wssup.config.topics import Topics
 from wssup.server.connection import Connection
-from wssup.server.handoff.protocol import Answer, AnswerKind, pack_answer
+from wssup.server.handoff.answers import Answer, AnswerKind, pack_answer
 from wssup.server.topics.hub import Hub
 from wssup.topics import position
 from wssup.topics.message import Message

@@ -15,8 +15,8 @@ from tests.harness.raw import Raw, endings
 from tests.harness.worker_process import PATIENCE, Run, Worker
 from wssup.messages import Drain, HandOver, Peers
 from wssup.server.handoff import record as records
+from wssup.server.handoff.answers import Answer, AnswerKind, pack_answer
 from wssup.server.handoff.link import Incoming
-from wssup.server.handoff.protocol import Answer, AnswerKind, pack_answer
 from wssup.topics import packets as p
 
 APP = """

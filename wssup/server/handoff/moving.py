@@ -22,6 +22,7 @@ from wssup.server.handoff import state
 from wssup.server.handoff.carrying import connection_of, record_of
 from wssup.server.handoff.fresh import Fresh, News, Waits, place
 from wssup.server.handoff.sending import Parcel, Sender
+from wssup.server.handoff.sessions import Sessions
 
 if TYPE_CHECKING:
     from wssup.server.pump import Pump
@@ -39,8 +40,6 @@ class Moving:
 
     :param room: how many sockets this worker may still have.
     :param took_one: called for each socket that came.
-    :ivar senders: the sessions in which this worker hands connections over, in their order.
-    :ivar is_hopeless: the last session that took all has ended for a reason for which none follows.
     """
 
     def __init__(
@@ -49,10 +48,7 @@ class Moving:
         self.pump = pump
         self.room = room
         self._took_one = took_one
-        self.senders: list[Sender] = []
-        self.receivers: list[Waits] = []
-        self.is_hopeless = False
-        self.changed: Callable[[], None] = lambda: None
+        self.sessions = Sessions()
         self._wanted: dict[Connection, Sender] = {}
         self._held: dict[Connection, tuple[Sender, float]] = {}
         #: Those that stay after all, and of which the application has not let go yet.
@@ -66,16 +62,6 @@ class Moving:
     def _watch(self) -> None:
         """Have receives tell, as long as one matters: see `receives`."""
         self.pump.watchful = bool(self._wanted or self._held or self._recalled or self._fresh)
-
-    @property
-    def is_swept(self) -> bool:
-        """Whether all sessions have moved what could be moved at once."""
-        return all(sender.is_swept for sender in self.senders)
-
-    @property
-    def takes_all(self) -> bool:
-        """Whether every connection that can move will, even if it becomes quiet only later."""
-        return any(sender.takes_all for sender in self.senders)
 
     def refuse(self, reason: HandoffRefusal) -> None:
         """Count a connection that does not move."""
@@ -136,9 +122,9 @@ class Moving:
         """A connection opened, perhaps while others are handed over; once the application was told
         of it, it is one of them.
         """
-        first = next((sender for sender in self.senders if sender.takes_all), None)
-        if first is not None:
-            self.pump.chores.soon(lambda: first.consider(connection))
+        rest = self.sessions.rest
+        if rest is not None:
+            self.pump.chores.soon(lambda: rest.consider(connection))
 
     def left_behind(self, connection: Connection, why: HandoffRefusal | None) -> None:
         """A connection is closed so that its worker can end.
@@ -296,9 +282,9 @@ class Moving:
         self.pump.closing.moved(connection)
         return fd
 
-    def over(self, sender: Sender) -> None:
+    def over(self, sender: Sender, error: str) -> None:
         """A session is over: what waits to be moved stays, or moves in another one."""
-        self.senders.remove(sender)
+        self.sessions.over(sender, error)
         for connection in [c for c, wanting in self._wanted.items() if wanting is sender]:
             del self._wanted[connection]
             self.opened(connection)
@@ -308,39 +294,8 @@ class Moving:
             if connection.status is State.HELD:
                 self._recalled.add(connection)
         self._watch()
-        self.go_on()
-        self.changed()
-
-    def go_on(self) -> None:
-        """Have all sessions look whether they can go on."""
-        for sender in self.senders:
-            sender.go_on()
-
-    def give_up_silent(self, since: float) -> None:
-        """End the sessions with receivers that have answered nothing of what was sent before a
-        moment: it stays here.
-        """
-        for sender in list(self.senders):
-            sender.give_up(since)
-
-    def end_all(self, error: str) -> None:
-        """End every session in which connections leave this worker."""
-        for sender in list(self.senders):
-            sender.end(error)
-
-    def abandon(self, verdict: ClosedReason) -> None:
-        """Nobody is left to go on with anything.
-
-        :param verdict: why what is on its way, and stays here, is closed.
-        """
-        for sender in list(self.senders):
-            sender.abandon(verdict)
-        self.take_no_more()
-
-    def take_no_more(self) -> None:
-        """End every session in which connections come to this worker."""
-        for receiver in list(self.receivers):
-            receiver.end("")
+        self.sessions.go_on()
+        self.sessions.changed()
 
     # To here.
 
@@ -406,6 +361,5 @@ class Moving:
 
     def look(self, now: float) -> None:
         """From time to time: an application that has not raised for a while goes on."""
-        for sender in list(self.senders):
-            sender.retry()
+        self.sessions.retry()
         self._fresh.look(now)

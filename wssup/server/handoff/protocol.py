@@ -37,27 +37,22 @@ OVER      the link: end of file was read, or (receiver) an answer could not be q
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum, auto
-from typing import Generic, NamedTuple, TypeVar
+from enum import StrEnum, auto
+from typing import Generic, TypeVar
 
-from wssup.errors import MessageError
+from wssup.server.handoff.answers import Answer, AnswerKind, ProtocolError
 
 __all__ = [
     "AT_RECEIVER",
     "AT_SENDER",
     "RECEIVER_LINK",
     "SENDER_LINK",
-    "Answer",
-    "AnswerKind",
-    "Answers",
     "AtReceiver",
     "AtSender",
     "LinkEvent",
-    "ProtocolError",
     "ReceiverEvent",
     "ReceiverLink",
     "Receiving",
@@ -66,20 +61,12 @@ __all__ = [
     "Sending",
     "Table",
     "diagram",
-    "pack_answer",
 ]
 
 #: What stands for a connection in the books of the acting code.
 T = TypeVar("T")
 _State = TypeVar("_State", bound=StrEnum)
 _Event = TypeVar("_Event", bound=StrEnum)
-
-#: An answer: its kind and its count. The kernel queues so few bytes all, or not at all.
-_ANSWER = struct.Struct("!HH")
-
-
-class ProtocolError(MessageError):
-    """An event that the tables do not know for a state, or an answer that makes no sense."""
 
 
 class AtSender(StrEnum):
@@ -223,50 +210,6 @@ RECEIVER_LINK = Table(
         (_RL.OVER, _E.END): _RL.OVER,
     },
 )
-
-
-class AnswerKind(IntEnum):
-    """What the receiver says of the oldest connections that it has not answered."""
-
-    #: They are the receiver's.
-    TAKEN = 1
-    #: Declined: it has no descriptors left.
-    NO_ROOM = 2
-    #: Declined, and all that come later will be: too many resumes failed.
-    STOP = 3
-
-
-class Answer(NamedTuple):
-    """An answer to the next ``count`` connections, oldest first."""
-
-    kind: AnswerKind
-    count: int  # type: ignore[assignment]  # tuple.count is not needed here
-
-
-def pack_answer(answer: Answer) -> bytes:
-    """The answer as it is sent; :class:`ProtocolError` if its count is not in 1 to 65535."""
-    if not 1 <= answer.count <= 0xFFFF:
-        raise ProtocolError(f"an answer to {answer.count} connections cannot be sent")
-    return _ANSWER.pack(*answer)
-
-
-class Answers:
-    """Reads answers from a stream, however it is cut."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> list[Answer]:
-        """The answers that ``data`` completes; :class:`ProtocolError` if one makes no sense."""
-        data = self._rest + data
-        whole = len(data) - len(data) % _ANSWER.size
-        self._rest = data[whole:]
-        found: list[Answer] = []
-        for kind, count in _ANSWER.iter_unpack(data[:whole]):
-            if kind not in set(AnswerKind) or not count:
-                raise ProtocolError(f"an answer of kind {kind} to {count} connections")
-            found.append(Answer(AnswerKind(kind), count))
-        return found
 
 
 class Sending(Generic[T]):

@@ -14,14 +14,9 @@ from wssup import logs
 from wssup.errors import MessageError
 from wssup.messages import Message, TakeOver, TookOver
 from wssup.server.handoff import record as records
+from wssup.server.handoff.answers import Answer, AnswerKind, pack_answer
 from wssup.server.handoff.link import BATCH, Incoming
-from wssup.server.handoff.protocol import (
-    Answer,
-    AnswerKind,
-    ReceiverLink,
-    Receiving,
-    pack_answer,
-)
+from wssup.server.handoff.protocol import ReceiverLink, Receiving
 from wssup.server.handoff.state import unpack
 
 if TYPE_CHECKING:
@@ -69,7 +64,7 @@ class Receiver:
         self._unknown = 0
         # The first one that fails must be let fail, however few there are.
         self._most = max(1, order.failures)
-        moving.receivers.append(self)
+        moving.sessions.receivers.append(self)
         self._pump.topics.bus.take_from(order.sender, order.session)
         self._pump.chores.attend(end.fileno(), select.EPOLLIN, self._ready)
 
@@ -163,7 +158,7 @@ class Receiver:
         self._incoming.close()
         self._pump.chores.leave(self._end.fileno())
         self._end.close()
-        self._moving.receivers.remove(self)
+        self._moving.sessions.receivers.remove(self)
         self._pump.topics.bus.taken_from(self._order.sender, self._order.session)
         self._post(TookOver(self._order.session, self._taken, self._failed))
         if error:

@@ -16,25 +16,20 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from wssup import logs
 from wssup.errors import MessageError
-from wssup.messages import LEFT, HandedOver, HandOver, Message, Swept
+from wssup.messages import HandedOver, HandOver, Message, Swept
 from wssup.scoreboard import ClosedReason, HandoffRefusal
 from wssup.server.connection import Connection, State
 from wssup.server.handoff import record as records
+from wssup.server.handoff.answers import AnswerKind, Answers
 from wssup.server.handoff.link import BATCH, Outgoing, Progress
-from wssup.server.handoff.protocol import AnswerKind, Answers, SenderLink, Sending
+from wssup.server.handoff.pace import Pace
+from wssup.server.handoff.protocol import SenderLink, Sending
 
 if TYPE_CHECKING:
     from wssup.server.handoff.moving import Moving
 
 __all__ = ["Parcel", "Sender"]
 
-#: Connections that may be on their way at a time: enough that neither end waits, and far below
-#: what may be in flight (RLIMIT_NOFILE). Each that is on its way waits, so there are fewer when
-#: answers take longer than these seconds; but not too few, for on a machine where many processes
-#: share a processor every answer takes long.
-_MOST: Final = 4 * BATCH
-_FEWEST: Final = BATCH
-_PROMPT: Final = 0.08
 #: Bytes of records after which a batch is sent as it is.
 _FULL: Final = 256 << 10
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
@@ -95,13 +90,8 @@ class Sender:
         self._broken = False
         self._refused = False
         self._abandoned: ClosedReason | None = None
-        # The receiver takes no more at a time than may fail.
-        self._most = min(_MOST, max(4, 2 * order.failures))
-        self._window = min(2 * _FEWEST, self._most)
-        self._narrowed = 0.0
+        self._pace = Pace(order.failures)
         self.is_swept = False
-        if not order.quota:
-            moving.is_hopeless = False
         self._fenced = not order.receiver
         self._pump.chores.attend(end.fileno(), self._mask, self._ready)
         self._pump.chores.soon(self._step)
@@ -114,7 +104,7 @@ class Sender:
         :param missing: the nodes of which that is not known.
         """
         self._fenced, self._missing = True, missing
-        self._moving.go_on()
+        self._moving.sessions.go_on()
 
     def may_take(self, connection: Connection) -> bool:
         """Whether a connection may go now. Who is subscribed waits for the fence; and as sessions
@@ -122,7 +112,7 @@ class Sender:
         """
         if connection.joined is None:
             return True
-        for sender in self._moving.senders:
+        for sender in self._moving.sessions.senders:
             if not sender._fenced:  # noqa: SLF001 - of its own kind
                 return False
             if sender is self:
@@ -160,7 +150,12 @@ class Sender:
     @property
     def takes_all(self) -> bool:
         """Whether it goes on with those that become quiet, or open, later."""
-        return not self._order.quota and not self._is_over() and not self._refused
+        return self.wants_all and not self._is_over() and not self._refused
+
+    @property
+    def wants_all(self) -> bool:
+        """Whether it was to do so when it began."""
+        return not self._order.quota
 
     # One connection.
 
@@ -227,7 +222,7 @@ class Sender:
         return self._books.link is not SenderLink.OPEN
 
     def _has_room(self) -> bool:
-        return self._held + len(self._batch) + self._books.out < self._window
+        return self._held + len(self._batch) + self._books.out < self._pace.window
 
     def _send(self) -> None:
         while self._batch:
@@ -269,7 +264,7 @@ class Sender:
             self.is_swept = True
             busy = self._moving.wanted_by(self)
             self._post(Swept(self._order.session, self._moved, busy, self._kept))
-            self._moving.changed()
+            self._moving.sessions.changed()
         if self._order.quota:
             self.end("")
 
@@ -298,7 +293,7 @@ class Sender:
                     for parcel in gone:
                         self._gone(parcel)
                     if gone:
-                        self._adapt(gone[0].at, len(gone))
+                        self._pace.answered(gone[0].at, self._answered, len(gone))
                     self._keep(kept, answer.kind)
             except MessageError as error:
                 # Whose the connections on their way are cannot be known any more: nobody's.
@@ -306,15 +301,6 @@ class Sender:
                 self._broken = True
                 return True
             self._pump.chores.soon(self._step)
-
-    def _adapt(self, sent: float, count: int) -> None:
-        now = time.monotonic()
-        if now - sent < _PROMPT:
-            self._window = min(self._window + count, self._most)
-        elif sent > self._narrowed:
-            # Once for all that were on their way together.
-            self._narrowed = now
-            self._window = max(self._window // 2, min(_FEWEST, self._most))
 
     def _gone(self, parcel: Parcel) -> None:
         """It is the receiver's."""
@@ -382,10 +368,8 @@ class Sender:
     def _finish(self, error: str) -> None:
         self._batch, self._encoded, self._todo, self._late = [], [], [], []
         self.is_swept = True
-        if not self._order.quota:
-            self._moving.is_hopeless = error not in {*LEFT, "recalled"}
         self._pump.topics.bus.handed_to(self._order.receiver, self._order.session)
-        self._moving.over(self)
+        self._moving.over(self, error)
         self._post(HandedOver(self._order.session, self._moved, error))
         self._log.debug("handed_over", moved=self._moved, kept=self._kept, error=error or None)
 
