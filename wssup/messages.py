@@ -23,17 +23,19 @@ Workers and bridge are the *nodes* of the bus of topics. The master makes a stre
 of them and gives each its end; what they say there (:mod:`wssup.topics.packets`) it never hears.
 
 Connections move between two workers in *sessions*: the master gives each one end of a stream pair,
-one says :class:`HandOver`'s part on it and the other :class:`TakeOver`'s; both report its end.
+one says :class:`HandOver`'s part on it and the other :class:`TakeOver`'s; both report its end
+(:mod:`wssup.moves`).
 What is asked about single connections is in :mod:`wssup.questions`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
 from wssup.errors import MessageError
+from wssup.moves import LEFT, HandedOver, HandOver, Recall, Swept, TakeOver, TookOver
 from wssup.questions import CloseConnections, ConnectionsClosing, Inspect, Inspected
 from wssup.questions import Tagged as _Message
 
@@ -223,74 +225,6 @@ class Drain(_Message, frozen=True, tag="drain"):
     #: Connections move to other workers: nobody is closed before only the window is left, and the
     #: time for the last answers. A session for them is under way, or follows.
     moves: bool = False
-
-
-class HandOver(_Message, frozen=True, tag="hand_over"):
-    """To a worker: move connections to the one at the other end. Descriptor: a stream's end."""
-
-    #: The master's number for this, never used twice.
-    session: int
-    #: The version of the records.
-    version: int
-    #: Connections to move at most; then the worker ends the session. 0: all of them, those that
-    #: become quiet later too, until the worker itself ends.
-    quota: int
-    #: As of :class:`TakeOver`: there is no use in being far ahead of what the other one takes.
-    failures: int = 2**31 - 1
-    #: The serial number of the worker at the other end.
-    receiver: int = 0
-
-
-class TakeOver(_Message, frozen=True, tag="take_over"):
-    """To a worker: take connections from the one at the other end. Descriptor: a stream's end."""
-
-    session: int
-    version: int
-    #: Resumes that may fail. When one more has, no more connections are taken and the session ends.
-    failures: int
-    #: The serial number of the worker at the other end.
-    sender: int = 0
-
-
-class Recall(_Message, frozen=True, tag="recall"):
-    """To the worker that hands over: end this session now. What was not taken stays."""
-
-    session: int
-
-
-class Swept(_Message, frozen=True, tag="swept"):
-    """From the worker that hands over, once per session: each connection has been looked at."""
-
-    session: int
-    moved: int
-    #: Those that move once they are quiet.
-    busy: int
-    #: Those that cannot move.
-    kept: int
-
-
-#: Why a session ends whose receiver is gone, or says nothing (``HandedOver.error``): what is left
-#: may go to another one.
-LEFT: Final = frozenset({"receiver_lost", "receiver_slow"})
-
-
-class HandedOver(_Message, frozen=True, tag="handed_over"):
-    """From the worker that handed over: its session is over."""
-
-    session: int
-    moved: int
-    #: Why, where it was not of the worker's own accord: one of :data:`LEFT`, ``resume_failures``,
-    #: ``recalled``, ``receiver_full`` or other words.
-    error: str
-
-
-class TookOver(_Message, frozen=True, tag="took_over"):
-    """From the worker that took over: its session is over."""
-
-    session: int
-    taken: int
-    #: Of those, how many could not resume and were closed.
-    failed: int
 
 
 class Peers(_Message, frozen=True, tag="peers"):

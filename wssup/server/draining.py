@@ -98,8 +98,10 @@ async def _move(order: Drain, engine: Engine, times: Timetable, within: Within) 
     """Leave connections alone as long as they move; if a session ends another one may follow."""
     moved = partial(engine.wait_moved, follows=order.moves)
     await within(min(times.fences, times.last), moved)
+    # With a long window `last` is earlier, and those that wait for nothing but fences get theirs.
     await within(times.fences, engine.wait_swept)
     engine.hurry_handoffs()
     await within(times.sweep, engine.wait_swept)
     await within(times.last, moved)
+    # What comes back is closed with the others, and told so; nobody can tell it at the deadline.
     engine.give_up_silent(_SILENT)

@@ -10,12 +10,12 @@ import trio
 from wssup import logs
 from wssup.channel import Channel, pair
 from wssup.errors import ScoreboardError
-from wssup.messages import LEFT, Accept
+from wssup.messages import Accept
 from wssup.scoreboard import WorkerState
 from wssup.supervisor.children import Role, Slot, Worker
 from wssup.supervisor.generation import Generation
-from wssup.supervisor.handoffs import Session, obstacle
-from wssup.supervisor.planning import UNLIMITED, budget, spread
+from wssup.supervisor.handoffs import obstacle
+from wssup.supervisor.planning import UNLIMITED, spread
 from wssup.supervisor.slots import AWAITS_CURRENT, AWAITS_SUCCESSOR, Action, Event, State
 
 if TYPE_CHECKING:
@@ -154,13 +154,7 @@ class Actions:
         if old is None or new is None:
             return
         old.moves = obstacle(old, new) is None
-        self._fleet.handoffs.open(old, new, quota=0, failures=self._failures(old, new))
-
-    def _failures(self, old: Worker, new: Worker) -> int:
-        """How many connections may fail to resume in a worker; where they come from, any number."""
-        if old.generation is new.generation or old.returns:
-            return UNLIMITED
-        return budget(self._fleet.settings.resume_failure_limit, self._fleet.active(old))
+        self._fleet.handoffs.open(old, new, quota=0, failures=self._fleet.onward.failures(old, new))
 
     def _recall(self, slot: Slot) -> None:
         if slot.current is not None:
@@ -189,7 +183,7 @@ class Actions:
             worker.moves = True
             if not worker.ready:
                 continue
-            stay = {w.serial: w for w in self._hosts(worker)}
+            stay = {w.serial: w for w in fleet.onward.hosts(worker)}
             if self.spreading is not None:
                 loads = {s: n for s, n in self.spreading.items() if s in stay}
             else:
@@ -205,55 +199,6 @@ class Actions:
             if self.spreading is not None:
                 for serial, share in shares.items():
                     self.spreading[serial] += share
-
-    def _hosts(self, worker: Worker) -> list[Worker]:
-        """Who can take a retired worker's connections; those that turn, if there are any. While a
-        rollout is committed slot by slot those of the generation before go, too.
-        """
-        serving = self._fleet.serving
-        there = [w for w in self._fleet.current if w.able and w.generation is serving]
-        hosts = [w for w in there if not obstacle(worker, w)]
-        return [w for w in hosts if not w.stalled] or hosts
-
-    def ended(self, session: Session) -> None:
-        """A session is over for its sender. Only who was left by its receiver is moved on: where
-        that was full, or its code fails, the next one may be no better.
-        """
-        sender = session.sender
-        if session.quota or self._gives_all(sender):
-            return
-        if session.error in LEFT:
-            # Though it may live, and not have said why.
-            sender.left.add(session.receiver.serial)
-            self.go_on_moving()
-        else:
-            sender.moves = False
-
-    def _gives_all(self, worker: Worker) -> bool:
-        return any(not session.quota for session in self._fleet.handoffs.of(worker))
-
-    def go_on_moving(self) -> None:
-        """Have connections of retired workers move on that have nobody to go to: their receiver has
-        ended, or there was none, or they were not known to be ready.
-        """
-        fleet = self._fleet
-        if fleet.stopping:
-            return
-        for worker in [w for slot in fleet.slots.values() for w in slot.retired]:
-            if not (worker.moves and worker.ready) or worker.gone.is_set():
-                continue
-            if self._gives_all(worker):
-                continue
-            hosts = [w for w in self._hosts(worker) if self._may_follow(worker, w)]
-            if hosts:
-                host = min(hosts, key=fleet.active)
-                failures = self._failures(worker, host)
-                fleet.handoffs.open(worker, host, quota=0, failures=failures)
-
-    def _may_follow(self, worker: Worker, host: Worker) -> bool:
-        known = host.generation is worker.generation or worker.returns
-        allowed = known or self._fleet.settings.on_reload == "handoff"
-        return allowed and host.serial not in worker.left
 
     # Retiring.
 
@@ -283,8 +228,7 @@ class Actions:
         for worker in list(slot.retired):
             if not worker.leaving:
                 unmoved = self._unmoved(slot, worker)
-                moves = worker.moves and worker.resumable and not unmoved
-                order = self._fleet.restart_order(may_wait=may_wait, unmoved=unmoved, moves=moves)
+                order = self._fleet.onward.order(worker, may_wait=may_wait, unmoved=unmoved)
                 self._fleet.drain(worker, order)
 
     def _unmoved(self, slot: Slot, worker: Worker) -> str:

@@ -9,13 +9,15 @@ import trio
 from wssup import logs
 from wssup.messages import Drain
 from wssup.scoreboard import InstanceState
-from wssup.supervisor.fleet import GOING_AWAY, SERVICE_RESTART
+from wssup.supervisor.onward import SERVICE_RESTART
 
 if TYPE_CHECKING:
     from wssup.supervisor.master import Master
 
 __all__ = ["Ending"]
 
+#: RFC 6455 section 7.4.1: the service ends.
+_GOING_AWAY = 1001
 #: Seconds for which connections are shed, and workers may live on, in a fast stop.
 _FAST_WINDOW = 0.0
 _FAST_TIMEOUT = 2.0
@@ -48,11 +50,11 @@ class Ending:
         settings = self._master.settings
         if fast:
             order = Drain(
-                GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT, final=self._final
+                _GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT, final=self._final
             )
         else:
             order = Drain(
-                GOING_AWAY,
+                _GOING_AWAY,
                 "server stops",
                 settings.drain_window,
                 settings.drain_timeout,
@@ -76,7 +78,7 @@ class Ending:
         self._log.error("cannot_start", reason=reason, exception=traceback or None)
         self.status = 1
         self._begin(
-            Drain(GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT, final=self._final),
+            Drain(_GOING_AWAY, "server stops", _FAST_WINDOW, _FAST_TIMEOUT, final=self._final),
             InstanceState.STOPPING,
             how="failed",
         )

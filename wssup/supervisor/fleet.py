@@ -29,6 +29,7 @@ from wssup.supervisor.handoffs import Handoffs
 from wssup.supervisor.inspecting import Inspecting
 from wssup.supervisor.listeners import Listeners
 from wssup.supervisor.mesh import Mesh, Node
+from wssup.supervisor.onward import Onward
 from wssup.supervisor.process import Processes
 from wssup.supervisor.publishing import Publishing
 from wssup.supervisor.sharing import Sharing
@@ -36,9 +37,6 @@ from wssup.supervisor.slots import STILL, Event, State, step
 
 __all__ = ["Fleet"]
 
-#: RFC 6455 section 7.4.1 and its registry: "service restart" and "going away".
-SERVICE_RESTART = 1012
-GOING_AWAY = 1001
 #: Seconds at most that a worker gets beyond its own deadline before it is killed.
 _GRACE = 5.0
 
@@ -62,6 +60,7 @@ class Fleet:
     :ivar restarts_by_reason: workers that ended without being told.
     :ivar aiming: follows the loads with the kernel's choice of slots.
     :ivar admitting: tells workers how many connections they may let in.
+    :ivar onward: has connections of workers that go move on, if their receivers go, too.
     :ivar mesh: the bus of topics: all workers that were asked for, and the bridge.
     :param node: the instance's name among all there are.
     """
@@ -109,7 +108,7 @@ class Fleet:
             moves=lambda: any(self.handoffs.under_way()),
         )
         self._actions = Actions(self, nursery)
-        self.handoffs.on_ended = self._actions.ended
+        self.onward = Onward(self)
         self.next_serial = self._actions.next_serial
         self.admitting = Admitting(
             self.slots, settings=lambda: self.settings, post=self.attendant.post, rows=self._rows
@@ -159,7 +158,7 @@ class Fleet:
             slot.error = ""
         for action in actions:
             self._actions.perform(action, slot)
-        self._actions.go_on_moving()
+        self.onward.look()
         self.sharing.update()
         self.admitting.look()
         self.changed()
@@ -238,23 +237,6 @@ class Fleet:
             self.drain(worker, order)
         self.changed()
 
-    def restart_order(self, *, may_wait: bool, unmoved: str = "", moves: bool = False) -> Drain:
-        """The order for workers that others replace.
-
-        :param unmoved: why their connections cannot move, if they should.
-        :param moves: they do.
-        """
-        settings = self.settings
-        return Drain(
-            code=SERVICE_RESTART,
-            reason="service restart",
-            window=settings.drain_window,
-            timeout=settings.drain_timeout,
-            wait=may_wait and settings.on_reload == "wait",
-            unmoved=unmoved,
-            moves=moves,
-        )
-
     def active(self, worker: Worker) -> int:
         """How many WebSockets a worker has."""
         counts = self.counts(worker)
@@ -307,9 +289,7 @@ class Fleet:
         worker.failure = ""
         worker.booted.set()
         if worker.leaving:
-            # It let clients in before it was told to go, and we read only now that it could.
-            worker.moves = True
-            self._actions.go_on_moving()
+            self.onward.is_ready(worker)
             return
         self.set_state(worker, WorkerState.READY)
         logs.get(**worker.noun).info("worker_ready", seconds=round(seconds, 3))

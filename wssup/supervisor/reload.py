@@ -188,8 +188,7 @@ class Reload:
         live = sorted({w.generation.number for w in fleet.workers.values()} | {self.number})
         for worker in list(fleet.workers.values()):
             if worker.generation.number in live[:-_MOST_GENERATIONS]:
-                moves = worker.moves and worker.resumable
-                fleet.drain(worker, fleet.restart_order(may_wait=False, moves=moves))
+                fleet.drain(worker, fleet.onward.order(worker, may_wait=False))
         if settings.on_reload == "wait":
             return
         self.phase("draining", settings.drain_timeout)

@@ -24,6 +24,17 @@ def last(puppet: Puppet) -> int:
     return [give.session for give in puppet.got(HandOver) if not give.quota][-1]
 
 
+async def leaves(made: Stage, workers: int) -> tuple[Puppet, int]:
+    """The last of so many workers, which is parked, has five connections, and gives all of them in
+    this session.
+    """
+    await made.start(workers)
+    puppet = made.puppet(workers - 1)
+    puppet.connect(5)
+    made.fleet.scale(workers - 1)
+    return puppet, last(puppet)
+
+
 async def heard(made: Stage, number: int) -> None:
     """The master has heard the end of a session."""
     await made.until(lambda: number not in {s.number for s in made.fleet.handoffs.under_way()})
@@ -54,11 +65,7 @@ async def test_a_receiver_that_goes_itself(tmp_path: Path) -> None:
 async def test_what_the_next_one_does_no_better(tmp_path: Path, error: str) -> None:
     """After any other error nobody else is asked."""
     async with stage(tmp_path) as made:
-        await made.start(3)
-        puppet = made.puppet(2)
-        puppet.connect(5)
-        made.fleet.scale(2)
-        session = last(puppet)
+        puppet, session = await leaves(made, 3)
         puppet.say(HandedOver(session, 0, error))
         await heard(made, session)
         made.puppet(1).say(Leaving("it was told to"))
@@ -128,17 +135,14 @@ async def test_back_to_somebody_who_goes(tmp_path: Path) -> None:
 async def test_a_receiver_that_leaves_by_itself(tmp_path: Path) -> None:
     """A receiver whose word that it leaves is not read yet is not asked again."""
     async with stage(tmp_path) as made:
-        await made.start(3)
-        puppets = [made.puppet(n) for n in range(3)]
-        puppets[2].connect(5)
-        made.fleet.scale(2)
-        session = last(puppets[2])
-        (lost,) = [p for p in puppets[:2] if p.serial == receivers(puppets[2])[0]]
-        puppets[2].say(HandedOver(session, 0, "receiver_lost"))
+        puppet, session = await leaves(made, 3)
+        lost = made.puppets[receivers(puppet)[0]]
+        puppet.say(HandedOver(session, 0, "receiver_lost"))
         await heard(made, session)
         lost.say(Leaving("it was told to"))
-        assert receivers(puppets[2])[1:] != [lost.serial]
-        assert len(receivers(puppets[2])) == 2
+        await made.until(lambda: made.states().count("ready") == 1)
+        assert len(receivers(puppet)) == 2
+        assert receivers(puppet)[1] != lost.serial
 
 
 async def test_each_is_asked_once(tmp_path: Path) -> None:
@@ -146,10 +150,7 @@ async def test_each_is_asked_once(tmp_path: Path) -> None:
     asked once each.
     """
     async with stage(tmp_path) as made:
-        await made.start(4)
-        puppet = made.puppet(3)
-        puppet.connect(5)
-        made.fleet.scale(3)
+        puppet, _ = await leaves(made, 4)
         for asked in (1, 2, 3):
             assert len(set(receivers(puppet))) == len(receivers(puppet)) == asked
             session = last(puppet)
@@ -166,11 +167,7 @@ async def test_to_other_code(tmp_path: Path, on_reload: str) -> None:
     only where a reload would have them do so.
     """
     async with stage(tmp_path, on_reload=on_reload) as made:
-        await made.start(2)
-        parked = made.puppet(1)
-        parked.connect(5)
-        made.fleet.scale(1)
-        session = last(parked)
+        parked, session = await leaves(made, 2)
         slot = made.fleet.slots[0]
         new = made.fleet.next = made.generation(2)
         made.fleet.event(slot, Event.REPLACE)
@@ -186,11 +183,7 @@ async def test_to_other_code(tmp_path: Path, on_reload: str) -> None:
 async def test_at_a_stop_nobody_moves_on(tmp_path: Path) -> None:
     """When the instance stops, who is left by its receiver is closed."""
     async with stage(tmp_path) as made:
-        await made.start(3)
-        puppet = made.puppet(2)
-        puppet.connect(5)
-        made.fleet.scale(2)
-        session = last(puppet)
+        puppet, session = await leaves(made, 3)
         made.fleet.stop(Drain(1001, "server stops", 0, 1, final=True))
         puppet.say(HandedOver(session, 0, "recalled"))
         await heard(made, session)
