@@ -54,7 +54,7 @@ async def test_who_does_not_let_go_at_once(tmp_path: Path) -> None:
     """A handler that takes long to end when it is cancelled, once: its connection is listened to
     meanwhile, is not closed, and moves when it has ended.
     """
-    patient = False
+    patient, go_on = False, trio.Event()
 
     @wssup.resumable
     async def application(request: Request) -> None:
@@ -67,7 +67,7 @@ async def test_who_does_not_let_go_at_once(tmp_path: Path) -> None:
             if not patient:
                 patient = True
                 with trio.CancelScope(shield=True):
-                    await trio.sleep(1.5)
+                    await go_on.wait()
 
     async with (
         two(tmp_path, application, heartbeat=OFF) as both,
@@ -78,6 +78,7 @@ async def test_who_does_not_let_go_at_once(tmp_path: Path) -> None:
         assert (await session.swept()).kept == 1
         await _shed(both.old)
         await peer.say("x")
+        go_on.set()
         await both.new.until(lambda c: c.moved_in == 1)
         assert await peer.frame() == (1, b"1 x")
         assert await peer.ask("y") == "1 y"
@@ -86,7 +87,7 @@ async def test_who_does_not_let_go_at_once(tmp_path: Path) -> None:
 
 async def test_who_opens_while_others_are_closed(tmp_path: Path) -> None:
     """Who is accepted after a worker has shed those that stay behind moves, too."""
-    go_on = trio.Event()
+    go_on, at_work = trio.Event(), trio.Event()
 
     @wssup.resumable
     async def application(request: Request) -> None:
@@ -94,7 +95,7 @@ async def test_who_opens_while_others_are_closed(tmp_path: Path) -> None:
             await go_on.wait()
         ws = await request.accept()
         if request.path == "/slow" and not ws.resumed:
-            await trio.sleep(0.3)
+            await at_work.wait()
         async for data in ws:
             await ws.send_message(numbered(1, data))
 
@@ -109,6 +110,10 @@ async def test_who_opens_while_others_are_closed(tmp_path: Path) -> None:
         session = begin(both.old, both.new)
         await _shed(both.old)
         go_on.set()
+        await both.old.until(lambda c: c.active)
+        (ws,) = both.old.engine._pump.connections.values()
+        assert ws.leave is None, "it is to be closed"
+        at_work.set()
         await both.new.until(lambda c: c.moved_in == 1)
         await both.old.until(lambda c: not c.active)
         async with found[0] as peer:
