@@ -155,12 +155,15 @@ class Node:
         queue_bytes: int = 8 << 20,
         everything: bool = False,
         messages: int = 0,
+        history_bytes: int = 8 << 20,
         node: str = NODE,
     ) -> None:
         self.serial = serial
         self.watcher = Watcher()
         self.counts = Counts()
-        self.history = History(messages=messages, seconds=0.0, size=8 << 20, topics=1000, node=node)
+        self.history = History(
+            messages=messages, seconds=0.0, size=history_bytes, topics=1000, node=node
+        )
         self.got: list[Message] = []
         self.on_deliver: Callable[[], None] = lambda: None
         self.bus = Bus(

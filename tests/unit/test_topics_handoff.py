@@ -68,6 +68,35 @@ def test_what_was_ahead_at_its_old_node_is_not_given_again(three: Net) -> None:
     assert session == 1
 
 
+def test_more_comes_meanwhile_than_is_kept() -> None:
+    """The oldest are lost to a connection that moves, and that is said, once for all that move; not
+    to one whose topics fit.
+    """
+    with net(3, history_bytes=20_000) as found:
+        a, b, c = found.nodes.values()
+        conns = [connect(b, n, "t") for n in (1, 2)]
+        other = connect(b, 3, "u")
+        speaker = connect(a, 4)
+        found.settle()
+        begin(found, b, c)
+        found.settle()
+        records = [b.suspend(conn) for conn in (other, *conns)]
+        for _ in range(100):
+            a.publish(speaker, "t")
+        a.publish(speaker, "u")
+        found.settle()
+        c.resume(records[0], b.serial)
+        assert numbers(other) == [(1, 101)]
+        assert not c.log.count("bus_history_short")
+        for record in records[1:]:
+            c.resume(record, b.serial)
+        for conn in conns:
+            assert 0 < len(numbers(conn)) < 100
+            assert numbers(conn)[-1] == (1, 100)
+        assert c.log.count("bus_history_short") == 1
+        assert not b.log.count("bus_history_short")
+
+
 def test_it_comes_back_and_has_missed_nothing(three: Net) -> None:
     """The sender stays interested while a connection is on its way, and has kept what came."""
     a, b, c = three.nodes.values()

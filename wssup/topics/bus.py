@@ -32,7 +32,7 @@ from wssup.topics.around import Watcher
 from wssup.topics.fences import Fences, Ready, Waiting
 from wssup.topics.knowing import Knowing
 from wssup.topics.message import Message
-from wssup.topics.node import LAST, Parts, Teller
+from wssup.topics.node import LAST, QUIET, Parts, Teller
 from wssup.topics.order import UTMOST
 from wssup.topics.peer import Peer
 
@@ -71,6 +71,7 @@ class Bus(Knowing):
         self._taking: set[int] = set()  # those from nobody knows whom
         self._fences = Fences()
         self._hurries = False
+        self._short_until = 0.0  # when it may be said again
         self._acts[p.Mirror] = self._mirror
         self._acts[p.Fence] = self._fence
         self._acts[p.Unmirror] = self._unmirror
@@ -226,11 +227,21 @@ class Bus(Knowing):
             self._fences.over(session)
 
     def since(self, position: Mapping[int, int], topics: Collection[str]) -> list[Message]:
-        """What came here above a position, of these topics, in the order in which it came."""
+        """What came here above a position, of these topics, in the order in which it came; with a
+        warning if more came meanwhile than is kept.
+        """
         born = position.get(0, 0)
         full = {serial: LAST for serial in self.seen if serial < born}
         full.update(position)
-        return self._history.since_numbers(full, topics, self._now() - _MEMORY)
+        now = self._now()
+        if now >= self._short_until and not self._history.covers(full, topics):
+            self._short_until = now + QUIET
+            self._log.warning(
+                "bus_history_short",
+                hint="while connections moved, more was published than topics.history_bytes keep: "
+                "messages may be lost to those that moved",
+            )
+        return self._history.since_numbers(full, topics, now - _MEMORY)
 
     def floor(self, position: Mapping[int, int]) -> dict[int, int]:
         """What of a position is still to come here: by node, up to which number to leave out."""

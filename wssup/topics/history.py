@@ -142,9 +142,9 @@ class History:
         """
         return self._recent.since(position, topics, not_before)
 
-    def covers(self, position: Mapping[int, int]) -> bool:
-        """Whether nothing that came since `keep` above the position had to go for want of room."""
-        return self._recent.covers(position)
+    def covers(self, position: Mapping[int, int], topics: Collection[str]) -> bool:
+        """Whether nothing of these topics that came since `keep` above the position had to go."""
+        return self._recent.covers(position, topics)
 
     def since_marks(self, topic: str, marks: Mapping[str, int]) -> tuple[list[Message], bool]:
         """What a client missed since its position, in the order of arrival.

@@ -19,7 +19,7 @@ from wssup.topics.news import News, Reader
 from wssup.topics.order import PATIENCE, Barrier, Order
 from wssup.topics.peer import Peer
 
-__all__ = ["LAST", "Node", "Parts", "Teller"]
+__all__ = ["LAST", "QUIET", "Node", "Parts", "Teller"]
 
 #: What was seen of a node that is gone: all that will ever come.
 LAST: Final = 1 << 62
@@ -30,7 +30,7 @@ _COUNTS: Final = 0.05
 _TURN: Final = 0.01
 _REST: Final = 0.002
 #: Seconds between two warnings about the same node.
-_QUIET: Final = 10.0
+QUIET: Final = 10.0
 
 
 class Teller(Protocol):
@@ -294,7 +294,7 @@ class Node:
         self._tell.lost_out(count)
         now = self._now()
         if now >= self._quiet.get(peer.serial, 0.0):
-            self._quiet[peer.serial] = now + _QUIET
+            self._quiet[peer.serial] = now + QUIET
             self._log.warning(
                 "bus_queue_full",
                 node=peer.serial,

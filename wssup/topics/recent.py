@@ -22,6 +22,8 @@ SECONDS: Final = 60.0
 #: Bytes of memory that a message takes beside its data, and a lane beside its messages, about.
 COST: Final = 400
 LANE_COST: Final = 1000
+#: Topics of which is remembered, each by itself, how far they were forgotten.
+_TOPICS: Final = 4096
 
 _Lane: TypeAlias = "deque[tuple[int, Message]]"
 
@@ -42,7 +44,10 @@ class Recent:
         self._arrived = 0
         self._lanes: dict[str, dict[int, _Lane]] = {}
         self._order: deque[_Lane] = deque()
-        self._short: dict[int, int] = {}
+        # By carrier up to which number messages had to go: of one topic, and of those that are too
+        # many to be told apart.
+        self._short: dict[str, dict[int, int]] = {}
+        self._any: dict[int, int] = {}
 
     def __len__(self) -> int:
         """Messages."""
@@ -76,7 +81,10 @@ class Recent:
         lane = self._order.popleft()
         _, message = lane.popleft()
         self._size -= COST + len(message.data)
-        self._short[message.carrier] = max(message.number, self._short.get(message.carrier, 0))
+        self._short.setdefault(message.topic, {})[message.carrier] = message.number
+        if len(self._short) > _TOPICS:
+            for carrier, number in self._short.pop(next(iter(self._short))).items():
+                self._any[carrier] = max(number, self._any.get(carrier, 0))
         if not lane:
             carriers = self._lanes[message.topic]
             del carriers[message.carrier]
@@ -104,6 +112,11 @@ class Recent:
         found.sort(key=itemgetter(0))
         return [message for _, message in found]
 
-    def covers(self, position: Mapping[int, int]) -> bool:
-        """Whether nothing above the position had to go for want of room or by age."""
-        return all(position.get(carrier, 0) >= n for carrier, n in self._short.items())
+    def covers(self, position: Mapping[int, int], topics: Collection[str]) -> bool:
+        """Whether nothing of these topics above the position had to go for want of room or by age;
+        also false if it cannot be told, of more than 4096 topics.
+        """
+        parts = [self._any, *(self._short.get(topic, {}) for topic in topics)]
+        return all(
+            position.get(carrier, 0) >= number for part in parts for carrier, number in part.items()
+        )
