@@ -66,6 +66,7 @@ any_record = st.builds(
         max_size=3,
     ),
     position=st.dictionaries(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), max_size=3),
+    lately=st.dictionaries(st.text(max_size=5), _times, max_size=2),
 )
 
 
@@ -78,13 +79,15 @@ def _equal(found: Record, expected: Record) -> None:
 @given(any_record, versions)
 def test_what_is_encoded_is_decoded(record: Record, version: int) -> None:
     """Every record arrives as it was sent, text as text and bytes as bytes; before version 2
-    without its topics, before 3 without what proxies say.
+    without its topics, before 3 without what proxies say, before 4 without times of subscriptions.
     """
     arrived = decode(encode(record, version), version)
     if version < records.TOPICS:
         record = msgspec.structs.replace(record, topics=[], position={})
     if version < records.PROXIES:
         record = msgspec.structs.replace(record, secure=False)
+    if version < records.LATELY:
+        record = msgspec.structs.replace(record, lately={})
     _equal(arrived, record)
 
 
@@ -200,9 +203,9 @@ def test_what_cannot_be_recorded(version: int) -> None:
 @pytest.mark.parametrize("version", [VERSIONS[0] - 1, VERSIONS[1] + 1, -1, 1 << 40])
 def test_a_version_that_nobody_knows(version: int) -> None:
     """It is an error that says which are known, both ways."""
-    with pytest.raises(RecordError, match=f"version {version} is not known here, only 1 to 3"):
+    with pytest.raises(RecordError, match=f"version {version} is not known here, only 1 to 4"):
         encode(EMPTY, version)
-    with pytest.raises(RecordError, match=f"version {version} is not known here, only 1 to 3"):
+    with pytest.raises(RecordError, match=f"version {version} is not known here, only 1 to 4"):
         decode(encode(EMPTY, 1), version)
 
 
@@ -250,6 +253,23 @@ def test_the_bytes_of_version_3() -> None:
     assert decode(encode(record, 2), 2) == EMPTY
 
 
+def test_the_bytes_of_version_4() -> None:
+    """They end with when it subscribed to topics, as others moved; version 3 leaves it out."""
+    record = msgspec.structs.replace(EMPTY, lately={"t": 1.5})
+    data = encode(EMPTY, 3)
+    assert encode(record, 4) == b"\xdc\0\x10" + data[1:] + bytes.fromhex("81a174cb3ff8000000000000")
+    assert decode(encode(record, 4), 4) == record
+    assert decode(encode(record, 3), 3) == EMPTY
+
+
+@pytest.mark.parametrize("at", [-1.0, math.nan, math.inf])
+def test_a_time_that_is_none(at: float) -> None:
+    """A record with a subscription at no time is an error that names the topic."""
+    record = msgspec.structs.replace(EMPTY, lately={"chat": at})
+    with pytest.raises(RecordError, match="chat"):
+        decode(encode(record, 4), 4)
+
+
 @pytest.mark.parametrize("topic", ["", "a\0b", "a" * 256])
 def test_a_topic_that_is_none(topic: str) -> None:
     """A record with a topic of a name that no topic can have is an error."""
@@ -262,7 +282,7 @@ class _Half2(Half, array_like=True, frozen=True, forbid_unknown_fields=True):
     extension: bytes = b"later"
 
 
-class _Record4(Record, array_like=True, frozen=True, forbid_unknown_fields=True):
+class _Record5(Record, array_like=True, frozen=True, forbid_unknown_fields=True):
     weight: int = 1
 
 
@@ -272,18 +292,18 @@ def test_a_later_version_beside_the_first(record: Record, weight: int) -> None:
     """A row with one more field is all that a later version needs: it reads what it writes, an
     older reader gets the older arrays, and what an older writer wrote has defaults.
     """
-    third = records.row(16, 9, _Record4)
-    second = records.row(15, 9, _Record4)
+    fifth = records.row(17, 9, _Record5)
+    fourth = records.row(16, 9, _Record5)
     values = [getattr(record, name) for name in record.__struct_fields__]
-    later = _Record4(*[*values, weight])
-    assert third.decode(third.encode(later)) == later
-    assert second.decode(encode(record, 3)) == _Record4(*values)
+    later = _Record5(*[*values, weight])
+    assert fifth.decode(fifth.encode(later)) == later
+    assert fourth.decode(encode(record, 4)) == _Record5(*values)
     half = [getattr(_HALF, name) for name in Half.__struct_fields__]
     for written, read in ((record.unfinished, record.unfinished), (_Half2(*half), _HALF)):
         whole = msgspec.structs.replace(later, unfinished=written)
-        assert second.encode(whole) == encode(msgspec.structs.replace(record, unfinished=read), 3)
+        assert fourth.encode(whole) == encode(msgspec.structs.replace(record, unfinished=read), 4)
     # Neither is taken for the other.
-    with pytest.raises(ValueError, match="no array of 16"):
-        third.decode(encode(record, 3))
-    with pytest.raises(RecordError, match="no array of 15"):
-        decode(third.encode(later), 3)
+    with pytest.raises(ValueError, match="no array of 17"):
+        fifth.decode(encode(record, 4))
+    with pytest.raises(RecordError, match="no array of 16"):
+        decode(fifth.encode(later), 4)

@@ -226,6 +226,11 @@ class Bus(Knowing):
             self._news.holding -= 1
             self._fences.over(session)
 
+    @property
+    def moves(self) -> bool:
+        """Whether connections go from here to another node, or are about to."""
+        return bool(self._giving) or any(of == self.serial for _, of in self._sessions.values())
+
     def since(self, position: Mapping[int, int], topics: Collection[str]) -> list[Message]:
         """What came here above a position, of these topics, in the order in which it came; with a
         warning if more came meanwhile than is kept.

@@ -242,7 +242,7 @@ async def test_a_move_of_who_is_ahead(tmp_path: Path) -> None:
             joined, there = hub.suspend(connection)
             assert joined[0].ahead == {MATE: 5}
             comes(hub, message(3), message(4))
-            hub.resume(connection, joined, there)
+            hub.resume(connection, joined, there, {})
             comes(hub, message(5), message(6))
             found = await heard(ws)
             if positions:
@@ -264,7 +264,7 @@ async def test_what_a_new_worker_said_elsewhere_first(tmp_path: Path) -> None:
         await ask(ws, "subscribe", "t")
         (connection,) = application.connections
         joined, there = hub.suspend(connection)
-        hub.resume(connection, joined, there | {7: 5})
+        hub.resume(connection, joined, there | {7: 5}, {})
         hub.beat(time.monotonic())
         hub.bus.seen[7] = 0
         comes(hub, message(4), message(5), message(6))

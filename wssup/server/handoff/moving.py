@@ -335,7 +335,7 @@ class Moving:
         self._fresh.add(connection, waits, now)
         pump.opening.take_over(connection, now)
         if connection.status is State.OPEN:
-            pump.topics.resume(connection, record.topics, record.position)
+            pump.topics.resume(connection, record.topics, record.position, record.lately)
         if connection.status is State.OPEN:
             pump.style.resume(connection, list(record.inbox))
         else:

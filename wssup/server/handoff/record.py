@@ -4,10 +4,10 @@ Pure: nothing here knows a socket, a loop or a clock. A record travels beside th
 descriptor, as one MessagePack array without field names. Its bytes do not say their version: both
 ends of a session are told that by the master, which picks the highest that both know.
 
-A new version, say 4:
+A new version, say 5:
 
 - Append its fields to `Record` or `Half`, with defaults. Never rename, reorder or retype one.
-- Add a row to ``_TABLE``: ``4: row(16, 9)``, the numbers of fields that its two arrays have.
+- Add a row to ``_TABLE``: ``5: row(17, 9)``, the numbers of fields that its two arrays have.
 - An older reader is written the old arrays: the new fields are left out. So a new field may only
   say what an older reader can do without. If it cannot, the sender must not move a connection that
   needs it in the older version, or version 1 must go from the table.
@@ -57,6 +57,7 @@ _LONGEST: Final = (1 << 63) - 1
 _REQUEST_LINE: Final = re.compile(rb"[\r\n]*GET [^ \r\n]+ HTTP/\d\.\d\r\n")
 #: Sizes of a packed peer: a unix socket, IPv4, IPv6 (`sockets.packed`).
 _PEER_SIZES: Final = frozenset({0, 6, 18})
+_TIMES: Final = ("opened", "heard", "ping_sent", "suspended")
 #: What a `Half` says besides ``rest`` and ``more`` if its opcode is 0.
 _NO_MESSAGE: Final = (b"", None, 0, 0, b"", False)
 
@@ -125,6 +126,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
     :ivar position: of the messages of topics, what it was sent: by the serial number of the node
         that put them on the bus, the number of the last one (and what else `Bus.position` says).
     :ivar secure: a trusted proxy says that the client uses TLS; from version 3 on.
+    :ivar lately: when it subscribed, to topics to which it did while connections moved already;
+        from version 4 on.
     """
 
     number: Annotated[int, Meta(ge=0)]
@@ -142,6 +145,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
     topics: list[Joined] = []
     position: dict[int, Annotated[int, Meta(ge=0)]] = {}
     secure: bool = False
+    lately: dict[str, float] = {}
 
 
 class Row(NamedTuple):
@@ -188,7 +192,14 @@ def _values(struct: msgspec.Struct, fields: int) -> list[Any]:
 TOPICS: Final = 2
 #: And what a trusted proxy says of it.
 PROXIES: Final = 3
-_TABLE: Final[dict[int, Row]] = {1: row(12, 9), TOPICS: row(14, 9), PROXIES: row(15, 9)}
+#: And since when it is subscribed.
+LATELY: Final = 4
+_TABLE: Final[dict[int, Row]] = {
+    1: row(12, 9),
+    TOPICS: row(14, 9),
+    PROXIES: row(15, 9),
+    LATELY: row(16, 9),
+}
 #: The lowest and the highest version that this code reads and writes.
 VERSIONS: Final = (min(_TABLE), max(_TABLE))
 
@@ -241,9 +252,10 @@ def _check(record: Record) -> str:
         return f"a peer of {len(record.peer)} bytes"
     if not _REQUEST_LINE.match(record.head) or not record.head.endswith(b"\r\n\r\n"):
         return "a head that is none"
-    for name in ("opened", "heard", "ping_sent", "suspended"):
-        if not 0 <= getattr(record, name) < math.inf:  # not a number is neither
-            return f"{name} at {getattr(record, name)}"
+    times = [(name, getattr(record, name)) for name in _TIMES]
+    for name, at in (*times, *record.lately.items()):
+        if not 0 <= at < math.inf:  # not a number is neither
+            return f"{name} at {at}"
     for message in record.inbox:
         if type(message) is not str and type(message) is not bytes:
             return f"a message that is a {type(message).__name__}"

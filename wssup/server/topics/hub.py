@@ -15,18 +15,15 @@ from typing import TYPE_CHECKING, Final
 from wssup.config.bus import EMBEDDED
 from wssup.config.topics import Topics as Settings
 from wssup.server.connection import Connection
-from wssup.server.frames import TEXT, encode
 from wssup.server.handoff.record import Joined
+from wssup.server.topics.delivering import Delivering
 from wssup.server.topics.delivery import Delivery
-from wssup.server.topics.floors import Floors
+from wssup.server.topics.lately import Lately
 from wssup.server.topics.returning import Returning
 from wssup.server.topics.subscription import Subscription, SubscriptionLimitError
-from wssup.server.topics.tally import Tally
 from wssup.server.topics.threads import FromThreads
-from wssup.server.topics.topic import Topic, framed, positioned, raised, token_of
+from wssup.server.topics.topic import Topic, raised
 from wssup.topics import names
-from wssup.topics.bus import Bus
-from wssup.topics.history import History
 from wssup.topics.message import Message
 
 if TYPE_CHECKING:
@@ -38,21 +35,14 @@ __all__ = ["Hub"]
 #: Bytes that a published message may have at most, whatever clients may send: what is larger takes
 #: too long between two workers.
 _LARGEST: Final = 32 << 20
-#: What stands for all that a dead worker has published.
-_ALL: Final = 1 << 62
-#: Topics that the history remembers when it has none of their messages any more.
-_REMEMBERED: Final = 20_000
-#: Messages of each topic that are kept here if a server keeps them and nothing says how many.
-_KEPT: Final = 1000
 
 
-class Hub:
+class Hub(Delivering):
     """A worker's topics. Publishing works from its first moment on; the rest once it has a pump.
 
     :param serial: the worker's number in its instance.
     :param node: the instance's random name.
     :param message_bytes: the largest message that can be published.
-    :ivar bus: joins the workers.
     """
 
     def __init__(
@@ -63,34 +53,13 @@ class Hub:
         node: str = "00000000",
         message_bytes: int = _LARGEST,
     ) -> None:
-        self.tally = Tally()
-        self._settings = settings
-        self._node = node
+        super().__init__(settings, serial, node)
         self._message_bytes = min(message_bytes, _LARGEST)
-        self._topics: dict[str, Topic] = {}
-        self._floors = Floors()
         self._subscriptions = 0
-        keeps = settings.bus_history
-        self._history = History(
-            messages=settings.history or (_KEPT if keeps and not settings.history_age else 0),
-            seconds=settings.history_age,
-            size=settings.history_bytes,
-            topics=_REMEMBERED,
-            node=node,
-        )
-        self.bus = Bus(
-            serial,
-            node,
-            queue_bytes=settings.queue_bytes,
-            everything=self._history.configured,
-            history=self._history,
-            deliver=self._deliver,
-            tell=self.tally,
-        )
+        self._lately = Lately()
         self.bus.members = self._members
         self._tell_epoch()
         self._pump: Pump
-        self._delivery: Delivery
         self._returning: Returning
         self._published = FromThreads(self._publish)
 
@@ -147,58 +116,6 @@ class Hub:
         self._published.drain()
         self.bus.when_sent(then)
 
-    # Delivering.
-
-    def _deliver(self, message: Message) -> None:
-        """A message of the bus, or of this worker: its subscribers here get it."""
-        topic = self._topics.get(message.topic)
-        if topic is None:
-            return
-        if topic.plain:
-            if message.exclude or self._floors.numbers or topic.ahead is not None:
-                found = topic.for_(topic.plain, message, self._floors.numbers)
-            else:
-                found = topic.plain
-            self._delivery.broadcast(found, framed(message), len(message.data))
-        if topic.posed:
-            self._deliver_posed(topic, message)
-        if topic.waiting is not None:
-            for connection, recovery in topic.waiting.items():
-                if connection.id != message.exclude:
-                    recovery.keep(message)
-
-    def _deliver_posed(self, topic: Topic, message: Message) -> None:
-        """To those who get positions: the worker's, but for the few that are further."""
-        floors = self._floors.numbers
-        found = topic.for_(topic.posed, message, floors)
-        if floors or topic.ahead is not None:
-            apart = floors.keys() | (topic.ahead or {}).keys()
-            further = [c for c in found if c in apart]
-            found = [c for c in found if c not in apart]
-            for connection in further:
-                said = positioned(message, self._token_of(connection, topic))
-                sent = self._delivery.send(connection, encode(TEXT, said), len(said))
-                self.tally.delivered += sent
-        said = positioned(message, self.token(message.topic))
-        self._delivery.broadcast(found, encode(TEXT, said), len(said))
-
-    def _token_of(self, connection: Connection, topic: Topic) -> str:
-        """Where a subscriber is that is further than this worker."""
-        if not self._history.configured:
-            return ""
-        marks = self._history.marks(topic.name)
-        if connection not in (topic.asked_anew or {}):
-            self._raise(marks, self._floors.of(connection))
-        if topic.ahead is not None:
-            raised(marks, topic.ahead.get(connection, {}))
-        return token_of(marks)
-
-    def _raise(self, marks: dict[str, int], floor: Mapping[int, int]) -> None:
-        """Raise marks to a floor: what a worker put on the bus is numbered as what it published.
-        (What a bridge did is not.)
-        """
-        raised(marks, {f"{self._node}.{c}": n for c, n in floor.items() if n < _ALL})
-
     # Subscribing.
 
     def subscribe(
@@ -216,10 +133,16 @@ class Hub:
             names.check(member, "member")
         if connection.closed is not None:
             raise connection.gone()
-        self._leave(connection, name)
+        before = self._lately.of(connection).get(name)
+        if not self._leave(connection, name):
+            before = time.monotonic()
         joined = Joined(name, positions, member)
         topic = self._join(connection, joined, limited=True)
         if since is None:
+            # With a history this worker is sent everything, and the position that this returns
+            # promises all that comes after it, also what is on its way already.
+            if before is not None and self.bus.moves and not self._history.configured:
+                self._lately.joined(connection, {name: before})
             return Subscription(name, self.token(name))
         if self._floors.of(connection):
             topic.asks_anew(connection)
@@ -262,6 +185,7 @@ class Hub:
         assert connection.joined is not None
         connection.joined.remove(topic)
         connection.joined = connection.joined or None
+        self._lately.left(connection, name)
         self._out_of(topic, connection)
         return True
 
@@ -278,6 +202,7 @@ class Hub:
         """A connection is closed, or being closed: it gets no messages any more."""
         joined, connection.joined = connection.joined, None
         self._floors.drop(connection)
+        self._lately.drop(connection)
         for topic in joined or ():
             self._out_of(topic, connection)
 
@@ -313,8 +238,18 @@ class Hub:
         self.left(connection)
         return joined, here
 
+    def lately(self, connection: Connection) -> dict[str, float]:
+        """When a connection subscribed, to topics to which it did while others moved from here; in
+        seconds of ``time.monotonic()``. Ask before `suspend`.
+        """
+        return dict(self._lately.of(connection))
+
     def resume(
-        self, connection: Connection, joined: Sequence[Joined], there: Mapping[int, int]
+        self,
+        connection: Connection,
+        joined: Sequence[Joined],
+        there: Mapping[int, int],
+        lately: Mapping[str, float],
     ) -> None:
         """Go on with a connection where it was: it is sent what was published since, and not again
         what is still on its way to this worker.
@@ -326,6 +261,8 @@ class Hub:
         for each in joined:
             if each.ahead:
                 self._returning.is_ahead(connection, topics[each.topic], each.ahead)
+        if self.bus.moves:
+            self._lately.joined(connection, lately)
         floor = self.bus.floor(there)
         self._floors.raised(connection, floor, time.monotonic())
         missed: dict[str, list[Message]] = {}
@@ -334,6 +271,7 @@ class Hub:
             message
             for message in self.bus.since(there, topics.keys())
             if message.sequence > has[message.topic].get(message.source, 0)
+            and message.at >= lately.get(message.topic, 0.0)
         ]
         for message in found:
             missed.setdefault(message.topic, []).append(message)
@@ -354,10 +292,6 @@ class Hub:
 
     # What is asked.
 
-    def token(self, name: str) -> str:
-        """Where a subscriber is that got everything so far; empty without history."""
-        return token_of(self._history.marks(name)) if self._history.configured else ""
-
     def _members(self, name: str, limit: int) -> tuple[list[str], int]:
         topic = self._topics.get(name)
         return (topic.listed(limit), len(topic)) if topic is not None else ([], 0)
@@ -373,6 +307,8 @@ class Hub:
         self._tell_epoch()
         self._floors.tidy(self.bus.seen, now)
         self._returning.beat(now)
+        if not self.bus.moves:
+            self._lately.clear()
 
     def _tell_epoch(self) -> None:
         """The clock of the day may be set."""
