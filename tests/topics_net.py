@@ -251,7 +251,7 @@ class Node:
         conn.floor = self.bus.floor(record.position)
         if sender != self.serial:
             self.bus.after(record.position, sender)
-        missed = self.bus.since(record.position, record.topics)
+        missed = self.bus.since(record.position, record.topics, {})
         runs = conn.topics
         for topic in record.topics:
             self._enter(conn, topic, runs[topic])

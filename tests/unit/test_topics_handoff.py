@@ -97,6 +97,31 @@ def test_more_comes_meanwhile_than_is_kept() -> None:
         assert not b.log.count("bus_history_short")
 
 
+def test_what_is_old_is_missed_by_nobody(three: Net) -> None:
+    """What is forgotten by age, of a node that has died long ago, or from before somebody
+    subscribed, is nothing that anybody misses.
+    """
+    a, b, c = three.nodes.values()
+    conn, speaker = connect(b, 1, "t"), connect(a, 2)
+    connect(c, 3, "t", "u")
+    three.settle()
+    begin(three, b, c)
+    three.settle()
+    a.publish(speaker, "t")
+    a.publish(speaker, "u")
+    three.settle()
+    three.beat(61)
+    assert not c.history.covers({}, ["t"], {})
+    assert c.bus.since({}, ["u"], {"u": three.clock.now - 1}) == []
+    assert not c.log.count("bus_history_short")
+    three.kill(a)
+    three.settle()
+    three.beat(61)
+    assert a.serial not in b.bus.position()
+    c.resume(b.suspend(conn), b.serial)
+    assert not c.log.count("bus_history_short")
+
+
 def test_it_comes_back_and_has_missed_nothing(three: Net) -> None:
     """The sender stays interested while a connection is on its way, and has kept what came."""
     a, b, c = three.nodes.values()

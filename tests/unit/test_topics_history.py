@@ -105,14 +105,18 @@ class TestForHandoffs:
         kept.keep()
         fill(kept, [1])
         kept.add(message(2, at=START + 30))
-        assert kept.covers({}, ["t"])
+        assert kept.covers({}, ["t"], {})
         kept.add(message(3, at=START + 61))
         assert numbers(kept.since_numbers({}, ["t"], 0)) == [2, 3]
         assert numbers(kept.since_numbers({}, ["t"], START + 31)) == [3]
         kept.expire(START + 100)
         assert numbers(kept.since_numbers({}, ["t"], 0)) == [3]
-        assert not kept.covers({1: 1}, ["t"])
-        assert kept.covers({1: 2}, ["t"])
+        assert not kept.covers({1: 1}, ["t"], {})
+        assert kept.covers({1: 2}, ["t"], {})
+        assert not kept.covers({}, ["t"], {"t": START + 30})
+        assert kept.covers({}, ["t"], {"t": START + 31})
+        kept.forget(1)
+        assert kept.covers({}, ["t"], {})
 
     def test_a_flood(self) -> None:
         """A flood during a handoff takes the memory that it may take and no more: the oldest go,
@@ -127,8 +131,8 @@ class TestForHandoffs:
         found = kept.since_numbers({}, [f"t{n}" for n in range(1, 10_001)], 0)
         assert numbers(found) == list(range(10_001 - len(found), 10_001))
         gone = 10_000 - len(found)
-        assert not kept.covers({1: gone - 1}, [f"t{gone}"])
-        assert kept.covers({1: gone}, [f"t{gone}"])
+        assert not kept.covers({1: gone - 1}, [f"t{gone}"], {})
+        assert kept.covers({1: gone}, [f"t{gone}"], {})
 
     def test_a_flood_of_other_topics(self) -> None:
         """What had to go of one topic is nothing to those who subscribe to others, unless more
@@ -138,18 +142,20 @@ class TestForHandoffs:
         kept.keep()
         fill(kept, [1, 3], "a")
         fill(kept, [2, 4], "b", carrier=2)
-        assert not kept.covers({}, ["b", "a"])
-        assert not kept.covers({2: 9}, ["a"])
-        assert kept.covers({1: 3}, ["a"])
-        assert kept.covers({}, ["c"])
+        assert not kept.covers({}, ["b", "a"], {})
+        assert not kept.covers({2: 9}, ["a"], {})
+        assert kept.covers({1: 3}, ["a"], {})
+        assert kept.covers({}, ["c"], {})
         for n in range(5, recent._TOPICS + 5):
             kept.add(message(n, f"t{n}"))
-        assert kept.covers({1: 3, 2: 3}, ["c"])
-        assert not kept.covers({1: 2, 2: 3}, ["c"])
+        assert kept.covers({1: 3, 2: 3}, ["c"], {})
+        assert not kept.covers({1: 2, 2: 3}, ["c"], {})
+        kept.forget(1)
+        assert kept.covers({2: 4}, ["a", "b", "c"], {})
         assert len(kept._recent._short) <= recent._TOPICS
         kept.release()
         kept.keep()
-        assert kept.covers({}, ["a", "b", "c"])
+        assert kept.covers({}, ["a", "b", "c"], {})
 
     def test_also_with_history(self) -> None:
         """A handoff finds more than the few kept for clients, and afterwards those stay."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.topics_net import NODE, Node, net, pair
 from tests.unit.test_topics_links import say, texts
 
@@ -90,3 +92,67 @@ def test_a_node_that_takes_long_to_begin() -> None:
         say(a, "hello")
         two.settle()
         assert texts(late) == ["hello"]
+
+
+def hear(node: Node, other: Node) -> None:
+    """Read from one link alone, and do what there is to do."""
+    fd = node.bus._peers[other.serial]._end.fileno()
+    for ready, bits in node.watcher.ready():
+        if ready == fd:
+            node.watcher.tell(fd, bits)
+    node.watcher.chores()
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_new_node_has_all_that_it_was_taught(silent: bool) -> None:  # noqa: FBT001 - a case
+    """What an older node teaches a new one may still be on its way to that one, too: it serves
+    nobody before it has come, since it would be given twice to who comes back with a position. It
+    does not wait for long for a publisher that stands still.
+    """
+    with net(2, messages=50, everything=True) as found:
+        a, d = found.nodes.values()
+        c = found.add()
+        complete: list[bool] = []
+        c.bus.when_complete(lambda: complete.append(True))
+        while c.bus._learning._asked is None:
+            for node in found.nodes.values():
+                node.watcher.turn()
+        for number in range(10):
+            say(d, str(number))
+        d.watcher.turn()
+        hear(a, d)
+        while not c.bus._learning.over:
+            a.watcher.turn()
+            hear(c, a)
+        assert len(c.history.since_marks("t", {})[0]) == 10
+        assert not c.bus.ready()
+        if silent:
+            c.bus.beat(found.clock.now + 1)
+            assert not c.bus.ready()
+            found.clock.now += 2
+        else:
+            hear(c, d)
+        assert c.bus.ready()
+        c.bus.beat(found.clock.now)
+        c.watcher.chores()
+        assert complete
+
+
+def test_ends_that_are_not_said() -> None:
+    """A node that is so far behind that all is said to it anew is not told that a move is over: it
+    knows that it is.
+    """
+    with net(2) as two:
+        a, b = two.nodes.values()
+        session = two.session()
+        b.bus.take_from(a.serial, session)
+        two.settle()
+        assert a.bus.moves
+        b.bus.taken_from(a.serial, session)
+        other = two.session()
+        b.bus.take_from(77, other)
+        for number in range(1 << 14):
+            b.bus.subscribed(f"{number}", 1)
+        two.settle()
+        assert not a.bus.moves
+        assert a.bus._sessions == {other: (b.serial, 77)}

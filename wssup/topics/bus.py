@@ -134,6 +134,7 @@ class Bus(Knowing):
         for serial in [s for s, at in self._dead.items() if at < now - _MEMORY]:
             del self._dead[serial]
             self.seen.pop(serial, None)
+            self._history.forget(serial)
             self._order.forget(serial)
 
     # Handoff.
@@ -231,27 +232,42 @@ class Bus(Knowing):
         """Whether connections go from here to another node, or are about to."""
         return bool(self._giving) or any(of == self.serial for _, of in self._sessions.values())
 
-    def since(self, position: Mapping[int, int], topics: Collection[str]) -> list[Message]:
+    def since(
+        self, position: Mapping[int, int], topics: Collection[str], lately: Mapping[str, float]
+    ) -> list[Message]:
         """What came here above a position, of these topics, in the order in which it came; with a
         warning if more came meanwhile than is kept.
+
+        :param lately: of some topics, since when they are wanted, by ``Message.at``.
         """
         born = position.get(0, 0)
         full = {serial: LAST for serial in self.seen if serial < born}
         full.update(position)
         now = self._now()
-        if now >= self._short_until and not self._history.covers(full, topics):
+        if now >= self._short_until and not self._history.covers(full, topics, lately):
             self._short_until = now + QUIET
             self._log.warning(
                 "bus_history_short",
                 hint="while connections moved, more was published than topics.history_bytes keep: "
                 "messages may be lost to those that moved",
             )
-        return self._history.since_numbers(full, topics, now - _MEMORY)
+        found = self._history.since_numbers(full, topics, now - _MEMORY)
+        return [m for m in found if m.at >= lately.get(m.topic, 0.0)] if lately else found
 
     def floor(self, position: Mapping[int, int]) -> dict[int, int]:
         """What of a position is still to come here: by node, up to which number to leave out."""
         seen = self.seen
         return {s: n for s, n in position.items() if s > 0 and n > seen.get(s, 0)}
+
+    def _greeted(self, peer: Peer, packet: p.Greeting) -> None:
+        if peer.greeted:
+            # It says all that it mirrors anew; ends that were still to be said are not.
+            self._forget(peer.serial)
+        super()._greeted(peer, packet)
+
+    def _forget(self, receiver: int) -> None:
+        for session in [s for s, (r, _) in self._sessions.items() if r == receiver]:
+            del self._sessions[session]
 
     def _mirror(self, peer: Peer, packet: p.Mirror) -> None:
         self._book.mirror(peer.serial, packet.session, packet.of)
@@ -288,8 +304,7 @@ class Bus(Knowing):
 
     def _left(self, peer: Peer) -> None:
         serial = peer.serial
-        for session in [s for s, (receiver, _) in self._sessions.items() if receiver == serial]:
-            del self._sessions[session]
+        self._forget(serial)
         self._fences.left(serial)
         super()._left(peer)
 

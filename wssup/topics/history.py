@@ -142,9 +142,18 @@ class History:
         """
         return self._recent.since(position, topics, not_before)
 
-    def covers(self, position: Mapping[int, int], topics: Collection[str]) -> bool:
-        """Whether nothing of these topics that came since `keep` above the position had to go."""
-        return self._recent.covers(position, topics)
+    def covers(
+        self, position: Mapping[int, int], topics: Collection[str], lately: Mapping[str, float]
+    ) -> bool:
+        """Whether nothing of these topics that came since `keep` above the position had to go.
+
+        :param lately: of some topics, since when they are wanted, by ``Message.at``.
+        """
+        return self._recent.covers(position, topics, lately)
+
+    def forget(self, carrier: int) -> None:
+        """A carrier has been gone for so long that positions do not name it any more."""
+        self._recent.forget(carrier)
 
     def since_marks(self, topic: str, marks: Mapping[str, int]) -> tuple[list[Message], bool]:
         """What a client missed since its position, in the order of arrival.

@@ -247,7 +247,13 @@ class Knowing(Publisher):
 
     def ready(self) -> bool:
         """Whether the older nodes have said what they want and have, and sent a history."""
-        return self.watcher is not None and not self._unknown and self._learning.over
+        learning = self._learning
+        return (
+            self.watcher is not None
+            and not self._unknown
+            and learning.over
+            and not learning.is_ahead(self.seen, self._peers, self._now())
+        )
 
     def when_complete(self, then: Callable[[], None]) -> None:
         """Call back, in a turn of the watcher, once this node is `ready`."""

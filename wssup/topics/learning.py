@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from wssup.errors import MessageError
@@ -41,6 +41,7 @@ class Learning:
         self._asked: Peer | None = None
         self._tried: set[int] = set()
         self._covered: dict[int, int] = {}
+        self._caught_up = 0.0
         self._question = 0
         self._some = False
         self._deadline = self._utmost = 0.0
@@ -99,6 +100,18 @@ class Learning:
             self._asked = None
             for serial, number in piece.seen.items():
                 self._covered[serial] = max(number, self._covered.get(serial, 0))
+            self._caught_up = now + _SHORT
+
+    def is_ahead(self, seen: Mapping[int, int], peers: Container[int], now: float) -> bool:
+        """Whether what was learned is still on its way here on another link: who came back with a
+        position would be given it twice. Not for long, for a node that does not get on.
+
+        :param seen: what has come here.
+        """
+        return now < self._caught_up and any(
+            serial in peers and seen.get(serial, 0) < number
+            for serial, number in self._covered.items()
+        )
 
     def left(self, peer: Peer) -> None:
         """A node is gone."""

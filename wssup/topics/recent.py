@@ -44,10 +44,10 @@ class Recent:
         self._arrived = 0
         self._lanes: dict[str, dict[int, _Lane]] = {}
         self._order: deque[_Lane] = deque()
-        # By carrier up to which number messages had to go: of one topic, and of those that are too
-        # many to be told apart.
-        self._short: dict[str, dict[int, int]] = {}
-        self._any: dict[int, int] = {}
+        # By carrier up to which number messages had to go, and of when the last one was: of one
+        # topic, and of those that are too many to be told apart.
+        self._short: dict[str, dict[int, tuple[int, float]]] = {}
+        self._any: dict[int, tuple[int, float]] = {}
 
     def __len__(self) -> int:
         """Messages."""
@@ -81,10 +81,10 @@ class Recent:
         lane = self._order.popleft()
         _, message = lane.popleft()
         self._size -= COST + len(message.data)
-        self._short.setdefault(message.topic, {})[message.carrier] = message.number
+        self._short.setdefault(message.topic, {})[message.carrier] = message.number, message.at
         if len(self._short) > _TOPICS:
-            for carrier, number in self._short.pop(next(iter(self._short))).items():
-                self._any[carrier] = max(number, self._any.get(carrier, 0))
+            for carrier, last in self._short.pop(next(iter(self._short))).items():
+                self._any[carrier] = max(last, self._any.get(carrier, last))
         if not lane:
             carriers = self._lanes[message.topic]
             del carriers[message.carrier]
@@ -112,11 +112,22 @@ class Recent:
         found.sort(key=itemgetter(0))
         return [message for _, message in found]
 
-    def covers(self, position: Mapping[int, int], topics: Collection[str]) -> bool:
+    def covers(
+        self, position: Mapping[int, int], topics: Collection[str], lately: Mapping[str, float]
+    ) -> bool:
         """Whether nothing of these topics above the position had to go for want of room or by age;
         also false if it cannot be told, of more than 4096 topics.
         """
-        parts = [self._any, *(self._short.get(topic, {}) for topic in topics)]
+        parts = [(self._any, 0.0)]
+        parts += [(self._short.get(topic, {}), lately.get(topic, 0.0)) for topic in topics]
         return all(
-            position.get(carrier, 0) >= number for part in parts for carrier, number in part.items()
+            number <= position.get(carrier, 0) or at < since
+            for part, since in parts
+            for carrier, (number, at) in part.items()
         )
+
+    def forget(self, carrier: int) -> None:
+        """Nobody will ask for what a carrier sent."""
+        for topic in [t for t, part in self._short.items() if part.pop(carrier, None) and not part]:
+            del self._short[topic]
+        self._any.pop(carrier, None)

@@ -206,9 +206,11 @@ async def test_positions_that_are_made_up(tmp_path: Path, bus: str) -> None:
             await ws.aclose()
 
 
-async def test_a_subscription_with_a_position_after_a_move(tmp_path: Path) -> None:
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_subscription_with_a_position_after_a_move(tmp_path: Path, again: bool) -> None:  # noqa: FBT001 - a case
     """A connection that came from a worker which was further than this one, and says here since
-    when it wants a topic, gets what that worker had and this one gets only now.
+    when it wants a topic, gets what that worker had and this one gets only now; also if it moves
+    again before that comes.
     """
     application = Commands()
     async with served(tmp_path, application, topics=Topics(history=100)) as server:
@@ -220,6 +222,9 @@ async def test_a_subscription_with_a_position_after_a_move(tmp_path: Path) -> No
         hub._floors.raised(connection, {7: 100}, time.monotonic())
         options = {"since": since(mate=80)}
         assert (await ask(ws, "subscribe", "new", options))[3] == 10
+        if again:
+            joined, there = hub.suspend(connection)
+            hub.resume(connection, joined, there, {})
         comes(hub, message(95, "old"), message(96, "new"), message(101, "old"))
         assert await heard(ws) == ["96", "101"]
         await ws.aclose()

@@ -105,10 +105,14 @@ class Delivering:
         return token_of(marks)
 
     def _raise(self, marks: dict[str, int], floor: Mapping[int, int]) -> None:
-        """Raise marks to a floor: what a worker put on the bus is numbered as what it published.
-        (What a bridge did is not.)
+        """Raise marks to a floor."""
+        raised(marks, self._sources(floor))
+
+    def _sources(self, floor: Mapping[int, int]) -> dict[str, int]:
+        """A floor by source: what a worker put on the bus is numbered as what it published. (What a
+        bridge did is not.)
         """
-        raised(marks, {f"{self._node}.{c}": n for c, n in floor.items() if n < _ALL})
+        return {f"{self._node}.{c}": n for c, n in floor.items() if n < _ALL}
 
     def token(self, name: str) -> str:
         """Where a subscriber is that got everything so far; empty without history."""

@@ -138,11 +138,11 @@ class Hub(Delivering):
             before = time.monotonic()
         joined = Joined(name, positions, member)
         topic = self._join(connection, joined, limited=True)
+        # With a history this worker is sent everything, and the position that this returns promises
+        # all that comes after it, also what is on its way already.
+        if before is not None and not self._history.configured:
+            self._lately.joined(connection, {name: before})
         if since is None:
-            # With a history this worker is sent everything, and the position that this returns
-            # promises all that comes after it, also what is on its way already.
-            if before is not None and self.bus.moves and not self._history.configured:
-                self._lately.joined(connection, {name: before})
             return Subscription(name, self.token(name))
         if self._floors.of(connection):
             topic.asks_anew(connection)
@@ -223,24 +223,39 @@ class Hub(Delivering):
         self.bus.mark()
         if connection.joined is None:
             return [], {self.bus.serial: self.bus.number} if self.bus.number else {}
+        here = self.bus.position()
+        floors = dict(self._floors.of(connection))
+        further: dict[str, int] = {}
+        if any(connection in (topic.asked_anew or ()) for topic in connection.joined):
+            # What it has of the others goes along with each; a bridge's numbers say nothing there.
+            further = self._sources(floors) if self._settings.bus == EMBEDDED else {}
+        for carrier, number in floors.items():
+            if f"{self._node}.{carrier}" not in further:
+                here[carrier] = max(number, here.get(carrier, 0))
         joined = [
             Joined(
                 topic.name,
                 connection in topic.posed,
                 topic.members.get(connection) if topic.members is not None else None,
-                topic.ahead.get(connection, {}) if topic.ahead is not None else {},
+                self._ahead(connection, topic, further),
             )
             for topic in connection.joined
         ]
-        here = self.bus.position()
-        for carrier, number in self._floors.of(connection).items():
-            here[carrier] = max(number, here.get(carrier, 0))
         self.left(connection)
         return joined, here
 
+    def _ahead(
+        self, connection: Connection, topic: Topic, further: Mapping[str, int]
+    ) -> dict[str, int]:
+        """What it has of a topic that is still to come here."""
+        ahead = dict((topic.ahead or {}).get(connection, {}))
+        if connection not in (topic.asked_anew or ()):
+            raised(ahead, further)
+        return ahead
+
     def lately(self, connection: Connection) -> dict[str, float]:
-        """When a connection subscribed, to topics to which it did while others moved from here; in
-        seconds of ``time.monotonic()``. Ask before `suspend`.
+        """When a connection subscribed, to topics to which it did while others moved from here, or
+        shortly before; in seconds of ``time.monotonic()``. Ask before `suspend`.
         """
         return dict(self._lately.of(connection))
 
@@ -261,17 +276,15 @@ class Hub(Delivering):
         for each in joined:
             if each.ahead:
                 self._returning.is_ahead(connection, topics[each.topic], each.ahead)
-        if self.bus.moves:
-            self._lately.joined(connection, lately)
+        self._lately.joined(connection, lately)
         floor = self.bus.floor(there)
         self._floors.raised(connection, floor, time.monotonic())
         missed: dict[str, list[Message]] = {}
         # In the order in which they came: one publisher's messages to two topics keep theirs.
         found = [
             message
-            for message in self.bus.since(there, topics.keys())
+            for message in self.bus.since(there, topics.keys(), lately)
             if message.sequence > has[message.topic].get(message.source, 0)
-            and message.at >= lately.get(message.topic, 0.0)
         ]
         for message in found:
             missed.setdefault(message.topic, []).append(message)
@@ -308,7 +321,7 @@ class Hub(Delivering):
         self._floors.tidy(self.bus.seen, now)
         self._returning.beat(now)
         if not self.bus.moves:
-            self._lately.clear()
+            self._lately.turn()
 
     def _tell_epoch(self) -> None:
         """The clock of the day may be set."""
