@@ -154,7 +154,7 @@ async def test_a_lingering_address_can_come_back(start: Start) -> None:
     """An address that a second reload wants back, while it still lingers, stays for good, although
     its linger would have ended while that reload still imports.
     """
-    instance = start(bind=[_FIRST, _SECOND, _THIRD], address_linger=6, settle=0.1)
+    instance = start(bind=[_FIRST, _SECOND, _THIRD], address_linger=12, settle=0.1)
     instance.running()
     _, second, third = instance.status()["bind"]
     async with prober(f"ws://{second}/") as probing, trio.open_nursery() as nursery:

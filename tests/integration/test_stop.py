@@ -287,7 +287,7 @@ def test_stop_during_a_reload(start: Start, tmp_path: Path, phase: str) -> None:
 
 def test_a_client_that_does_not_answer_cannot_hold_up_a_stop(start: Start) -> None:
     """Clients that never answer the close are cut off at drain_timeout and counted so."""
-    instance = start(drain_window=0.1, drain_timeout=3)
+    instance = start(drain_window=0.1, drain_timeout=5)
     instance.running()
     with _leaves_nothing(instance), raw_clients(instance.address(), 4):
         instance.signal(signal.SIGTERM)

@@ -343,7 +343,7 @@ def test_what_does_not_end_is_cut_off(start: Start) -> None:
         workers=1,
         preload=False,
         drain_window=0.2,
-        drain_timeout=3,
+        drain_timeout=5,
         limits={"close_timeout": 60},
     )
     instance.running()

@@ -90,7 +90,7 @@ class Heartbeats:
                     pump.transmit(connection, handshake.text_response(408, "too slow"))
                 pump.closing.lose(connection)
             case State.HELD:
-                pump.handoff.overdue(connection)
+                pump.handoff.overdue(connection, now, lag)
             case _:
                 pump.closing.lose(connection)
 

@@ -26,7 +26,7 @@ __all__ = ["REPORT_GRACE", "RESUME_FAILURES", "Handoffs", "Obstacle", "Session",
 RESUME_FAILURES = "resume_failures"
 #: Seconds that others get to say how many connections moved: the peers of a dead worker, and who
 #: takes connections once all were given.
-REPORT_GRACE = 2.0
+REPORT_GRACE = 5.0
 
 Post = Callable[..., None]
 

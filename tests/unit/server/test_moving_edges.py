@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,6 +146,40 @@ async def test_a_shielded_receive(tmp_path: Path) -> None:
                 assert await peer.ask("y") == "y"
         finally:
             both.old.engine.abort_all(ClosedReason.DEADLINE)
+
+
+async def test_a_worker_that_stood_still(tmp_path: Path) -> None:
+    """Handlers that have not let go of their connections by the time that they have for it get that
+    time once more if it was their worker that stood still.
+    """
+    found: list[Connection] = []
+    let_go = trio.Event()
+
+    @wssup.resumable
+    async def application(request: Request) -> None:
+        ws = await request.accept()
+        found.append(ws)
+        try:
+            async for data in ws:
+                await ws.send_message(data)
+        finally:
+            with trio.CancelScope(shield=True):
+                await let_go.wait()
+
+    async with two(tmp_path, application, heartbeat=OFF) as both, await Peer.open(both.old) as peer:
+        assert await peer.ask("x") == "x"
+        moving = both.old.engine._pump.handoff
+        session = begin(both.old, both.new)
+        await everything_read()
+        held = []
+        for _ in range(2):
+            held.append(found[0] in moving._held)
+            moving.overdue(found[0], time.monotonic(), 2.0)
+        held.append(found[0] in moving._held)
+        let_go.set()
+        assert held == [True, True, False]
+        assert await peer.ask("y") == "y"
+        await session.recall()
 
 
 async def test_a_recall_of_handlers_on_their_way_out(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ other worker.
 from __future__ import annotations
 
 import socket
+import time
 
 import pytest
 
@@ -74,6 +75,26 @@ def test_a_worker_that_ends_is_heard_to_its_end(run: Run, style: str) -> None:
             count += sum(isinstance(packet, p.Published) for packet in feed.feed(data))
     assert worker.ended() == 0
     assert count == COUNT
+    assert "bus_not_brought_out" not in worker.events()
+
+
+def test_a_worker_that_is_heard_slowly(run: Run) -> None:
+    """Another worker that reads, however slowly, hears it to its end."""
+    worker = run(TRIO)
+    feed, count = p.Feed(), 0
+    with published(worker) as link:
+        while count < COUNT:
+            # Longer than somebody is waited for who does not read.
+            time.sleep(0.6)
+            left = 700_000
+            while left > 0:
+                data = link.recv(left)
+                assert data, "it did not wait"
+                left -= len(data)
+                count += sum(isinstance(packet, p.Published) for packet in feed.feed(data))
+                if count == COUNT:
+                    break
+    assert worker.ended() == 0
     assert "bus_not_brought_out" not in worker.events()
 
 

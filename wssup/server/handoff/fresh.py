@@ -39,6 +39,7 @@ class Fresh:
     def __init__(self, changed: Callable[[], None]) -> None:
         self._since: dict[Connection, tuple[Waits | None, float]] = {}
         self._changed = changed
+        self._looked = 0.0
 
     def __bool__(self) -> bool:
         return bool(self._since)
@@ -61,7 +62,13 @@ class Fresh:
             found[0].known(failed=failed)
 
     def look(self, now: float) -> None:
-        """An application that has not raised for a while goes on."""
+        """An application that has not raised for a while goes on; unless this worker stood still
+        meanwhile, and the application with it.
+        """
+        stood_still = now - self._looked > _PATIENCE
+        self._looked = now
+        if stood_still:
+            return
         for connection, (_, since) in list(self._since.items()):
             if now - since < _PATIENCE:
                 break

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from wssup import logs
 from wssup.application import own_traceback, summary
 from wssup.scoreboard import ClosedReason, HandoffRefusal
+from wssup.server.complaints import SLOW
 from wssup.server.connection import Connection, State
 from wssup.server.handoff import record as records
 from wssup.server.handoff import state
@@ -50,7 +51,8 @@ class Moving:
         self._took_one = took_one
         self.sessions = Sessions()
         self._wanted: dict[Connection, Sender] = {}
-        self._held: dict[Connection, tuple[Sender, float]] = {}
+        # By connection the session, since when, and whether its application may have more time.
+        self._held: dict[Connection, tuple[Sender, float, bool]] = {}
         #: Those that stay after all, and of which the application has not let go yet.
         self._recalled: set[Connection] = set()
         #: Those that are held, and have lost something that was sent to them meanwhile.
@@ -152,18 +154,26 @@ class Moving:
             self._watch()
             return False
         now = time.monotonic()
-        self._held[connection] = (sender, now)
+        self._held[connection] = (sender, now, True)
         self._watch()
         sender.held()
         self._take_off(connection)
         self.pump.schedule(connection, now + _PATIENCE)
         return True
 
-    def overdue(self, connection: Connection) -> None:
+    def overdue(self, connection: Connection, now: float, lag: float) -> None:
         """The application does not let go of a connection for long (it shields what it does): it is
         read again meanwhile, and given to the application anew when that has let go.
+
+        :param lag: by how many seconds this worker is late itself: its application had no time
+            either, and is given it once.
         """
-        held = self._held.pop(connection, None)
+        held = self._held.get(connection)
+        if held is not None and held[2] and lag > SLOW:
+            self._held[connection] = (*held[:2], False)
+            self.pump.schedule(connection, now + _PATIENCE)
+            return
+        self._held.pop(connection, None)
         if held is not None:
             self._recalled.add(connection)
             held[0].dropped()
@@ -198,7 +208,7 @@ class Moving:
         self._watch()
         if held is None:
             return
-        sender, since = held
+        sender, since, _ = held
         self.pump.topics.hurry(connection)
         if connection.status is not State.HELD:
             sender.dropped()  # its client has left meanwhile
@@ -289,7 +299,7 @@ class Moving:
             del self._wanted[connection]
             self.opened(connection)
         # The application has not let go of these yet, and will be given them again when it has.
-        for connection in [c for c, (holding, _) in self._held.items() if holding is sender]:
+        for connection in [c for c, (holding, *_) in self._held.items() if holding is sender]:
             del self._held[connection]
             if connection.status is State.HELD:
                 self._recalled.add(connection)

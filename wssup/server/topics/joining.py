@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -18,7 +19,7 @@ __all__ = ["Joining", "ends"]
 _GRACE: Final = 2.0
 #: Seconds for what the others have to say. The bus itself gives up earlier on one that is stopped.
 _PATIENCE: Final = 15.0
-#: Seconds in which the others are to read what was published last.
+#: Seconds in which the others are to read some of what was published last.
 _FAREWELL: Final = 2.0
 
 
@@ -85,8 +86,16 @@ class Joining:
 
         :param most: seconds.
         """
-        await self._told(self._hub.when_sent, min(_FAREWELL, most))
-        if lost := self._hub.bus.unsent:
+        bus = self._hub.bus
+        until = time.monotonic() + most
+        left = bus.unsent
+        while not await self._told(
+            self._hub.when_sent, min(_FAREWELL, max(0.0, until - time.monotonic()))
+        ):
+            if bus.unsent >= left or time.monotonic() >= until:
+                break
+            left = bus.unsent
+        if lost := bus.unsent:
             self._hub.tally.lost_out(lost)
             logs.get().warning(
                 "bus_not_brought_out",
