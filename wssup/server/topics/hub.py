@@ -209,7 +209,11 @@ class Hub(Delivering):
     # What moves.
 
     def hurry(self, connection: Connection) -> None:
-        """Send what is to be sent before a connection leaves; it may show that it is lost."""
+        """Send what is to be sent before a connection leaves; it may show that it is lost. With that
+        goes what threads have published, which is not to be overtaken by what it publishes
+        elsewhere.
+        """
+        self._published.drain()
         for topic in tuple(connection.joined or ()):
             if connection in topic:
                 self._returning.hurry(connection, topic)
@@ -218,7 +222,6 @@ class Hub(Delivering):
         """What a connection is subscribed to that leaves this worker now, and where it is; after
         `hurry`.
         """
-        self._published.drain()
         # What it published here must not be overtaken by what it publishes elsewhere.
         self.bus.mark()
         if connection.joined is None:
