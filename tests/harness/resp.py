@@ -125,13 +125,13 @@ class RespServer:
                 return b"+PONG\r\n"
             case ((b"SUBSCRIBE" | b"SSUBSCRIBE"), _):
                 channels.update(arguments)
-                return _confirm(name, arguments)
+                return confirm(name, arguments)
             case ((b"UNSUBSCRIBE" | b"SUNSUBSCRIBE"), _):
                 channels.difference_update(arguments)
-                return _confirm(name, arguments)
+                return confirm(name, arguments)
             case b"PSUBSCRIBE", _:
                 patterns.update(arguments)
-                return _confirm(name, arguments)
+                return confirm(name, arguments)
             case ((b"PUBLISH" | b"SPUBLISH"), [channel, data]):
                 kind = b"smessage" if name.upper() == b"SPUBLISH" else b"message"
                 return b":%d\r\n" % await self.publish(channel, data, kind)
@@ -154,8 +154,7 @@ class RespServer:
     def _range(self, key: bytes, newest: bytes, count: int) -> bytes:
         entries = self.streams.get(key, [])[::-1]
         if newest != b"+":
-            below = int(newest[1:].partition(b"-")[0])
-            entries = [e for e in entries if int(e[0].partition(b"-")[0]) < below]
+            entries = [e for e in entries if _place(e[0]) <= _place(newest)]
         return array(
             b"*",
             *[
@@ -185,7 +184,8 @@ class RespServer:
                 await stream.send_all(data)
 
 
-def _confirm(name: bytes, channels: list[bytes]) -> bytes:
+def confirm(name: bytes, channels: list[bytes]) -> bytes:
+    """What a server says of channels that are subscribed to, or no longer."""
     return b"".join(
         array(b">", bulk(name.lower()), bulk(channel), b":1\r\n") for channel in channels
     )
@@ -215,3 +215,9 @@ def _cut(buffer: bytearray) -> list[bytes] | None:
         at = end + 2 + size + 2
     del buffer[:at]
     return found
+
+
+def _place(name: bytes) -> tuple[int, int]:
+    """An entry's name, to be compared; one that begins with ``(`` is no name before Redis 6.2."""
+    at, _, number = name.partition(b"-")
+    return int(at), int(number)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from wssup.bridge.fleet import slot
 from wssup.bridge.outbox import Letter, Outbox
+from wssup.bridge.owed import Owed
 from wssup.bridge.packing import Names, Parcel, pack, unpack
 from wssup.bridge.pauses import Pauses
 from wssup.bridge.wishes import Wishes
@@ -235,6 +236,42 @@ def test_what_is_subscribed_to_again_is_told() -> None:
     wishes.want("b", False)
     assert wishes.begin() == {"a"}
     assert wishes.due(10) == (["a", "c"], [])
+
+
+def test_what_the_server_has() -> None:
+    """What it has confirmed, until it is asked to take that back."""
+    wishes = Wishes()
+    wishes.want("a", True)
+    wishes.due(10)
+    assert not wishes.has("a")
+    wishes.heard("a")
+    assert wishes.has("a")
+    wishes.want("a", False)
+    assert wishes.has("a")
+    wishes.due(10)
+    wishes.want("a", True)
+    assert not wishes.has("a")
+
+
+def last(topic: str, source: str, number: int) -> Letter:
+    return Letter(topic, source, number, b"")
+
+
+def test_what_the_server_is_owed() -> None:
+    """Of each topic and source the highest number, until the server was told of that one."""
+    owed = Owed(most=3)
+    assert not owed
+    owed.add([last("t", "a.1", 5), last("t", "a.1", 4), last("t", "b.1", 9)])
+    owed.add([last("u", "a.1", 7)])
+    assert owed.some(1) == {"t": {"a.1": 5, "b.1": 9}}
+    told = owed.some(10)
+    owed.add([last("t", "a.1", 6)])
+    owed.told(told)
+    assert owed.some(10) == {"t": {"a.1": 6}}
+    owed.told({"t": {"a.1": 6}, "never": {"a.1": 1}})
+    assert not owed
+    owed.add(last(topic, "a.1", 1) for topic in "abcd")
+    assert list(owed.some(10)) == ["b", "c", "d"]
 
 
 def test_settled_is_when_the_server_has_confirmed() -> None:

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.harness.bridge_side import Side, running, until
-from tests.harness.resp import RespServer
+from tests.harness.resp import RespServer, error
 from wssup.bridge import redis
 from wssup.bridge.packing import Parcel
 
@@ -119,3 +119,47 @@ async def test_a_question_waits_for_what_is_under_way(monkeypatch: pytest.Monkey
                 side.post("t", number)
             found, complete = await side.redis.missed("t", {"aaaaaaaa.1": 1000}, 1000)
             assert ([p.sequence for p in found], complete) == (list(range(1001, 1201)), True)
+
+
+@pytest.mark.parametrize("how", ["under way", "no room", "refused"])
+async def test_the_last_message_of_a_quiet_topic(at_once: None, how: str) -> None:
+    """A message that the server has not, or nobody knows whether it has, and after which its topic
+    is quiet: nobody is told that nothing was missed.
+    """
+    async with RespServer().running() as server:
+        side = Side(server.port, bus_history=True, history=500, queue_bytes=64 << 10)
+        async with running(side):
+            await until(lambda: side.redis.connected)
+            side.post("t", 1)
+            side.post("u", 2)
+            await until(lambda: side.witness.taken == 2)
+            for topic, number in (("t", 1), ("u", 2)):
+                assert await side.redis.missed(topic, {"aaaaaaaa.1": number}, 0) == ([], True)
+            if how == "refused":
+                server.refuse = lambda c: error("OOM") if c[0] in (b"HSET", b"XADD") else None
+                side.post("t", 3, after=1)
+                await until(lambda: side.witness.taken == 3)
+                server.refuse = lambda _: None
+                # Told with whatever comes next.
+                side.post("u", 4, after=2)
+            else:
+                if how == "under way":
+                    server.refuse = lambda c: (
+                        b"" if c[0] in (b"HSET", b"XADD", b"PUBLISH") else None
+                    )
+                    side.post("t", 3, after=1)
+                    await until(lambda: len(server.named(b"PUBLISH")) == 3)
+                    server.refuse = lambda _: None
+                server.mute = True
+                await server.drop()
+                await until(lambda: side.witness.faults)
+                if how == "no room":
+                    side.post("t", 3, after=1)
+                    for number in range(100):
+                        side.post("v", 4 + number, bytes(1000))
+                    assert side.desk.outbox.lost
+                server.mute = False
+            await until(lambda: side.redis.connected and not side.desk.owed)
+            assert server.hashes[b"wssup:marks:t"][b"aaaaaaaa.1"] == b"3"
+            assert await side.redis.missed("t", {"aaaaaaaa.1": 1}, 0) == ([], False)
+            assert (await side.redis.missed("u", {"aaaaaaaa.1": 2}, 0))[1]

@@ -8,22 +8,14 @@ import pytest
 import structlog
 
 from tests.harness.bridge_side import Side, running, until
-from tests.harness.resp import RespServer, error
-from wssup.bridge import links, redis, session
+from tests.harness.resp import RespServer, confirm, error
+from wssup.bridge import redis, session
 from wssup.bridge.faults import without
 from wssup.bridge.outbox import Letter, Outbox
 from wssup.bridge.packing import Parcel, pack
 from wssup.scoreboard import BridgeFault
 
 PASSWORD = "open/se same%"  # noqa: S105 - nobody's
-
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses and patience are short, so that tests are."""
-    monkeypatch.setattr(redis, "_LONGEST", 0.05)
-    monkeypatch.setattr(links, "_IDLE", 0.05)
-    monkeypatch.setattr(links, "DEADLINE", 5.0)
 
 
 async def test_what_one_publishes_the_other_hears_in_order() -> None:
@@ -284,6 +276,33 @@ async def test_a_cluster_has_each_topic_where_it_belongs(at_once: None) -> None:
             await until(lambda: not one.desk.outbox)
             await one.desk.brought_out()
             assert len(b.named(b"SPUBLISH")) == before
+
+
+async def test_a_topic_that_is_wanted_again_at_once(at_once: None) -> None:
+    """On a Cluster a server says itself that a channel has moved away from it. It says the same
+    when it was asked: that is no such thing, though the topic is wanted again by then.
+    """
+    async with RespServer().running() as server:
+        server.slots = [(0, 16383, server.port)]
+        side = Side(server.port, cluster=True)
+        side.desk.want("t", True)
+
+        def wanted_again(command: list[bytes]) -> None:
+            if command[0] == b"SUNSUBSCRIBE":
+                side.desk.want("t", True)
+
+        server.refuse = wanted_again
+        async with running(side):
+            await until(lambda: side.witness.settlings)
+            side.desk.want("t", False)
+            await until(lambda: len(server.named(b"SSUBSCRIBE")) == 2)
+            await until(lambda: side.desk.wishes.settled)
+            assert not side.witness.faults
+            # Not asked, it does mean that.
+            (_, channel) = server.named(b"SSUBSCRIBE")[0]
+            for stream in list(server._clients):
+                await server._send(stream, confirm(b"SUNSUBSCRIBE", [channel]))
+            await until(lambda: side.witness.faults)
 
 
 async def test_one_refused_command_costs_that_message_only(at_once: None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 __all__ = ["Letter", "Outbox"]
@@ -31,6 +32,7 @@ class Outbox:
     :param limit: bytes. One message always has room, whatever its size.
     :ivar size: bytes that wait.
     :ivar lost: messages dropped so far.
+    :ivar dropped: is told of each.
     """
 
     def __init__(self, limit: int) -> None:
@@ -38,6 +40,7 @@ class Outbox:
         self._waiting: deque[Letter] = deque()
         self.size = 0
         self.lost = 0
+        self.dropped: Callable[[Letter], None] = lambda _: None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -49,8 +52,10 @@ class Outbox:
         self.size += letter.size
         dropped = 0
         while self.size > self._limit and len(waiting) > 1:
-            self.size -= waiting.popleft().size
+            oldest = waiting.popleft()
+            self.size -= oldest.size
             dropped += 1
+            self.dropped(oldest)
         self.lost += dropped
         return dropped
 

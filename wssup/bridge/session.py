@@ -5,6 +5,7 @@ begun anew with another session.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Any, Final, Protocol
 
 import trio
@@ -14,6 +15,7 @@ from wssup.bridge.fleet import Fleet
 from wssup.bridge.hearing import Hearing
 from wssup.bridge.links import Command, Link
 from wssup.bridge.outbox import Letter, Outbox
+from wssup.bridge.owed import Owed
 from wssup.bridge.packing import Names, Parcel, unpack
 from wssup.bridge.streams import Streams
 from wssup.bridge.wishes import Wishes
@@ -63,6 +65,7 @@ class Desk:
     :ivar remembered: the workers keep a history, which is to have no holes: all is subscribed to,
         or if that cannot be, they are told when something begins and ends to be.
     :ivar hearing: what was heard of others.
+    :ivar owed: numbers of messages that a history which the server keeps will never have.
     """
 
     def __init__(
@@ -74,6 +77,9 @@ class Desk:
         self.remembered = remembered
         self.wishes = Wishes()
         self.hearing = Hearing(most=_HEARD)
+        self.owed = Owed(most=_HEARD)
+        if streams is not None:
+            outbox.dropped = lambda letter: self.owed.add([letter])
         #: Messages posted so far, and those of which it is known what became of them.
         self._posted = 0
         self._done = 0
@@ -162,6 +168,10 @@ class Session:
         return await self._desk.streams.missed(self._reading, topic, marks, limit)
 
     async def _publish(self) -> None:
+        while self._desk.owed:
+            # At once: its topics may be quiet for long.
+            if not await self._announce():
+                break
         while True:
             letters = await self._desk.letters()
             sent = 0
@@ -171,6 +181,7 @@ class Session:
                 # It may have taken them. Saying them again could double them. Why it is away is
                 # said by whoever found out.
                 self._ears.unsent(len(letters), "")
+                self._owe(letters)
                 raise
             finally:
                 self._desk.finish(len(letters))
@@ -179,13 +190,24 @@ class Session:
             if sent < len(letters):
                 self._ears.unsent(len(letters) - sent, why)
 
+    async def _announce(self) -> bool:
+        """Have the servers hear of numbers that they are owed; whether they did."""
+        before = self._desk.owed.some(_CHANNELS)
+        await self._post([])
+        return self._desk.owed.some(_CHANNELS) != before
+
+    def _owe(self, letters: list[Letter]) -> None:
+        if self._desk.streams is not None:
+            self._desk.owed.add(letters)
+
     async def _post(self, letters: list[Letter]) -> tuple[int, str]:
         """Have the servers take messages; returns how many they took, and what they said of one
         that they did not.
         """
         batches: dict[Link, list[Command]] = {link: [] for link in self._fleet.links}
+        owed = self._desk.owed.some(_CHANNELS)
         if self._desk.streams is not None:
-            for key, command in self._desk.streams.keeping(letters):
+            for key, command in self._desk.streams.keeping(letters, owed):
                 batches[self._fleet.of(key)].append(command)
         publish = self._fleet.words.publish
         for letter in letters:
@@ -205,6 +227,10 @@ class Session:
             async with trio.open_nursery() as nursery:
                 for link, commands in busy:
                     nursery.start_soon(call, link, commands)
+        if any(isinstance(answer, Exception) for _, answer in results):
+            self._owe(letters)
+        else:
+            self._desk.owed.told(owed)
         return self._judge(results)
 
     def _judge(self, results: list[tuple[Command, Any]]) -> tuple[int, str]:
@@ -257,27 +283,31 @@ class Session:
             self._ears.settled()
 
     async def _hear(self, link: Link) -> None:
-        message, confirmed = self._fleet.words.message, self._fleet.words.subscribe.lower()
-        async for push in link.pushes():
-            kind = push[0]
-            if kind in (message, b"pmessage"):
-                self._take(push[-2], push[-1])
-                continue
-            if kind == b"psubscribe":
-                self._ears.settled()
-                continue
-            topic = self._desk.names.topic(push[1]) if len(push) > 1 else None
-            if topic is None:
-                continue
-            if kind == confirmed:
-                self._desk.wishes.heard(topic)
-                if topic in self._again:
-                    self._again.discard(topic)
-                else:
-                    self._desk.hearing.begin(topic)
-                self._look_settled(anew=True)
-            elif kind == b"sunsubscribe" and self._desk.wishes.wanted(topic):
-                raise Away(BridgeFault.LOST, "a channel has moved to another server")
+        async with aclosing(link.pushes()) as pushes:
+            async for push in pushes:
+                self._heard(push)
+
+    def _heard(self, push: list[Any]) -> None:
+        words, wishes, kind = self._fleet.words, self._desk.wishes, push[0]
+        if kind in (words.message, b"pmessage"):
+            self._take(push[-2], push[-1])
+            return
+        if kind == b"psubscribe":
+            self._ears.settled()
+            return
+        topic = self._desk.names.topic(push[1]) if len(push) > 1 else None
+        if topic is None:
+            return
+        if kind == words.subscribe.lower():
+            wishes.heard(topic)
+            if topic in self._again:
+                self._again.discard(topic)
+            else:
+                self._desk.hearing.begin(topic)
+            self._look_settled(anew=True)
+        elif kind == b"sunsubscribe" and wishes.has(topic):
+            # Not by us: what we take back is not in the books when the answer comes.
+            raise Away(BridgeFault.LOST, "a channel has moved to another server")
 
     def _take(self, channel: bytes, data: bytes) -> None:
         topic = self._desk.names.topic(channel)

@@ -15,6 +15,7 @@ from wssup.bridge.faults import away
 from wssup.bridge.fleet import Fleet
 from wssup.bridge.links import Command
 from wssup.bridge.outbox import Letter
+from wssup.bridge.owed import Numbers
 from wssup.bridge.packing import Names, Parcel, unpack
 from wssup.bridge.recovery import Recovery
 from wssup.config.topics import Topics
@@ -49,12 +50,16 @@ class Streams:
         self._silence = max(1, math.ceil(settings.history_age or _SILENCE))
         self._size = settings.history_bytes
 
-    def keeping(self, letters: Iterable[Letter]) -> Iterator[tuple[bytes, Command]]:
+    def keeping(
+        self, letters: Iterable[Letter], owed: Mapping[str, Mapping[str, int]]
+    ) -> Iterator[tuple[bytes, Command]]:
         """The commands that keep these messages, each with the key that it is about.
 
         Numbers go first: what was announced and is not there is missed, not overlooked.
+
+        :param owed: numbers of messages before these that the server may not have.
         """
-        lasts: dict[str, dict[str, int]] = {}
+        lasts: Numbers = {topic: dict(numbers) for topic, numbers in owed.items()}
         letters = list(letters)
         for letter in letters:
             lasts.setdefault(letter.topic, {})[letter.source] = letter.sequence
@@ -63,12 +68,13 @@ class Streams:
             pairs = [x for pair in numbers.items() for x in (pair[0].encode(), pair[1])]
             yield key, Command(b"HSET", key, *pairs)
             yield key, Command(b"EXPIRE", key, self._silence)
+        kept: set[bytes] = set()
         for letter in letters:
             key = self._names.history(letter.topic)
+            kept.add(key)
             bound = (b"MAXLEN", b"~", self._messages)
             yield key, Command(b"XADD", key, *bound, b"*", _FIELD, letter.data)
-        for topic in lasts:
-            key = self._names.history(topic)
+        for key in sorted(kept):
             yield key, Command(b"EXPIRE", key, self._silence)
 
     async def missed(
@@ -100,9 +106,17 @@ class Streams:
                 break
             size = _PAGE_BYTES + max((len(parcel.data) for parcel in parcels), default=0)
             mean = 1 + sum(len(parcel.data) for parcel in parcels) // len(entries)
-            newest = b"(" + entries[-1][0]
+            newest = _below(entries[-1][0])
             page = max(1, min(page * 4, _PAGE_MOST, _PAGE_BYTES // mean))
         return recovery.result()
+
+
+def _below(name: bytes) -> bytes:
+    """The highest name of an entry below this one (Redis before 6.2 has no other way to say it)."""
+    at, _, number = name.partition(b"-")
+    if int(number):
+        return b"%b-%d" % (at, int(number) - 1)
+    return b"%d-%d" % (int(at) - 1, (1 << 64) - 1)
 
 
 def _useful(answer: Any) -> Any:

@@ -28,9 +28,9 @@ class Wishes:
         else:
             self._changed[topic] = None
 
-    def wanted(self, topic: str) -> bool:
-        """Whether the workers want it."""
-        return topic in self._wanted
+    def has(self, topic: str) -> bool:
+        """Whether the server has confirmed it, and was not asked to take it back."""
+        return topic in self._asked and topic not in self._unheard
 
     def begin(self) -> set[str]:
         """A new connection: the server knows of nothing. Returns what was subscribed to before and
