@@ -30,7 +30,7 @@ What is asked about single connections is in :mod:`wssup.questions`.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -40,6 +40,7 @@ from wssup.questions import CloseConnections, ConnectionsClosing, Inspect, Inspe
 from wssup.questions import Tagged as _Message
 
 __all__ = [
+    "GRACE",
     "LEFT",
     "PROTOCOL",
     "Accept",
@@ -75,6 +76,9 @@ __all__ = [
     "decode",
     "encode",
 ]
+
+#: Seconds at most that a worker gets beyond its own deadline before it is killed.
+GRACE: Final = 5.0
 
 #: The version of this vocabulary. A process that meets another one says so and ends.
 PROTOCOL = 5
@@ -225,6 +229,11 @@ class Drain(_Message, frozen=True, tag="drain"):
     #: Connections move to other workers: nobody is closed before only the window is left, and the
     #: time for the last answers. A session for them is under way, or follows.
     moves: bool = False
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a worker that has not ended is killed."""
+        return self.timeout + min(GRACE, self.timeout)
 
 
 class Peers(_Message, frozen=True, tag="peers"):

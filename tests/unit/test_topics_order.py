@@ -96,19 +96,25 @@ def test_a_link_waits_for_two_seconds_at_most() -> None:
         b.close()
 
 
+def who_has_moved(three: Net, subscribed: Node) -> Node:
+    """Somebody has published at B and moved to C, which has not read that yet; C."""
+    _, b, c = three.nodes.values()
+    subscribed.bus.subscribed("t", 1)
+    conn = Conn(1)
+    b.conns[conn] = None
+    three.settle()
+    c.bus.take_from(b.serial, 1)
+    b.bus.hand_to(c.serial, 1, lambda _: None)
+    three.settle()
+    say(b, "first")
+    c.resume(b.suspend(conn), b.serial)
+    return c
+
+
 def test_the_new_node_holds_its_own_messages_back_until_it_has_seen_the_old_ones() -> None:
     """Its older subscribers get both in order, too; what is held is numbered and bounded."""
     with net(3) as three:
-        _, b, c = three.nodes.values()
-        c.bus.subscribed("t", 1)
-        conn = Conn(1)
-        b.conns[conn] = None
-        three.settle()
-        c.bus.take_from(b.serial, 1)
-        b.bus.hand_to(c.serial, 1, lambda _: None)
-        three.settle()
-        say(b, "first")
-        c.resume(b.suspend(conn), b.serial)
+        c = who_has_moved(three, three.nodes[3])
         message = c.bus.publish("t", text=True, data=b"second")
         assert message.number == 1
         assert not c.got
@@ -116,6 +122,21 @@ def test_the_new_node_holds_its_own_messages_back_until_it_has_seen_the_old_ones
         three.settle()
         assert texts(c) == ["first", "second"]
         assert c.bus.queued == 0
+
+
+def test_what_is_held_back_is_let_out_in_the_end() -> None:
+    """A node that ends waits for nobody's order: what it holds back goes, or is known not to."""
+    with net(3) as three:
+        b = three.nodes[2]
+        c = who_has_moved(three, b)
+        c.bus.publish("t", text=True, data=b"second")
+        assert c.bus._held
+        assert c.bus.unsent == 0
+        c.bus.let_out()
+        assert not c.bus._held
+        three.kill(c)
+        three.settle()
+        assert texts(b) == ["first", "second"]
 
 
 def test_a_flood_that_is_held_back_is_let_go() -> None:

@@ -22,7 +22,7 @@ from wssup.scoreboard import ClosedReason, HandoffRefusal
 from wssup.server.engine import Engine
 from wssup.server.loops import Within
 
-__all__ = ["Timetable", "let_go", "timetable"]
+__all__ = ["Timetable", "farewell", "let_go", "timetable"]
 
 #: RFC 6455 section 7.4.1: "going away" means that the service ends.
 _REASONS: Final = {1001: ClosedReason.STOP, 1011: ClosedReason.ERROR}
@@ -32,6 +32,8 @@ _SPREAD_SHARE: Final = 0.9
 _SWEEP_SHARE: Final = 0.5
 #: The part of a session's time for fences: to miss a message is better than to be disconnected.
 _FENCES_SHARE: Final = 0.5
+#: The part of the timeout, and of the master's patience beyond it, for what was published last.
+_FAREWELL_SHARE: Final = 0.5
 #: Seconds after which nothing is heard any more of a worker that does not take connections.
 _SILENT: Final = 1.0
 
@@ -54,6 +56,16 @@ def timetable(order: Drain, now: float) -> Timetable:
     sweep = max(last, now + _SWEEP_SHARE * order.timeout)
     fences = now + _FENCES_SHARE * (sweep - now)
     return Timetable(fences, sweep, last, now + order.timeout, window)
+
+
+def farewell(order: Drain, ordered: float, now: float) -> float:
+    """Seconds that others have to read what a worker published last; when it is killed instead,
+    nobody knows what was lost.
+
+    :param ordered: when the order came.
+    """
+    last = ordered + order.timeout + _FAREWELL_SHARE * (order.patience - order.timeout)
+    return max(0.0, min(_FAREWELL_SHARE * order.timeout, last - now))
 
 
 async def let_go(

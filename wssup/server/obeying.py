@@ -8,6 +8,7 @@ first, so that a new master can have the addresses at once.
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import time
 from collections.abc import Callable
@@ -42,7 +43,7 @@ from wssup.scoreboard import ClosedReason
 from wssup.server import gunicorn_hooks
 from wssup.server.admission import Admission
 from wssup.server.collecting import Collecting
-from wssup.server.draining import let_go
+from wssup.server.draining import farewell, let_go
 from wssup.server.engine import Engine
 from wssup.server.fairness import Fairness
 from wssup.server.forwarded import TrustedProxies
@@ -119,6 +120,7 @@ class BaseWorker:
         self._collecting: Collecting | None = None
         self._log = logs.get()
         self._order: Drain | None = None
+        self._ordered = math.inf
         self._status = 0
 
     # What subclasses do on their loop.
@@ -304,7 +306,7 @@ class BaseWorker:
 
     def _drain(self, order: Drain) -> None:
         """Begin to drain; a later order replaces an earlier one."""
-        self._order = order
+        self._order, self._ordered = order, time.monotonic()
         if order.final and self._engine is not None:
             self._listening.empty_queues()
         self._listening.close_listeners()
@@ -324,8 +326,9 @@ class BaseWorker:
     async def _bring_out(self) -> None:
         """The last thing: have others get what was published here."""
         if self._engine is not None:
-            # The master's patience is the order's, and as much again at most.
-            await self._joining.leave((self._order or FAREWELL).timeout / 2)
+            order = self._order or FAREWELL
+            # Later it is killed, and nobody knows what was lost.
+            await self._joining.leave(farewell(order, self._ordered, time.monotonic()))
             self._engine.flush()
 
     def _abort(self, engine: Engine) -> None:

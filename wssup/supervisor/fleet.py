@@ -16,7 +16,7 @@ import trio
 
 from wssup import logs
 from wssup.config.settings import Settings
-from wssup.messages import Drain, Failed, Leaving, Message, Ready
+from wssup.messages import GRACE, Drain, Failed, Leaving, Message, Ready
 from wssup.scoreboard import Counts, RowView, Scoreboard, WorkerState
 from wssup.supervisor.actions import Actions
 from wssup.supervisor.admitting import Admitting
@@ -37,8 +37,6 @@ from wssup.supervisor.slots import STILL, Event, State, step
 
 __all__ = ["Fleet"]
 
-#: Seconds at most that a worker gets beyond its own deadline before it is killed.
-_GRACE = 5.0
 
 _LEAVING = {
     Role.CURRENT: Event.CURRENT_LEAVING,
@@ -223,7 +221,7 @@ class Fleet:
             return
         self.set_state(worker, WorkerState.DRAINING)
         self.attendant.post(worker, order)
-        self.attendant.end_within(worker, order.timeout + min(_GRACE, order.timeout))
+        self.attendant.end_within(worker, order.patience)
 
     def stop(self, order: Drain) -> None:
         """Drain everybody; nothing is started any more. A later call replaces the order."""
@@ -311,7 +309,7 @@ class Fleet:
         worker.booted.set()
         self.set_state(worker, WorkerState.DRAINING)
         settings = worker.generation.settings
-        self.attendant.end_within(worker, settings.drain_timeout + _GRACE)
+        self.attendant.end_within(worker, settings.drain_timeout + GRACE)
         slot = self.slots[worker.slot]
         role = worker.role
         if role in _LEAVING:

@@ -227,6 +227,16 @@ class Bus(Knowing):
             self._news.holding -= 1
             self._fences.over(session)
 
+    def let_out(self) -> None:
+        """Have the links take what is held back or waits, as far as they have room."""
+        self._drain(anyway=True)
+        self._flush()
+
+    def is_keeper(self, serial: int) -> bool:
+        """Whether a node carries messages of others, or is not known any more."""
+        peer = self._peers.get(serial)
+        return peer is None or peer.keeper
+
     @property
     def moves(self) -> bool:
         """Whether connections go from here to another node, or are about to."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wssup.messages import Drain
-from wssup.server.draining import Timetable, timetable
+from wssup.server.draining import Timetable, farewell, timetable
 
 seconds = st.floats(0, 1e5)
 
@@ -25,6 +25,20 @@ def test_the_order_of_its_moments(now: float, window: float, timeout: float) -> 
     assert found.last + found.window <= found.deadline + rounding
     assert found.fences - now >= timeout / 4 - rounding
     assert found.window <= window
+
+
+@given(seconds, seconds, seconds)
+def test_what_was_published_last(now: float, timeout: float, later: float) -> None:
+    """Others have half of the timeout at most to read it, and never so long that the worker would
+    be killed as it waits for them.
+    """
+    order = Drain(1012, "", 0.0, timeout)
+    found = farewell(order, now, now + later)
+    assert 0 <= found <= timeout / 2
+    assert found == 0 or later + found < order.patience
+    assert order.patience <= timeout + 5
+    if later <= timeout / 2:
+        assert found == pytest.approx(timeout / 2, abs=1e-9 * (now + timeout + 1))
 
 
 @pytest.mark.parametrize(

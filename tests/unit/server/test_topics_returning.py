@@ -207,14 +207,20 @@ async def test_positions_that_are_made_up(tmp_path: Path, bus: str) -> None:
 
 
 @pytest.mark.parametrize("again", [False, True])
-async def test_a_subscription_with_a_position_after_a_move(tmp_path: Path, again: bool) -> None:  # noqa: FBT001 - a case
+@pytest.mark.parametrize("bus", ["embedded", "redis://127.0.0.1:1"])
+async def test_a_subscription_with_a_position_after_a_move(
+    tmp_path: Path,
+    bus: str,
+    again: bool,  # noqa: FBT001 - a case
+) -> None:
     """A connection that came from a worker which was further than this one, and says here since
     when it wants a topic, gets what that worker had and this one gets only now; also if it moves
     again before that comes.
     """
     application = Commands()
-    async with served(tmp_path, application, topics=Topics(history=100)) as server:
+    async with served(tmp_path, application, topics=Topics(bus=bus, history=100)) as server:
         hub = server.engine.topics
+        hub.bus.is_keeper = lambda _: False  # type: ignore[method-assign]
         ws = await server.connect()
         await ask(ws, "subscribe", "old")
         (connection,) = application.connections
@@ -227,6 +233,29 @@ async def test_a_subscription_with_a_position_after_a_move(tmp_path: Path, again
             hub.resume(connection, joined, there, {})
         comes(hub, message(95, "old"), message(96, "new"), message(101, "old"))
         assert await heard(ws) == ["96", "101"]
+        await ws.aclose()
+
+
+async def test_positions_of_who_came_from_a_worker_that_was_further(tmp_path: Path) -> None:
+    """They name what is still to come here and will be skipped, also that of a subscription made
+    here; and nothing else of that worker, which may never have published in this topic.
+    """
+    application = Commands()
+    async with served(tmp_path, application, topics=Topics(history=100)) as server:
+        hub = server.engine.topics
+        ws = await server.connect()
+        await ask(ws, "subscribe", "old")
+        (connection,) = application.connections
+        hub._floors.raised(connection, {7: 5}, time.monotonic())
+        _, token, *_ = await ask(ws, "subscribe", "new", {"positions": True})
+        assert position.decode(token)[MATE] == 5
+        hub.bus.seen[7] = 5
+        _, token, *_ = await ask(ws, "subscribe", "new", {"positions": True})
+        assert MATE not in position.decode(token)
+        comes(hub, message(6, "old"))
+        hub.publish("new", "x")
+        (_, said) = await heard(ws)
+        assert MATE not in position.decode(json.loads(said)["position"])
         await ws.aclose()
 
 

@@ -105,8 +105,9 @@ class Delivering:
         return token_of(marks)
 
     def _raise(self, marks: dict[str, int], floor: Mapping[int, int]) -> None:
-        """Raise marks to a floor."""
-        raised(marks, self._sources(floor))
+        """Raise marks to a floor, as far as that is still to come here."""
+        seen = self.bus.seen
+        raised(marks, self._sources({c: n for c, n in floor.items() if n > seen.get(c, 0)}))
 
     def _sources(self, floor: Mapping[int, int]) -> dict[str, int]:
         """A floor by source: what a worker put on the bus is numbered as what it published. (What a

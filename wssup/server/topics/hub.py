@@ -143,7 +143,10 @@ class Hub(Delivering):
         if before is not None and not self._history.configured:
             self._lately.joined(connection, {name: before})
         if since is None:
-            return Subscription(name, self.token(name))
+            floors = self._floors.of(connection)
+            return Subscription(
+                name, self._token_of(connection, topic) if floors else self.token(name)
+            )
         if self._floors.of(connection):
             topic.asks_anew(connection)
         return self._returning.catch_up(connection, topic, joined, since)
@@ -209,9 +212,8 @@ class Hub(Delivering):
     # What moves.
 
     def hurry(self, connection: Connection) -> None:
-        """Send what is to be sent before a connection leaves; it may show that it is lost. With that
-        goes what threads have published, which is not to be overtaken by what it publishes
-        elsewhere.
+        """Send what is to be sent before a connection leaves; it may show that it is lost. Threads
+        may have published, too: what it publishes elsewhere must not overtake that.
         """
         self._published.drain()
         for topic in tuple(connection.joined or ()):
@@ -231,7 +233,7 @@ class Hub(Delivering):
         further: dict[str, int] = {}
         if any(connection in (topic.asked_anew or ()) for topic in connection.joined):
             # What it has of the others goes along with each; a bridge's numbers say nothing there.
-            further = self._sources(floors) if self._settings.bus == EMBEDDED else {}
+            further = self._sources({c: n for c, n in floors.items() if not self._carries(c)})
         for carrier, number in floors.items():
             if f"{self._node}.{carrier}" not in further:
                 here[carrier] = max(number, here.get(carrier, 0))
@@ -246,6 +248,9 @@ class Hub(Delivering):
         ]
         self.left(connection)
         return joined, here
+
+    def _carries(self, carrier: int) -> bool:
+        return self._settings.bus != EMBEDDED and self.bus.is_keeper(carrier)
 
     def _ahead(
         self, connection: Connection, topic: Topic, further: Mapping[str, int]

@@ -95,6 +95,7 @@ class Joining:
             if bus.unsent >= left or time.monotonic() >= until:
                 break
             left = bus.unsent
+        bus.let_out()
         if lost := bus.unsent:
             self._hub.tally.lost_out(lost)
             logs.get().warning(

@@ -32,7 +32,8 @@ class FromThreads:
     def __init__(self, publish: Publish) -> None:
         self._publish = publish
         self._thread = threading.get_ident()
-        self._waiting: deque[tuple[str, bool, bytes, int]] = deque()
+        #: Messages, and whether each takes room.
+        self._waiting: deque[tuple[tuple[str, bool, bytes, int], bool]] = deque()
         self._room = threading.Semaphore(_MOST)
         self._wakeup = -1
 
@@ -50,14 +51,17 @@ class FromThreads:
 
     def put(self, topic: str, text: bool, data: bytes, exclude: int) -> None:  # noqa: FBT001 - as it is published
         """Publish a message: at once in our own thread, behind what others have published by now;
-        in another one as soon as the loop gets to it.
+        in another one as soon as the loop gets to it. Before there is one nobody waits for room:
+        it would be for ever if the application is waited for.
         """
         if threading.get_ident() == self._thread:
             self.drain()
             self._publish(topic, text, data, exclude)
             return
-        self._room.acquire()
-        self._waiting.append((topic, text, data, exclude))
+        begun = self._wakeup >= 0
+        if begun:
+            self._room.acquire()
+        self._waiting.append(((topic, text, data, exclude), begun))
         if self._wakeup >= 0:
             os.eventfd_write(self._wakeup, 1)
 
@@ -70,8 +74,10 @@ class FromThreads:
             # A message's own subscribers may have published the next one meanwhile.
             if not self._waiting or time.monotonic() > until:
                 break
-            self._publish(*self._waiting.popleft())
-            self._room.release()
+            message, takes_room = self._waiting.popleft()
+            self._publish(*message)
+            if takes_room:
+                self._room.release()
 
     def _take(self, _: int) -> None:
         # Read first: what is appended later writes again (eventfd(2)).
