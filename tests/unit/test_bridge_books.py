@@ -272,6 +272,15 @@ def test_what_the_server_is_owed() -> None:
     assert not owed
     owed.add(last(topic, "a.1", 1) for topic in "abcd")
     assert list(owed.some(10)) == ["b", "c", "d"]
+    owed.refuse(["c", "never"])
+    owed.add([last("c", "a.1", 2)])
+    assert list(owed.some(10)) == ["b", "d"]
+    owed.again()
+    assert owed.some(10) == {"b": {"a.1": 1}, "d": {"a.1": 1}, "c": {"a.1": 2}}
+    for topic in "efgh":
+        owed.add([last(topic, "a.1", 1)])
+        owed.refuse([topic])
+    assert list(owed.refused) == ["f", "g", "h"]
 
 
 def test_settled_is_when_the_server_has_confirmed() -> None:

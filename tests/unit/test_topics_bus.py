@@ -246,6 +246,20 @@ def test_numbers_of_the_dead_are_remembered_for_a_minute(three: Net) -> None:
     assert 2 not in a.bus.position()
 
 
+def test_who_may_carry_what_others_published() -> None:
+    """Bridges, which keep no history for clients; also one that is not known any more, or yet."""
+    with net(1, messages=10) as found:
+        (a,) = found.nodes.values()
+        worker, bridge = found.add(), found.add(messages=0, everything=True)
+        assert a.bus.may_carry(worker.serial)
+        found.settle()
+        assert not a.bus.may_carry(worker.serial)
+        assert a.bus.may_carry(bridge.serial)
+        found.kill(worker)
+        found.settle()
+        assert a.bus.may_carry(worker.serial)
+
+
 def test_a_node_is_linked_once(three: Net) -> None:
     """A second end for the same node, or for itself, is closed and logged."""
     a = three.nodes[1]

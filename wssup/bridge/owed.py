@@ -22,27 +22,50 @@ class Owed:
     """What the server is to be told.
 
     :param most: topics that are remembered; beyond it the oldest are forgotten.
+    :ivar refused: topics of which the server does not take the number: not to be said before
+        `again`.
     """
 
     def __init__(self, *, most: int) -> None:
         self._most = most
         self._numbers: Numbers = {}
+        self.refused: Numbers = {}
 
     def __bool__(self) -> bool:
-        """Whether there is anything."""
+        """Whether there is anything to say."""
         return bool(self._numbers)
 
     def add(self, letters: Iterable[Letter]) -> None:
         """These may not come to the server."""
         for letter in letters:
-            numbers = self._numbers.setdefault(letter.topic, {})
-            numbers[letter.source] = max(letter.sequence, numbers.get(letter.source, 0))
-            if len(self._numbers) > self._most:
-                del self._numbers[next(iter(self._numbers))]
+            self._add(letter.topic, letter.source, letter.sequence)
+
+    def _add(self, topic: str, source: str, number: int) -> None:
+        books = self.refused if topic in self.refused else self._numbers
+        numbers = books.setdefault(topic, {})
+        numbers[source] = max(number, numbers.get(source, 0))
+        if len(books) > self._most:
+            del books[next(iter(books))]
 
     def some(self, most: int) -> Numbers:
         """The numbers of so many topics at most."""
         return {topic: dict(numbers) for topic, numbers in islice(self._numbers.items(), most)}
+
+    def refuse(self, topics: Iterable[str]) -> None:
+        """The server does not take what is owed to these now."""
+        for topic in topics:
+            numbers = self._numbers.pop(topic, None)
+            if numbers is not None:
+                self.refused[topic] = numbers
+                if len(self.refused) > self._most:
+                    del self.refused[next(iter(self.refused))]
+
+    def again(self) -> None:
+        """It may take what it has refused."""
+        refused, self.refused = self.refused, {}
+        for topic, numbers in refused.items():
+            for source, number in numbers.items():
+                self._add(topic, source, number)
 
     def told(self, told: Mapping[str, Mapping[str, int]]) -> None:
         """The server has these."""

@@ -4,7 +4,8 @@ begun anew with another session.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 
@@ -27,6 +28,8 @@ __all__ = ["Desk", "Ears", "Session"]
 #: Messages, and bytes of them, that are under way to the server at a time.
 _BATCH: Final = 512
 _BATCH_BYTES: Final = 512 << 10
+#: Seconds after which it is tried again to say what the server did not take.
+_AGAIN: Final = 5.0
 #: Channels in one command.
 _CHANNELS: Final = 512
 #: Publishers, or their topics, of which the last message is remembered.
@@ -86,6 +89,8 @@ class Desk:
         self._idle = trio.Event()
         self._work = trio.Event()
         self._wish = trio.Event()
+        #: When it is to be said again what was refused.
+        self._again_at = math.inf
 
     def post(self, letter: Letter) -> int:
         """Have a message published; returns how many older ones had to go for it."""
@@ -113,11 +118,29 @@ class Desk:
         self._wish.set()
 
     async def letters(self) -> list[Letter]:
-        """Wait for messages, and take the oldest."""
-        while not self.outbox:
+        """Wait for messages, and take the oldest; none: there are only numbers to be told."""
+        while not self.outbox and not self.owed:
             self._work = trio.Event()
-            await self._work.wait()
+            with trio.move_on_at(self._again_at):
+                await self._work.wait()
+            self._look_again()
+        self._look_again()
         return self.outbox.take(_BATCH, _BATCH_BYTES)
+
+    def _look_again(self) -> None:
+        if trio.current_time() >= self._again_at:
+            self.again()
+
+    def again(self) -> None:
+        """Say once more what the server has refused to hear of."""
+        self._again_at = math.inf
+        self.owed.again()
+
+    def refuse(self, topics: Iterable[str]) -> None:
+        """The server does not take the numbers of these topics: later perhaps."""
+        self.owed.refuse(topics)
+        if self.owed.refused:
+            self._again_at = min(self._again_at, trio.current_time() + _AGAIN)
 
     async def changed(self) -> None:
         """Wait for a wish."""
@@ -168,10 +191,7 @@ class Session:
         return await self._desk.streams.missed(self._reading, topic, marks, limit)
 
     async def _publish(self) -> None:
-        while self._desk.owed:
-            # At once: its topics may be quiet for long.
-            if not await self._announce():
-                break
+        self._desk.again()
         while True:
             letters = await self._desk.letters()
             sent = 0
@@ -190,12 +210,6 @@ class Session:
             if sent < len(letters):
                 self._ears.unsent(len(letters) - sent, why)
 
-    async def _announce(self) -> bool:
-        """Have the servers hear of numbers that they are owed; whether they did."""
-        before = self._desk.owed.some(_CHANNELS)
-        await self._post([])
-        return self._desk.owed.some(_CHANNELS) != before
-
     def _owe(self, letters: list[Letter]) -> None:
         if self._desk.streams is not None:
             self._desk.owed.add(letters)
@@ -204,21 +218,26 @@ class Session:
         """Have the servers take messages; returns how many they took, and what they said of one
         that they did not.
         """
-        batches: dict[Link, list[Command]] = {link: [] for link in self._fleet.links}
+        batches: dict[Link, list[tuple[str, Command]]] = {link: [] for link in self._fleet.links}
         owed = self._desk.owed.some(_CHANNELS)
         if self._desk.streams is not None:
-            for key, command in self._desk.streams.keeping(letters, owed):
-                batches[self._fleet.of(key)].append(command)
+            for topic, key, command in self._desk.streams.keeping(letters, owed):
+                batches[self._fleet.of(key)].append((topic, command))
         publish = self._fleet.words.publish
         for letter in letters:
             channel = self._desk.names.channel(letter.topic)
-            batches[self._fleet.of(channel)].append(Command(publish, channel, letter.data))
+            command = Command(publish, channel, letter.data)
+            batches[self._fleet.of(channel)].append((letter.topic, command))
         size = sum(letter.size for letter in letters) * (2 if self._desk.streams else 1)
         results: list[tuple[Command, Any]] = []
+        refused: set[str] = set()
 
-        async def call(link: Link, commands: list[Command]) -> None:
-            answers = await link.call(commands, size)
-            results.extend(zip(commands, answers, strict=True))
+        async def call(link: Link, commands: list[tuple[str, Command]]) -> None:
+            answers = await link.call([command for _, command in commands], size)
+            for (topic, command), answer in zip(commands, answers, strict=True):
+                results.append((command, answer))
+                if isinstance(answer, Exception):
+                    refused.add(topic)
 
         busy = [(link, commands) for link, commands in batches.items() if commands]
         if len(busy) == 1:
@@ -227,10 +246,9 @@ class Session:
             async with trio.open_nursery() as nursery:
                 for link, commands in busy:
                     nursery.start_soon(call, link, commands)
-        if any(isinstance(answer, Exception) for _, answer in results):
-            self._owe(letters)
-        else:
-            self._desk.owed.told(owed)
+        self._desk.owed.told({t: numbers for t, numbers in owed.items() if t not in refused})
+        self._owe([letter for letter in letters if letter.topic in refused])
+        self._desk.refuse(refused)
         return self._judge(results)
 
     def _judge(self, results: list[tuple[Command, Any]]) -> tuple[int, str]:

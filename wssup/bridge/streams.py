@@ -52,8 +52,8 @@ class Streams:
 
     def keeping(
         self, letters: Iterable[Letter], owed: Mapping[str, Mapping[str, int]]
-    ) -> Iterator[tuple[bytes, Command]]:
-        """The commands that keep these messages, each with the key that it is about.
+    ) -> Iterator[tuple[str, bytes, Command]]:
+        """The commands that keep these messages, each with its topic, and the key that it is about.
 
         Numbers go first: what was announced and is not there is missed, not overlooked.
 
@@ -66,16 +66,15 @@ class Streams:
         for topic, numbers in lasts.items():
             key = self._names.marks(topic)
             pairs = [x for pair in numbers.items() for x in (pair[0].encode(), pair[1])]
-            yield key, Command(b"HSET", key, *pairs)
-            yield key, Command(b"EXPIRE", key, self._silence)
-        kept: set[bytes] = set()
+            yield topic, key, Command(b"HSET", key, *pairs)
+            yield topic, key, Command(b"EXPIRE", key, self._silence)
         for letter in letters:
             key = self._names.history(letter.topic)
-            kept.add(key)
             bound = (b"MAXLEN", b"~", self._messages)
-            yield key, Command(b"XADD", key, *bound, b"*", _FIELD, letter.data)
-        for key in sorted(kept):
-            yield key, Command(b"EXPIRE", key, self._silence)
+            yield letter.topic, key, Command(b"XADD", key, *bound, b"*", _FIELD, letter.data)
+        for topic in dict.fromkeys(letter.topic for letter in letters):
+            key = self._names.history(topic)
+            yield topic, key, Command(b"EXPIRE", key, self._silence)
 
     async def missed(
         self, fleet: Fleet, topic: str, marks: Mapping[str, int], limit: int

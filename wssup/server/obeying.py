@@ -306,7 +306,8 @@ class BaseWorker:
 
     def _drain(self, order: Drain) -> None:
         """Begin to drain; a later order replaces an earlier one."""
-        self._order, self._ordered = order, time.monotonic()
+        if order is not self._order:
+            self._order, self._ordered = order, time.monotonic()
         if order.final and self._engine is not None:
             self._listening.empty_queues()
         self._listening.close_listeners()

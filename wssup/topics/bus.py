@@ -232,10 +232,12 @@ class Bus(Knowing):
         self._drain(anyway=True)
         self._flush()
 
-    def is_keeper(self, serial: int) -> bool:
-        """Whether a node carries messages of others, or is not known any more."""
+    def may_carry(self, serial: int) -> bool:
+        """Whether a node may carry what others have published, as bridges do: it is not known as
+        one that keeps a history for its clients.
+        """
         peer = self._peers.get(serial)
-        return peer is None or peer.keeper
+        return peer is None or not peer.remembers
 
     @property
     def moves(self) -> bool:

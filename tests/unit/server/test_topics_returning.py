@@ -220,7 +220,7 @@ async def test_a_subscription_with_a_position_after_a_move(
     application = Commands()
     async with served(tmp_path, application, topics=Topics(bus=bus, history=100)) as server:
         hub = server.engine.topics
-        hub.bus.is_keeper = lambda _: False  # type: ignore[method-assign]
+        hub.bus.may_carry = lambda _: False  # type: ignore[method-assign]
         ws = await server.connect()
         await ask(ws, "subscribe", "old")
         (connection,) = application.connections

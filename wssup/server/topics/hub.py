@@ -133,7 +133,7 @@ class Hub(Delivering):
             names.check(member, "member")
         if connection.closed is not None:
             raise connection.gone()
-        before = self._lately.of(connection).get(name)
+        before = self._lately.when(connection, name)
         if not self._leave(connection, name):
             before = time.monotonic()
         joined = Joined(name, positions, member)
@@ -250,7 +250,7 @@ class Hub(Delivering):
         return joined, here
 
     def _carries(self, carrier: int) -> bool:
-        return self._settings.bus != EMBEDDED and self.bus.is_keeper(carrier)
+        return self._settings.bus != EMBEDDED and self.bus.may_carry(carrier)
 
     def _ahead(
         self, connection: Connection, topic: Topic, further: Mapping[str, int]

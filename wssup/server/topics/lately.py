@@ -33,6 +33,14 @@ class Lately:
         """When it subscribed to which topic."""
         return self._before.get(connection, {}) | self._joined.get(connection, {})
 
+    def when(self, connection: Connection, topic: str) -> float | None:
+        """The same of one topic; None: not lately."""
+        for books in (self._joined, self._before):
+            found = books.get(connection, {}).get(topic)
+            if found is not None:
+                return found
+        return None
+
     def left(self, connection: Connection, topic: str) -> None:
         """It is subscribed to a topic no more."""
         for books in (self._joined, self._before):
