@@ -277,6 +277,10 @@ def test_what_the_server_is_owed() -> None:
     assert list(owed.some(10)) == ["b", "d"]
     owed.again()
     assert owed.some(10) == {"b": {"a.1": 1}, "d": {"a.1": 1}, "c": {"a.1": 2}}
+    owed.refuse("bd")
+    assert [topic for topic in "abcd" if owed.has(topic)] == ["b", "c", "d"]
+    owed.told({"b": {"a.1": 1}, "c": {"a.1": 3}, "d": {"b.1": 5}})
+    assert (owed.some(9), owed.refused) == ({}, {"d": {"a.1": 1}})
     for topic in "efgh":
         owed.add([last(topic, "a.1", 1)])
         owed.refuse([topic])

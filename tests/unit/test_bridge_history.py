@@ -10,6 +10,7 @@ import trio
 from tests.harness.bridge_side import Side, running, until
 from tests.harness.resp import RespServer, error
 from wssup.bridge import redis, session
+from wssup.bridge.outbox import Letter
 from wssup.bridge.packing import Parcel
 
 
@@ -208,3 +209,36 @@ async def test_a_number_that_is_never_taken(at_once: None, monkeypatch: pytest.M
             assert ([parcel.sequence for parcel in found], complete) == ([10, 11], True)
             await server.drop()
             await until(lambda: len([c for c in server.heard if c[:2] == bad]) == 2)
+
+
+@pytest.mark.parametrize("how", ["many", "refused"])
+async def test_a_number_never_goes_down(
+    at_once: None, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A topic's later message goes out before the number is told that it was owed: the server keeps
+    the later one, and who was between the two is given that message.
+    """
+    async with RespServer().running() as server:
+        side = Side(server.port, bus_history=True, history=500)
+        source = "aaaaaaaa.1"
+        if how == "many":
+            side.desk.owed.add(Letter(f"t{n}", source, 100, b"") for n in range(600))
+            side.post("t599", 900, after=100)
+        else:
+            side.post("t599", 99)
+        async with running(side):
+            if how == "refused":
+                await until(lambda: side.witness.taken)
+                assert await side.redis.missed("t599", {source: 99}, 0) == ([], True)
+                server.refuse = lambda c: error("OOM") if c[0] in (b"HSET", b"XADD") else None
+                side.post("t599", 100, after=99)
+                await until(lambda: side.desk.owed.refused)
+                assert await side.redis.missed("t599", {source: 99}, 0) == ([], False)
+                monkeypatch.setattr(session, "_AGAIN", 300.0)
+                server.refuse = lambda _: None
+                side.post("t599", 900, after=100)
+            await until(lambda: side.redis.connected and len(server.named(b"PUBLISH")) > 0)
+            await until(lambda: not side.desk.owed and not side.desk.owed.refused)
+            assert server.hashes[b"wssup:marks:t599"][source.encode()] == b"900"
+            found, complete = await side.redis.missed("t599", {source: 100}, 0)
+            assert ([parcel.sequence for parcel in found], complete) == ([900], True)

@@ -25,6 +25,7 @@ from tests.harness.resp import RespServer
 from wssup import channel
 from wssup.bridge import redis
 from wssup.bridge.node import Node
+from wssup.bridge.outbox import Letter
 from wssup.bridge.packing import Parcel, pack, unpack
 from wssup.bridge.watcher import Watcher
 from wssup.config.topics import Topics
@@ -288,6 +289,36 @@ def test_what_a_bridge_could_not_bring_out_is_counted(board: Scoreboard) -> None
     view = board.bridge()
     assert view is not None
     assert (view.state, view.lost) == (BridgeState.STOPPED, 10)
+
+
+async def test_numbers_that_are_owed_are_brought_out(board: Scoreboard) -> None:
+    """A bridge that ends has told its server, if there is one, of all that it will never have."""
+    async with RespServer().running() as server:
+        bus = f"redis://127.0.0.1:{server.port}"
+        pair = Pair(board, bus=bus, bus_history=True)
+        async with pair.running():
+            await until(lambda: pair.node._redis.connected)
+            # Its workers have gone already.
+            pair.node.bus.close()
+            desk = pair.node._desk
+            desk.owed.add(Letter(f"t{n}", f"{OURS}.1", n, b"") for n in range(1, 2001))
+            parcel = Parcel(f"{OURS}.1", 2001, 0, 0, False, time.time(), b"")
+            desk.post(Letter("t", f"{OURS}.1", 2001, pack(parcel)))
+            await pair.node.bring_out()
+        marks = [key for key in server.hashes if key.startswith(b"wssup:marks:")]
+        assert len(marks) == 2001
+
+
+async def test_what_a_server_refuses_is_said_once(board: Scoreboard) -> None:
+    """However many kinds of commands it refuses, and in whatever order."""
+    with structlog.testing.capture_logs() as logs:
+        pair = Pair(board, bus="redis://127.0.0.1:1")
+        async with pair.running():
+            for number in range(100):
+                pair.node.unsent(0, f"{'HSET' if number % 2 else 'XADD'}: OOM")
+            for number in range(100):
+                pair.node.unsent(0, f"{number}: what is this?")
+    assert len([entry for entry in logs if entry["event"] == "bridge_refused"]) == 20
 
 
 def test_a_channel_that_ends_at_once(board: Scoreboard) -> None:

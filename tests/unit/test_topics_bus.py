@@ -247,13 +247,15 @@ def test_numbers_of_the_dead_are_remembered_for_a_minute(three: Net) -> None:
 
 
 def test_who_may_carry_what_others_published() -> None:
-    """Bridges, which keep no history for clients; also one that is not known any more, or yet."""
-    with net(1, messages=10) as found:
+    """Bridges, which get everything for no history; also who is not known any more, or yet."""
+    with net(1, messages=10, everything=True) as found:
         (a,) = found.nodes.values()
-        worker, bridge = found.add(), found.add(messages=0, everything=True)
+        worker, bridge = found.add(), found.add(messages=0)
+        plain = found.add(messages=0, everything=False)
         assert a.bus.may_carry(worker.serial)
         found.settle()
         assert not a.bus.may_carry(worker.serial)
+        assert not a.bus.may_carry(plain.serial)
         assert a.bus.may_carry(bridge.serial)
         found.kill(worker)
         found.settle()

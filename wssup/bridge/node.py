@@ -32,6 +32,8 @@ _BEAT: Final = 0.25
 #: What is remembered of the publishers' order (`Chains`).
 _TOPICS: Final = 50_000
 _SOURCES: Final = 1024
+#: What a server may refuse that is said, each once.
+_REFUSALS: Final = 20
 #: Bytes of messages in one packet of an answer.
 _CHUNK: Final = 64 << 10
 #: Questions that are answered at a time, and that may wait for that.
@@ -69,7 +71,7 @@ class Node:
         self._questions = 0
         self._outage = False
         self._garbled = False
-        self._refused = ""
+        self._refused: set[str] = set()
         self._gap = False
         self._watcher = Watcher()
         self.bus = Bus(
@@ -181,8 +183,8 @@ class Node:
     def unsent(self, count: int, why: str) -> None:
         """The server has not taken messages, or nobody knows."""
         self._counts.lost += count
-        if why and why != self._refused:
-            self._refused = why
+        if why and why not in self._refused and len(self._refused) < _REFUSALS:
+            self._refused.add(why)
             self._log.warning("bridge_refused", lost=count, error=why)
 
     def garbled(self, why: str) -> None:
@@ -213,6 +215,8 @@ class Node:
                     await trio.sleep(_GLANCE)
             if self._redis.connected:
                 await self._desk.brought_out()
+                while self._desk.owed and self._redis.connected:  # noqa: ASYNC110 - as above
+                    await trio.sleep(_GLANCE)
 
     def over(self) -> None:
         """It does not run any more: what it still had is lost."""

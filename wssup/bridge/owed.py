@@ -68,14 +68,15 @@ class Owed:
                 self._add(topic, source, number)
 
     def told(self, told: Mapping[str, Mapping[str, int]]) -> None:
-        """The server has these."""
-        for topic, numbers in told.items():
-            left = {
-                source: number
-                for source, number in self._numbers.get(topic, {}).items()
-                if number > numbers.get(source, 0)
-            }
-            if left:
-                self._numbers[topic] = left
-            else:
-                self._numbers.pop(topic, None)
+        """The server has these, and must not be told lower ones any more."""
+        for books in (self._numbers, self.refused):
+            for topic in books.keys() & told.keys():
+                numbers = told[topic]
+                # What is left goes behind all others.
+                left = {s: n for s, n in books.pop(topic).items() if n > numbers.get(s, 0)}
+                if left:
+                    books[topic] = left
+
+    def has(self, topic: str) -> bool:
+        """Whether the server does not know of all messages of a topic that it has not."""
+        return topic in self._numbers or topic in self.refused

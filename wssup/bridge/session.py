@@ -16,9 +16,9 @@ from wssup.bridge.fleet import Fleet
 from wssup.bridge.hearing import Hearing
 from wssup.bridge.links import Command, Link
 from wssup.bridge.outbox import Letter, Outbox
-from wssup.bridge.owed import Owed
+from wssup.bridge.owed import Numbers, Owed
 from wssup.bridge.packing import Names, Parcel, unpack
-from wssup.bridge.streams import Streams
+from wssup.bridge.streams import Streams, lasts_of
 from wssup.bridge.wishes import Wishes
 from wssup.errors import MessageError
 from wssup.scoreboard import BridgeFault
@@ -219,9 +219,10 @@ class Session:
         that they did not.
         """
         batches: dict[Link, list[tuple[str, Command]]] = {link: [] for link in self._fleet.links}
-        owed = self._desk.owed.some(_CHANNELS)
+        lasts: Numbers = {}
         if self._desk.streams is not None:
-            for topic, key, command in self._desk.streams.keeping(letters, owed):
+            lasts = lasts_of(letters, self._desk.owed.some(_CHANNELS))
+            for topic, key, command in self._desk.streams.keeping(letters, lasts):
                 batches[self._fleet.of(key)].append((topic, command))
         publish = self._fleet.words.publish
         for letter in letters:
@@ -246,7 +247,7 @@ class Session:
             async with trio.open_nursery() as nursery:
                 for link, commands in busy:
                     nursery.start_soon(call, link, commands)
-        self._desk.owed.told({t: numbers for t, numbers in owed.items() if t not in refused})
+        self._desk.owed.told({t: numbers for t, numbers in lasts.items() if t not in refused})
         self._owe([letter for letter in letters if letter.topic in refused])
         self._desk.refuse(refused)
         return self._judge(results)

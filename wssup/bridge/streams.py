@@ -21,7 +21,7 @@ from wssup.bridge.recovery import Recovery
 from wssup.config.topics import Topics
 from wssup.errors import MessageError
 
-__all__ = ["Streams"]
+__all__ = ["Streams", "lasts_of"]
 
 #: Messages of a topic that are kept when only their age is bounded.
 _MESSAGES: Final = 1000
@@ -51,18 +51,15 @@ class Streams:
         self._size = settings.history_bytes
 
     def keeping(
-        self, letters: Iterable[Letter], owed: Mapping[str, Mapping[str, int]]
+        self, letters: Iterable[Letter], lasts: Numbers
     ) -> Iterator[tuple[str, bytes, Command]]:
         """The commands that keep these messages, each with its topic, and the key that it is about.
 
         Numbers go first: what was announced and is not there is missed, not overlooked.
 
-        :param owed: numbers of messages before these that the server may not have.
+        :param lasts: the numbers, see `lasts_of`.
         """
-        lasts: Numbers = {topic: dict(numbers) for topic, numbers in owed.items()}
         letters = list(letters)
-        for letter in letters:
-            lasts.setdefault(letter.topic, {})[letter.source] = letter.sequence
         for topic, numbers in lasts.items():
             key = self._names.marks(topic)
             pairs = [x for pair in numbers.items() for x in (pair[0].encode(), pair[1])]
@@ -108,6 +105,17 @@ class Streams:
             newest = _below(entries[-1][0])
             page = max(1, min(page * 4, _PAGE_MOST, _PAGE_BYTES // mean))
         return recovery.result()
+
+
+def lasts_of(letters: Iterable[Letter], owed: Numbers) -> Numbers:
+    """The numbers of the last messages.
+
+    :param owed: those of messages before these that the server may not have.
+    """
+    lasts = {topic: dict(numbers) for topic, numbers in owed.items()}
+    for letter in letters:
+        lasts.setdefault(letter.topic, {})[letter.source] = letter.sequence
+    return lasts
 
 
 def _below(name: bytes) -> bytes:

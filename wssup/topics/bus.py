@@ -233,11 +233,11 @@ class Bus(Knowing):
         self._flush()
 
     def may_carry(self, serial: int) -> bool:
-        """Whether a node may carry what others have published, as bridges do: it is not known as
-        one that keeps a history for its clients.
+        """Whether a node may carry what others have published, as bridges do: they get everything,
+        and not for a history that they keep.
         """
         peer = self._peers.get(serial)
-        return peer is None or not peer.remembers
+        return peer is None or peer.carries
 
     @property
     def moves(self) -> bool:

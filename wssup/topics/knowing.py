@@ -108,6 +108,7 @@ class Knowing(Publisher):
             self._history.linked(peer.serial, packet.number)
         peer.greeted, peer.complete = True, False
         peer.remembers, peer.keeper = packet.history, packet.keeper
+        peer.carries = packet.everything and not packet.history
         peer.counts.clear()
         self._saw(peer.serial, packet.number)
         self._book.greeted(peer.serial, everything=packet.everything)

@@ -62,6 +62,7 @@ class Peer:
         "_owner",
         "_packets",
         "bound",
+        "carries",
         "closed",
         "complete",
         "counts",
@@ -107,6 +108,8 @@ class Peer:
         self.counts: dict[str, int] = {}
         self.greeted = self.complete = self.closed = False
         self.keeper = self.remembers = False
+        #: It may have what others published; who knows before it has greeted.
+        self.carries = True
         self.met = 0
         self.heard = 0.0
         self.waits: Barrier | None = None
