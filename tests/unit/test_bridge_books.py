@@ -275,7 +275,7 @@ def test_what_the_server_is_owed() -> None:
     owed.refuse(["c", "never"])
     owed.add([last("c", "a.1", 2)])
     assert list(owed.some(10)) == ["b", "d"]
-    owed.again()
+    owed.again(10)
     assert owed.some(10) == {"b": {"a.1": 1}, "d": {"a.1": 1}, "c": {"a.1": 2}}
     owed.refuse("bd")
     assert [topic for topic in "abcd" if owed.has(topic)] == ["b", "c", "d"]
@@ -285,6 +285,8 @@ def test_what_the_server_is_owed() -> None:
         owed.add([last(topic, "a.1", 1)])
         owed.refuse([topic])
     assert list(owed.refused) == ["f", "g", "h"]
+    owed.again(2)
+    assert (list(owed.some(9)), list(owed.refused)) == (["f", "g"], ["h"])
 
 
 def test_settled_is_when_the_server_has_confirmed() -> None:

@@ -233,7 +233,10 @@ async def test_a_number_never_goes_down(
                 server.refuse = lambda c: error("OOM") if c[0] in (b"HSET", b"XADD") else None
                 side.post("t599", 100, after=99)
                 await until(lambda: side.desk.owed.refused)
+                # Not that this is all; but what there is.
                 assert await side.redis.missed("t599", {source: 99}, 0) == ([], False)
+                found, complete = await side.redis.missed("t599", {source: 98}, 0)
+                assert ([parcel.sequence for parcel in found], complete) == ([99], False)
                 monkeypatch.setattr(session, "_AGAIN", 300.0)
                 server.refuse = lambda _: None
                 side.post("t599", 900, after=100)

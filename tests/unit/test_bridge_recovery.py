@@ -224,6 +224,17 @@ def test_a_server_that_went_back_is_not_believed() -> None:
         assert recovery.result() == ([], complete)
 
 
+def test_publishers_that_the_server_may_have_forgotten() -> None:
+    """A topic was silent for so long that the server knows nothing any more of who published after
+    the position was made: nobody is told that this is all.
+    """
+    marks = {"b.1": 2, WALL: 1_000_000}
+    for known, complete in ((979.0, True), (981.0, False)):
+        recovery = Recovery(marks, {"b.1": 3}, limit=9, size=99, oldest=0, known=known)
+        recovery.read([parcel("b.1", 3, 2, at=1001.0)])
+        assert recovery.result() == ([parcel("b.1", 3, 2, at=1001.0)], complete)
+
+
 def test_publishers_that_a_position_does_not_name() -> None:
     """What such a one had published before the position was made was given then, or was before the
     subscription: it is not given again, nor is it missed if it is not there any more.

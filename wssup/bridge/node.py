@@ -214,6 +214,7 @@ class Node:
                 while self.bus.links:  # noqa: ASYNC110 - the bus tells nobody
                     await trio.sleep(_GLANCE)
             if self._redis.connected:
+                self._desk.again()
                 await self._desk.brought_out()
                 while self._desk.owed and self._redis.connected:  # noqa: ASYNC110 - as above
                     await trio.sleep(_GLANCE)

@@ -60,11 +60,13 @@ class Owed:
                 if len(self.refused) > self._most:
                     del self.refused[next(iter(self.refused))]
 
-    def again(self) -> None:
-        """It may take what it has refused."""
-        refused, self.refused = self.refused, {}
-        for topic, numbers in refused.items():
-            for source, number in numbers.items():
+    def again(self, most: float) -> None:
+        """It may take what it has refused, of so many topics at most."""
+        for topic in list(self.refused):
+            if most <= 0:
+                break
+            most -= 1
+            for source, number in self.refused.pop(topic).items():
                 self._add(topic, source, number)
 
     def told(self, told: Mapping[str, Mapping[str, int]]) -> None:

@@ -23,6 +23,8 @@ class Recovery:
         *before* the first message was read.
     :param limit: messages to find at most; :param size: and bytes of them, about.
     :param oldest: seconds since the epoch; what was published before is not given any more.
+    :param known: seconds since the epoch; of who published before that, and not since, the server
+        may know nothing any more.
     :param mine: how sources begin whose messages may be seen before the server has them.
     """
 
@@ -34,11 +36,15 @@ class Recovery:
         limit: int,
         size: int,
         oldest: float,
+        known: float = 0.0,
         mine: str = "",
     ) -> None:
         # Of a publisher that the position does not name, its maker had given all that is older, or
         # it was before the subscription.
         self._before = (marks.get(WALL, 0) - SLACK) / 1000
+        # One whose publisher and all of its topic have been silent since for longer than the server
+        # remembers cannot be told of.
+        is_known = WALL not in marks or self._before >= known
         # Sources number 0 are no publishers: positions have the time there (topics/history.py).
         marks = {source: mark for source, mark in marks.items() if not source.endswith(".0")}
         self._marks = marks
@@ -53,9 +59,14 @@ class Recovery:
         self._open = set(self._until)
         # A source that the server does not know any more, or not up to there: it has lost its
         # memory meanwhile, or went back to what it had saved.
-        self._whole = bool(lasts) and all(
-            source in lasts and (lasts[source] >= mark or bool(mine and source.startswith(mine)))
-            for source, mark in marks.items()
+        self._whole = (
+            bool(lasts)
+            and is_known
+            and all(
+                source in lasts
+                and (lasts[source] >= mark or bool(mine and source.startswith(mine)))
+                for source, mark in marks.items()
+            )
         )
 
     @property

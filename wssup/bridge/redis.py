@@ -117,14 +117,14 @@ class Redis:
             await self._desk.brought_out()
         if scope.cancelled_caught or self._session is None:
             return [], False
-        if self._desk.owed.has(topic):
-            # What it would be asked for is more than it knows.
-            return [], False
+        # It gives what it has; of what it does not know it cannot say that it is not there.
+        owed = self._desk.owed.has(topic)
         try:
-            return await self._session.missed(topic, marks, limit)
+            found, whole = await self._session.missed(topic, marks, limit)
         except Away:
             # The session's own watch finds it too, and says it.
             return [], False
+        return found, whole and not owed
 
     async def _once(self, connected: list[float]) -> None:
         async with trio.open_nursery() as nursery:

@@ -129,12 +129,14 @@ class Desk:
 
     def _look_again(self) -> None:
         if trio.current_time() >= self._again_at:
-            self.again()
+            self.again(_CHANNELS)
 
-    def again(self) -> None:
-        """Say once more what the server has refused to hear of."""
-        self._again_at = math.inf
-        self.owed.again()
+    def again(self, most: float = math.inf) -> None:
+        """Say once more what the server has refused to hear of, of so many topics at most."""
+        self.owed.again(most)
+        self._again_at = trio.current_time() + _AGAIN if self.owed.refused else math.inf
+        if self.owed:
+            self._work.set()
 
     def refuse(self, topics: Iterable[str]) -> None:
         """The server does not take the numbers of these topics: later perhaps."""

@@ -27,6 +27,8 @@ __all__ = ["Streams", "lasts_of"]
 _MESSAGES: Final = 1000
 #: Seconds that a topic's history outlives its last message when only the number is bounded.
 _SILENCE: Final = 86_400
+#: Seconds that numbers outlive a topic's last message by more: than it takes until all have it.
+_LONGER: Final = 60
 #: Messages that are read at first, and at most, in one go; and bytes of them, about, once it is
 #: known how long they are.
 _PAGE: Final = 32
@@ -64,7 +66,7 @@ class Streams:
             key = self._names.marks(topic)
             pairs = [x for pair in numbers.items() for x in (pair[0].encode(), pair[1])]
             yield topic, key, Command(b"HSET", key, *pairs)
-            yield topic, key, Command(b"EXPIRE", key, self._silence)
+            yield topic, key, Command(b"EXPIRE", key, self._silence + _LONGER)
         for letter in letters:
             key = self._names.history(letter.topic)
             bound = (b"MAXLEN", b"~", self._messages)
@@ -88,6 +90,7 @@ class Streams:
             limit=min(limit, self._messages) if limit > 0 else self._messages,
             size=self._size,
             oldest=time.time() - self._age if self._age else 0.0,
+            known=time.time() - self._silence - _LONGER,
             mine=self._mine,
         )
         key = self._names.history(topic)
