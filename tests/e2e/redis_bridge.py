@@ -261,8 +261,9 @@ def test_streams_are_bounded(redis: RedisServer, start: Start) -> None:
     a.worker.publish("t", *[b"%d" % n for n in range(5000)])
     until(a, fact=lambda: a.view().sent == 5000)
     assert 50 <= int(redis.ask("xlen", "wssup:history:t")[0]) <= 250
-    for key in ("wssup:history:t", "wssup:marks:t"):
-        assert 90 <= int(redis.ask("ttl", key)[0]) <= 100
+    # The numbers outlive the messages.
+    for key, seconds in (("wssup:history:t", 100), ("wssup:marks:t", 160)):
+        assert seconds - 10 <= int(redis.ask("ttl", key)[0]) <= seconds
 
 
 def test_wrong_credentials(redis: RedisServer, start: Start) -> None:
