@@ -10,10 +10,10 @@ from typing import Any
 
 import trio
 
+from wssup.bridge.desk import Desk
 from wssup.bridge.outbox import Letter, Outbox
 from wssup.bridge.packing import Names, Parcel, pack
 from wssup.bridge.redis import Redis
-from wssup.bridge.session import Desk
 from wssup.bridge.streams import Streams
 from wssup.config.bus import BusUrl
 from wssup.config.topics import Topics

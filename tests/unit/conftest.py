@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wssup.bridge import links, redis, session
+from wssup.bridge import desk, links, redis
 
 
 @pytest.fixture
@@ -13,4 +13,4 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis, "_LONGEST", 0.05)
     monkeypatch.setattr(links, "_IDLE", 0.05)
     monkeypatch.setattr(links, "DEADLINE", 5.0)
-    monkeypatch.setattr(session, "_AGAIN", 0.05)
+    monkeypatch.setattr(desk, "_AGAIN", 0.05)

@@ -9,7 +9,7 @@ import trio
 
 from tests.harness.bridge_side import Side, running, until
 from tests.harness.resp import RespServer, error
-from wssup.bridge import redis, session
+from wssup.bridge import desk, redis
 from wssup.bridge.outbox import Letter
 from wssup.bridge.packing import Parcel
 
@@ -190,7 +190,7 @@ async def test_a_number_that_is_never_taken(at_once: None, monkeypatch: pytest.M
     """A key of the server's that is something else costs its own topic the claim, and no other one
     anything; it is not tried again and again.
     """
-    monkeypatch.setattr(session, "_AGAIN", 300.0)
+    monkeypatch.setattr(desk, "_AGAIN", 300.0)
     async with RespServer().running() as server:
         side = Side(server.port, bus_history=True, history=500)
         bad = [b"HSET", b"wssup:marks:bad"]
@@ -237,7 +237,7 @@ async def test_a_number_never_goes_down(
                 assert await side.redis.missed("t599", {source: 99}, 0) == ([], False)
                 found, complete = await side.redis.missed("t599", {source: 98}, 0)
                 assert ([parcel.sequence for parcel in found], complete) == ([99], False)
-                monkeypatch.setattr(session, "_AGAIN", 300.0)
+                monkeypatch.setattr(desk, "_AGAIN", 300.0)
                 server.refuse = lambda _: None
                 side.post("t599", 900, after=100)
             await until(lambda: side.redis.connected and len(server.named(b"PUBLISH")) > 0)

@@ -9,7 +9,7 @@ import structlog
 
 from tests.harness.bridge_side import Side, running, until
 from tests.harness.resp import RespServer, confirm, error
-from wssup.bridge import redis, session
+from wssup.bridge import desk, redis
 from wssup.bridge.faults import without
 from wssup.bridge.outbox import Letter, Outbox
 from wssup.bridge.packing import Parcel, pack
@@ -329,6 +329,6 @@ def test_a_batch_is_bounded() -> None:
     outbox = Outbox(1 << 30)
     for number in range(2000):
         outbox.put(Letter("t", "aaaaaaaa.1", number, bytes(2000)))
-    taken = outbox.take(session._BATCH, session._BATCH_BYTES)
+    taken = outbox.take(desk.BATCH, desk.BATCH_BYTES)
     assert len(taken) <= 512
     assert sum(x.size for x in taken) <= 512 << 10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.topics_net import Conn, Net, Node, net
+from tests.topics_net import Conn, Net, Node, Record, net
 
 
 def say(node: Node, text: str) -> None:
@@ -13,10 +13,10 @@ def texts(node: Node) -> list[str]:
     return [message.data.decode() for message in node.got]
 
 
-def moved(three: Net) -> tuple[Node, Node, Node, Conn]:
-    """A publisher that has published at B, and is at C now; A has read none of it."""
-    a, b, c = three.nodes.values()
-    a.bus.subscribed("t", 1)
+def leaves(three: Net, subscribed: Node) -> tuple[Node, Record]:
+    """Somebody has published at B and is on the way to C; C, and the record."""
+    _, b, c = three.nodes.values()
+    subscribed.bus.subscribed("t", 1)
     conn = Conn(1)
     b.conns[conn] = None
     three.settle()
@@ -24,14 +24,20 @@ def moved(three: Net) -> tuple[Node, Node, Node, Conn]:
     b.bus.hand_to(c.serial, 1, lambda _: None)
     three.settle()
     say(b, "first")
-    record = b.suspend(conn)
+    return c, b.suspend(conn)
+
+
+def moved(three: Net) -> tuple[Node, Node, Node, Conn]:
+    """A publisher that has published at B, and is at C now; A has read none of it."""
+    a, b, _ = three.nodes.values()
+    c, record = leaves(three, a)
     b.watcher.chores()
     while c.watcher.turn():
         pass
     c.resume(record, b.serial)
     say(c, "second")
     c.watcher.chores()
-    return a, b, c, conn
+    return a, b, c, record.conn
 
 
 def read(a: Node, serial: int) -> None:
@@ -96,25 +102,11 @@ def test_a_link_waits_for_two_seconds_at_most() -> None:
         b.close()
 
 
-def who_has_moved(three: Net, subscribed: Node) -> Node:
-    """Somebody has published at B and moved to C, which has not read that yet; C."""
-    _, b, c = three.nodes.values()
-    subscribed.bus.subscribed("t", 1)
-    conn = Conn(1)
-    b.conns[conn] = None
-    three.settle()
-    c.bus.take_from(b.serial, 1)
-    b.bus.hand_to(c.serial, 1, lambda _: None)
-    three.settle()
-    say(b, "first")
-    c.resume(b.suspend(conn), b.serial)
-    return c
-
-
 def test_the_new_node_holds_its_own_messages_back_until_it_has_seen_the_old_ones() -> None:
     """Its older subscribers get both in order, too; what is held is numbered and bounded."""
     with net(3) as three:
-        c = who_has_moved(three, three.nodes[3])
+        c, record = leaves(three, three.nodes[3])
+        c.resume(record, 2)
         message = c.bus.publish("t", text=True, data=b"second")
         assert message.number == 1
         assert not c.got
@@ -128,7 +120,8 @@ def test_what_is_held_back_is_let_out_in_the_end() -> None:
     """A node that ends waits for nobody's order: what it holds back goes, or is known not to."""
     with net(3) as three:
         b = three.nodes[2]
-        c = who_has_moved(three, b)
+        c, record = leaves(three, b)
+        c.resume(record, b.serial)
         c.bus.publish("t", text=True, data=b"second")
         assert c.bus._held
         assert c.bus.unsent == 0

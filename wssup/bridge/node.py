@@ -11,10 +11,10 @@ import trio
 
 from wssup import logs
 from wssup.bridge.chains import Chains
+from wssup.bridge.desk import Desk
 from wssup.bridge.outbox import Letter, Outbox
 from wssup.bridge.packing import Names, Parcel, pack
 from wssup.bridge.redis import Redis
-from wssup.bridge.session import Desk
 from wssup.bridge.streams import Streams
 from wssup.bridge.watcher import Watcher
 from wssup.config.bus import parse_bus

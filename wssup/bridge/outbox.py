@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 __all__ = ["Letter", "Outbox"]
@@ -32,7 +31,6 @@ class Outbox:
     :param limit: bytes. One message always has room, whatever its size.
     :ivar size: bytes that wait.
     :ivar lost: messages dropped so far.
-    :ivar dropped: is told of each.
     """
 
     def __init__(self, limit: int) -> None:
@@ -40,23 +38,20 @@ class Outbox:
         self._waiting: deque[Letter] = deque()
         self.size = 0
         self.lost = 0
-        self.dropped: Callable[[Letter], None] = lambda _: None
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, letter: Letter) -> int:
-        """Add a message; returns how many had to go for it."""
+    def put(self, letter: Letter) -> list[Letter]:
+        """Add a message; returns those that had to go for it."""
         waiting = self._waiting
         waiting.append(letter)
         self.size += letter.size
-        dropped = 0
+        dropped = []
         while self.size > self._limit and len(waiting) > 1:
-            oldest = waiting.popleft()
-            self.size -= oldest.size
-            dropped += 1
-            self.dropped(oldest)
-        self.lost += dropped
+            dropped.append(waiting.popleft())
+            self.size -= dropped[-1].size
+        self.lost += len(dropped)
         return dropped
 
     def take(self, most: int, size: int) -> list[Letter]:

@@ -60,12 +60,9 @@ class Owed:
                 if len(self.refused) > self._most:
                     del self.refused[next(iter(self.refused))]
 
-    def again(self, most: float) -> None:
-        """It may take what it has refused, of so many topics at most."""
-        for topic in list(self.refused):
-            if most <= 0:
-                break
-            most -= 1
+    def again(self, most: int | None = None) -> None:
+        """It may take what it has refused, of so many topics at most; None: of all."""
+        for topic in list(islice(self.refused, most)):
             for source, number in self.refused.pop(topic).items():
                 self._add(topic, source, number)
 

@@ -12,12 +12,13 @@ from typing import Any, Final, Never, Protocol
 import trio
 
 from wssup import logs
+from wssup.bridge.desk import Desk
 from wssup.bridge.faults import Away, away, leaves, without
 from wssup.bridge.fleet import Fleet
 from wssup.bridge.links import Place
 from wssup.bridge.packing import Parcel
 from wssup.bridge.pauses import Pauses
-from wssup.bridge.session import Desk, Ears, Session
+from wssup.bridge.session import Ears, Session
 from wssup.config.bus import BusUrl
 from wssup.scoreboard import BridgeFault
 

@@ -4,36 +4,27 @@ begun anew with another session.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 
 import trio
 
+from wssup.bridge.desk import TOPICS, Desk
 from wssup.bridge.faults import Away, away, fault_of
 from wssup.bridge.fleet import Fleet
-from wssup.bridge.hearing import Hearing
 from wssup.bridge.links import Command, Link
-from wssup.bridge.outbox import Letter, Outbox
-from wssup.bridge.owed import Numbers, Owed
-from wssup.bridge.packing import Names, Parcel, unpack
-from wssup.bridge.streams import Streams, lasts_of
-from wssup.bridge.wishes import Wishes
+from wssup.bridge.outbox import Letter
+from wssup.bridge.owed import Numbers
+from wssup.bridge.packing import Parcel, unpack
+from wssup.bridge.streams import lasts_of
 from wssup.errors import MessageError
 from wssup.scoreboard import BridgeFault
 
-__all__ = ["Desk", "Ears", "Session"]
+__all__ = ["Ears", "Session"]
 
-#: Messages, and bytes of them, that are under way to the server at a time.
-_BATCH: Final = 512
-_BATCH_BYTES: Final = 512 << 10
-#: Seconds after which it is tried again to say what the server did not take.
-_AGAIN: Final = 5.0
 #: Channels in one command.
 _CHANNELS: Final = 512
-#: Publishers, or their topics, of which the last message is remembered.
-_HEARD: Final = 50_000
 #: Of what a server says to a command, that which makes the whole connection useless.
 _FATAL: Final = frozenset(
     {BridgeFault.AUTH, BridgeFault.BUSY, BridgeFault.LOST, BridgeFault.TIMEOUT}
@@ -57,97 +48,6 @@ class Ears(Protocol):
 
     def settled(self) -> None:
         """All that is wanted is subscribed to; what was published before may have been missed."""
-
-
-class Desk:
-    """What outlives a connection.
-
-    :ivar outbox: what waits to be published.
-    :ivar wishes: what is to be subscribed to.
-    :ivar streams: ``None``: the server keeps no history.
-    :ivar remembered: the workers keep a history, which is to have no holes: all is subscribed to,
-        or if that cannot be, they are told when something begins and ends to be.
-    :ivar hearing: what was heard of others.
-    :ivar owed: numbers of messages that a history which the server keeps will never have.
-    """
-
-    def __init__(
-        self, names: Names, outbox: Outbox, streams: Streams | None, *, remembered: bool
-    ) -> None:
-        self.names = names
-        self.outbox = outbox
-        self.streams = streams
-        self.remembered = remembered
-        self.wishes = Wishes()
-        self.hearing = Hearing(most=_HEARD)
-        self.owed = Owed(most=_HEARD)
-        if streams is not None:
-            outbox.dropped = lambda letter: self.owed.add([letter])
-        #: Messages posted so far, and those of which it is known what became of them.
-        self._posted = 0
-        self._done = 0
-        self._idle = trio.Event()
-        self._work = trio.Event()
-        self._wish = trio.Event()
-        #: When it is to be said again what was refused.
-        self._again_at = math.inf
-
-    def post(self, letter: Letter) -> int:
-        """Have a message published; returns how many older ones had to go for it."""
-        self._work.set()
-        self._posted += 1
-        dropped = self.outbox.put(letter)
-        self._done += dropped
-        return dropped
-
-    def finish(self, count: int) -> None:
-        """It is known what became of so many of the oldest messages."""
-        self._done += count
-        self._idle.set()
-        self._idle = trio.Event()
-
-    async def brought_out(self) -> None:
-        """Wait until it is known what became of all messages that were posted before."""
-        until = self._posted
-        while self._done < until:
-            await self._idle.wait()
-
-    def want(self, topic: str, on: bool) -> None:  # noqa: FBT001 - as the bus calls it
-        """Have a topic subscribed to, or no longer."""
-        self.wishes.want(topic, on)
-        self._wish.set()
-
-    async def letters(self) -> list[Letter]:
-        """Wait for messages, and take the oldest; none: there are only numbers to be told."""
-        while not self.outbox and not self.owed:
-            self._work = trio.Event()
-            with trio.move_on_at(self._again_at):
-                await self._work.wait()
-            self._look_again()
-        self._look_again()
-        return self.outbox.take(_BATCH, _BATCH_BYTES)
-
-    def _look_again(self) -> None:
-        if trio.current_time() >= self._again_at:
-            self.again(_CHANNELS)
-
-    def again(self, most: float = math.inf) -> None:
-        """Say once more what the server has refused to hear of, of so many topics at most."""
-        self.owed.again(most)
-        self._again_at = trio.current_time() + _AGAIN if self.owed.refused else math.inf
-        if self.owed:
-            self._work.set()
-
-    def refuse(self, topics: Iterable[str]) -> None:
-        """The server does not take the numbers of these topics: later perhaps."""
-        self.owed.refuse(topics)
-        if self.owed.refused:
-            self._again_at = min(self._again_at, trio.current_time() + _AGAIN)
-
-    async def changed(self) -> None:
-        """Wait for a wish."""
-        await self._wish.wait()
-        self._wish = trio.Event()
 
 
 class Session:
@@ -203,7 +103,7 @@ class Session:
                 # It may have taken them. Saying them again could double them. Why it is away is
                 # said by whoever found out.
                 self._ears.unsent(len(letters), "")
-                self._owe(letters)
+                self._desk.owe(letters)
                 raise
             finally:
                 self._desk.finish(len(letters))
@@ -212,10 +112,6 @@ class Session:
             if sent < len(letters):
                 self._ears.unsent(len(letters) - sent, why)
 
-    def _owe(self, letters: list[Letter]) -> None:
-        if self._desk.streams is not None:
-            self._desk.owed.add(letters)
-
     async def _post(self, letters: list[Letter]) -> tuple[int, str]:
         """Have the servers take messages; returns how many they took, and what they said of one
         that they did not.
@@ -223,7 +119,7 @@ class Session:
         batches: dict[Link, list[tuple[str, Command]]] = {link: [] for link in self._fleet.links}
         lasts: Numbers = {}
         if self._desk.streams is not None:
-            lasts = lasts_of(letters, self._desk.owed.some(_CHANNELS))
+            lasts = lasts_of(letters, self._desk.owed.some(TOPICS))
             for topic, key, command in self._desk.streams.keeping(letters, lasts):
                 batches[self._fleet.of(key)].append((topic, command))
         publish = self._fleet.words.publish
@@ -250,7 +146,7 @@ class Session:
                 for link, commands in busy:
                     nursery.start_soon(call, link, commands)
         self._desk.owed.told({t: numbers for t, numbers in lasts.items() if t not in refused})
-        self._owe([letter for letter in letters if letter.topic in refused])
+        self._desk.owe([letter for letter in letters if letter.topic in refused])
         self._desk.refuse(refused)
         return self._judge(results)
 

@@ -46,9 +46,9 @@ async def test_subscriptions_are_noted_as_connections_move(tmp_path: Path) -> No
     """
     async with subscribed(tmp_path) as (hub, connection, ws):
         for _ in range(2):
-            assert hub.lately(connection).keys() == {"before"}
+            assert hub._lately.of(connection).keys() == {"before"}
             hub.beat(time.monotonic())
-        assert hub.lately(connection) == {}
+        assert hub._lately.of(connection) == {}
         began = time.monotonic()
         await ask(ws, "subscribe", "t")
         hub.beat(time.monotonic())
@@ -57,20 +57,20 @@ async def test_subscriptions_are_noted_as_connections_move(tmp_path: Path) -> No
             await ask(ws, "subscribe", topic)
         for _ in range(3):
             hub.beat(time.monotonic())
-        noted = hub.lately(connection)
+        noted = hub._lately.of(connection)
         assert noted.keys() == {"t", "u"}
         assert began <= noted["t"] <= noted["u"] <= time.monotonic()
         await ask(ws, "subscribe", "t")
-        assert hub.lately(connection) == noted
+        assert hub._lately.of(connection) == noted
         assert await ask(ws, "unsubscribe", "t")
-        assert hub.lately(connection) == {"u": noted["u"]}
+        assert hub._lately.of(connection) == {"u": noted["u"]}
         await ask(ws, "subscribe", "t")
-        assert hub.lately(connection)["t"] > noted["u"]
+        assert hub._lately.of(connection)["t"] > noted["u"]
         hub.bus.handed_to(0, 1)
         for _ in range(2):
-            assert hub.lately(connection)
+            assert hub._lately.of(connection)
             hub.beat(time.monotonic())
-        assert hub.lately(connection) == {}
+        assert hub._lately.of(connection) == {}
 
 
 async def test_who_is_gone_is_forgotten(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ async def test_who_is_gone_is_forgotten(tmp_path: Path) -> None:
     async with subscribed(tmp_path) as (hub, connection, ws):
         hub.beat(time.monotonic())
         await ask(ws, "subscribe", "t")
-        assert hub.lately(connection).keys() == {"before", "t"}
+        assert hub._lately.of(connection).keys() == {"before", "t"}
         hub.left(connection)
         assert not hub._lately._joined
         assert not hub._lately._before
@@ -94,7 +94,7 @@ async def test_who_has_a_position_misses_nothing(
     """
     async with subscribed(tmp_path, history=history) as (hub, connection, ws):
         await ask(ws, "subscribe", "t", {"since": since})
-        assert hub.lately(connection).keys() == (set() if history else {"before", "t"})
+        assert hub._lately.of(connection).keys() == (set() if history else {"before", "t"})
 
 
 async def test_what_was_published_before_is_left_out(tmp_path: Path) -> None:
@@ -104,11 +104,12 @@ async def test_what_was_published_before_is_left_out(tmp_path: Path) -> None:
     async with subscribed(tmp_path) as (hub, connection, ws):
         await ask(ws, "subscribe", "t")
         hub._history.keep()
-        joined, there = hub.suspend(connection)
+        joined, there, lately = hub.suspend(connection)
+        assert lately.keys() == {"before", "t"}
         comes(hub, message(1), message(2, "before"))
         at = time.monotonic()
         comes(hub, message(3), message(4, "before"))
         hub.resume(connection, joined, there, {"t": at})
         comes(hub, message(5))
         assert await heard(ws) == ["2", "3", "4", "5"]
-        assert hub.lately(connection) == {"t": at}
+        assert hub._lately.of(connection) == {"t": at}

@@ -229,7 +229,7 @@ async def test_a_subscription_with_a_position_after_a_move(
         options = {"since": since(mate=80)}
         assert (await ask(ws, "subscribe", "new", options))[3] == 10
         if again:
-            joined, there = hub.suspend(connection)
+            joined, there, _ = hub.suspend(connection)
             hub.resume(connection, joined, there, {})
         comes(hub, message(95, "old"), message(96, "new"), message(101, "old"))
         assert await heard(ws) == ["96", "101"]
@@ -273,7 +273,7 @@ async def test_a_move_of_who_is_ahead(tmp_path: Path) -> None:
             connection = application.connections[-1]
             hub._history.keep()
             hub.hurry(connection)
-            joined, there = hub.suspend(connection)
+            joined, there, _ = hub.suspend(connection)
             assert joined[0].ahead == {MATE: 5}
             comes(hub, message(3), message(4))
             hub.resume(connection, joined, there, {})
@@ -297,7 +297,7 @@ async def test_what_a_new_worker_said_elsewhere_first(tmp_path: Path) -> None:
         ws = await server.connect()
         await ask(ws, "subscribe", "t")
         (connection,) = application.connections
-        joined, there = hub.suspend(connection)
+        joined, there, _ = hub.suspend(connection)
         hub.resume(connection, joined, there | {7: 5}, {})
         hub.beat(time.monotonic())
         hub.bus.seen[7] = 0

@@ -21,8 +21,7 @@ def record_of(pump: Pump, connection: Connection, packed: bytes, since: float) -
     :param packed: its ``ws.state``.
     :param since: when it was read from last, in seconds of ``time.monotonic()``.
     """
-    lately = pump.topics.lately(connection)
-    topics, position = pump.topics.suspend(connection)
+    topics, position, lately = pump.topics.suspend(connection)
     return records.Record(
         number=connection.id,
         peer=connection.peer,

@@ -220,14 +220,16 @@ class Hub(Delivering):
             if connection in topic:
                 self._returning.hurry(connection, topic)
 
-    def suspend(self, connection: Connection) -> tuple[list[Joined], dict[int, int]]:
-        """What a connection is subscribed to that leaves this worker now, and where it is; after
-        `hurry`.
+    def suspend(
+        self, connection: Connection
+    ) -> tuple[list[Joined], dict[int, int], dict[str, float]]:
+        """What a connection is subscribed to that leaves this worker now, where it is, and to what
+        it subscribed lately, and when (``time.monotonic()``, seconds); after `hurry`.
         """
         # What it published here must not be overtaken by what it publishes elsewhere.
         self.bus.mark()
         if connection.joined is None:
-            return [], {self.bus.serial: self.bus.number} if self.bus.number else {}
+            return [], {self.bus.serial: self.bus.number} if self.bus.number else {}, {}
         here = self.bus.position()
         floors = dict(self._floors.of(connection))
         further: dict[str, int] = {}
@@ -246,8 +248,9 @@ class Hub(Delivering):
             )
             for topic in connection.joined
         ]
+        lately = dict(self._lately.of(connection))
         self.left(connection)
-        return joined, here
+        return joined, here, lately
 
     def _carries(self, carrier: int) -> bool:
         return self._settings.bus != EMBEDDED and self.bus.may_carry(carrier)
@@ -260,12 +263,6 @@ class Hub(Delivering):
         if connection not in (topic.asked_anew or ()):
             raised(ahead, further)
         return ahead
-
-    def lately(self, connection: Connection) -> dict[str, float]:
-        """When a connection subscribed, to topics to which it did while others moved from here, or
-        shortly before; in seconds of ``time.monotonic()``. Ask before `suspend`.
-        """
-        return dict(self._lately.of(connection))
 
     def resume(
         self,
