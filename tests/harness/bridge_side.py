@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,9 +101,3 @@ async def running(*sides: Side) -> AsyncIterator[None]:
             nursery.start_soon(side.redis.run)
         yield
         nursery.cancel_scope.cancel()
-
-
-async def until(fact: Callable[[], object], seconds: float = 30) -> None:
-    with trio.fail_after(seconds):
-        while not fact():
-            await trio.sleep(0.002)

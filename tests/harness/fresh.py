@@ -13,11 +13,11 @@ import trio
 """
 #: A body with ``processes`` at hand, whose reaping runs; ``say`` prints its result.
 _REAPING = """
+from tests.harness.waiting import until
 from wssup.supervisor.process import Exit, Processes, become_subreaper
 
 async def gone(pid):
-    while os.path.exists(f"/proc/{{pid}}"):
-        await trio.sleep(0.005)
+    await until(lambda: not os.path.exists(f"/proc/{{pid}}"))
 
 async def body(processes):
 {body}

@@ -15,6 +15,7 @@ import trio.testing
 
 import wssup
 from tests.harness.served import Served, served
+from tests.harness.waiting import until
 from wssup.messages import HandedOver, HandOver, Message, Swept, TakeOver, TookOver
 from wssup.server.connection import Connection
 from wssup.server.request import Request
@@ -75,12 +76,9 @@ class Session:
         return await self.over()
 
     async def _told(self, kind: type[_M]) -> _M:
-        while True:
-            found = [message for message in self.said if isinstance(message, kind)]
-            if found:
-                assert len(found) == 1, self.said
-                return found[0]
-            await trio.sleep(0.001)
+        found = await until(lambda: [each for each in self.said if isinstance(each, kind)])
+        assert len(found) == 1, self.said
+        return found[0]
 
 
 def begin(
@@ -197,21 +195,21 @@ class Async(Plain):
     """The same with hooks that let others run."""
 
     async def on_receive(self, ws: Connection, data: str | bytes) -> None:
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         n = ws.state["n"] = ws.state["n"] + 1
         await ws.send_message(numbered(n, data))
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
 
     async def on_suspend(self, ws: Connection) -> None:
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         super().on_suspend(ws)
 
     async def on_resume(self, ws: Connection) -> None:
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         super().on_resume(ws)
 
     async def on_disconnect(self, ws: Connection, code: int) -> None:
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         super().on_disconnect(ws, code)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from websockets.asyncio.client import connect
 
 from tests.harness import raw
+from tests.harness.waiting import until_on_asyncio
 from wssup.application import style_of
 from wssup.config.settings import Heartbeat, Limits
 from wssup.config.topics import Topics
@@ -72,14 +73,12 @@ class Serving:
         return view.counts
 
     async def until(self, fact: Callable[[Counts], object]) -> Counts:
-        while not fact(self.counts):
-            await asyncio.sleep(0.002)
+        await until_on_asyncio(lambda: fact(self.counts), PATIENCE)
         return self.counts
 
     async def idle(self) -> None:
         """Wait until no connection is left and no task of the application."""
-        while self.pump.connections or self.style.busy:
-            await asyncio.sleep(0.002)
+        await until_on_asyncio(lambda: not (self.pump.connections or self.style.busy), PATIENCE)
 
     def connect(self, **options: Any) -> connect:
         return connect(f"ws://{self.address[0]}:{self.address[1]}/", proxy=None, **options)

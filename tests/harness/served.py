@@ -15,6 +15,7 @@ from typing import Any
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, connect_websocket_url
 
+from tests.harness.waiting import until
 from wssup import application
 from wssup.config.settings import Heartbeat, Limits
 from wssup.config.topics import Topics
@@ -72,8 +73,7 @@ class Served:
 
     async def until(self, fact: Callable[[Counts], object]) -> Counts:
         """Wait for the counts to say so; see served() for the deadline."""
-        while not fact(self.counts):
-            await trio.sleep(0.005)
+        await until(lambda: fact(self.counts), PATIENCE)
         return self.counts
 
     async def connect(self, path: str = "") -> WebSocketConnection:

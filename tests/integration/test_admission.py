@@ -16,6 +16,7 @@ from tests.harness import processes
 from tests.harness.clients import aside
 from tests.harness.instance import Instance
 from tests.harness.raw import request
+from tests.harness.waiting import until
 
 PATIENCE = 90.0
 #: These clients answer no pings.
@@ -248,8 +249,7 @@ async def test_out_of_descriptors(tmp_path: Path, overflow: str) -> None:
             inside = 0
             with trio.fail_after(60):
                 if overflow == "refuse":
-                    while len(crowd.streams) + len(crowd.refused) < 300:
-                        await trio.sleep(0.01)
+                    await until(lambda: len(crowd.streams) + len(crowd.refused) >= 300, 60)
                 else:
                     while len(crowd.streams) <= 10 or len(crowd.streams) > inside:
                         inside = len(crowd.streams)

@@ -44,7 +44,7 @@ import trio
 
 class App:
     async def on_request(self, request):
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         if request.path == "/forbidden":
             await request.reject(401, extra_headers=[(b"WWW-Authenticate", b"Basic")], body=b"no")
         elif "chat" in request.subprotocols:

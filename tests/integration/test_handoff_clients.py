@@ -17,6 +17,7 @@ from tests.harness.instance import Instance
 from tests.harness.oracle_apps import STYLES
 from tests.harness.oracle_run import reload
 from tests.harness.oracle_sockets import counts
+from tests.harness.waiting import until, until_on_asyncio
 
 Start = Callable[..., Instance]
 
@@ -66,8 +67,7 @@ def test_websockets_on_asyncio(start: Start, style: str) -> None:
         async with asyncio.timeout(100), asyncio.TaskGroup() as group:
             for number in range(clients):
                 group.create_task(talk(number, done))
-            while counts(instance).active < clients:
-                await asyncio.sleep(0.01)
+            await until_on_asyncio(lambda: counts(instance).active >= clients)
             for _ in range(_RELOADS):
                 await asyncio.to_thread(reload, instance)
             done.set()
@@ -122,8 +122,7 @@ async def test_trio_websocket(start: Start, style: str) -> None:
         async with trio.open_nursery() as nursery:
             for number in range(clients):
                 nursery.start_soon(talk, number)
-            while counts(instance).active < clients:
-                await trio.sleep(0.01)
+            await until(lambda: counts(instance).active >= clients)
             for _ in range(_RELOADS):
                 await aside(reload, instance)
             done.set()

@@ -68,11 +68,12 @@ async def published(instance: Instance, count: int, topic: str = "news") -> None
     """Publish until so many subscribers are known to the worker that publishes: counts of other
     workers come a moment later.
     """
-    while True:
-        answer = await aside(instance.ask, "publish", topic=topic, data="probe")
-        if answer["result"]["subscribers"] == count:
-            return
-        await trio.sleep(0.02)
+
+    def all_heard() -> bool:
+        answer = instance.ask("publish", topic=topic, data="probe")
+        return bool(answer["result"]["subscribers"] == count)
+
+    await aside(processes.until, all_heard, 30, f"{count} subscribers of {topic}")
 
 
 async def heard(ws: WebSocketConnection) -> str | bytes:

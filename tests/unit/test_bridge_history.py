@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import trio
 
-from tests.harness.bridge_side import Side, running, until
+from tests.harness.bridge_side import Side, running
 from tests.harness.resp import RespServer, error
+from tests.harness.waiting import until
 from wssup.bridge import desk, redis
 from wssup.bridge.outbox import Letter
 from wssup.bridge.packing import Parcel

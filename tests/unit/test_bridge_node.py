@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import trio.testing
 from tests.harness.bridging import Worker, boot
 from tests.harness.processes import alive, title
 from tests.harness.resp import RespServer
+from tests.harness.waiting import until
 from wssup import channel
 from wssup.bridge import redis
 from wssup.bridge.node import Node
@@ -68,12 +69,6 @@ class Pair:
             for _ in range(20):
                 self.worker.turns.turn(0)
                 await trio.sleep(0.002)
-
-
-async def until(fact: Callable[[], object], seconds: float = 30) -> None:
-    with trio.fail_after(seconds):
-        while not fact():
-            await trio.sleep(0.002)
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import time
 import pytest
 import structlog
 
-from tests.harness.bridge_side import Side, running, until
+from tests.harness.bridge_side import Side, running
 from tests.harness.resp import RespServer, confirm, error
+from tests.harness.waiting import until
 from wssup.bridge import desk, redis
 from wssup.bridge.faults import without
 from wssup.bridge.outbox import Letter, Outbox

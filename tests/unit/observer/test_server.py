@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 from starlette.types import Receive, Scope, Send
 
+from tests.harness.waiting import until_on_asyncio as until
 from wssup.observer.server import MOST, Server
 
 PATIENCE = 20.0
@@ -139,10 +140,8 @@ def test_who_takes_nothing_is_cut_off() -> None:
                 if index % 2:
                     request = request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
                 writer.write(request)
-            while len(server.server_state.connections) < 10:
-                await asyncio.sleep(0.01)
-            while server.server_state.connections:
-                await asyncio.sleep(0.05)
+            await until(lambda: len(server.server_state.connections) >= 10)
+            await until(lambda: not server.server_state.connections)
             assert await ask(address) != b""
 
     run(scene)
@@ -207,13 +206,11 @@ def test_a_flood() -> None:
     async def scene() -> None:
         async with serving(patience=PATIENCE) as (server, address, dial):
             idle = [await dial() for _ in range(MOST + 20)]
-            while len(server.server_state.connections) < MOST + 20:
-                await asyncio.sleep(0.01)
+            await until(lambda: len(server.server_state.connections) >= MOST + 20)
             assert b" 503 " in await ask(address)
             server._patience = 0.5
             more = [await dial() for _ in range(MOST)]
-            while len(server.server_state.connections) > 2 * MOST:
-                await asyncio.sleep(0.01)
+            await until(lambda: len(server.server_state.connections) <= 2 * MOST)
             for reader, _ in (*idle, *more):
                 assert await ended(reader) == b""
             assert b"200 OK" in await ask(address)

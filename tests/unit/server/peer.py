@@ -19,6 +19,7 @@ import trio.testing
 
 from tests.harness import raw
 from tests.harness.served import Served
+from tests.harness.waiting import until
 from wssup.config.settings import Heartbeat
 from wssup.server.connection import Connection
 
@@ -256,8 +257,7 @@ async def bystander(server: Served, *, echoes: bool = True) -> AsyncIterator[Pee
             nursery.start_soon(talk)
             yield peer
             before = rounds
-            while rounds <= before + 1:
-                await trio.sleep(0.002)
+            await until(lambda: rounds > before + 1)
             nursery.cancel_scope.cancel()
         # An answer may be on its way.
         await peer.send(close_frame())

@@ -7,7 +7,7 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ import trio
 import trio.testing
 
 from tests.harness.fresh import python
+from tests.harness.waiting import until
 from wssup.server import listening
 from wssup.server.accepting import Accepting
 from wssup.server.admission import Admission
@@ -100,12 +101,6 @@ async def take(both: tuple[Accepting, Counted], count: int) -> None:
 async def quiet() -> None:
     """Wait until no task has anything to do."""
     await trio.testing.wait_all_tasks_blocked(0.01)
-
-
-async def until(fact: Callable[[], object]) -> None:
-    """Wait for a fact; see accepting() for the deadline."""
-    while not fact():
-        await trio.sleep(0.005)
 
 
 async def test_nothing_is_taken_before_it_is_switched_on(one: Listener) -> None:
@@ -320,6 +315,7 @@ def test_out_of_descriptors() -> None:
         """
         from wssup import logs
         from wssup.server import accepting as module, listening
+        from tests.harness.waiting import until
         from wssup.server.admission import Admission
         logs.configure("info", "json")
         sys.stderr = sys.stdout
@@ -345,8 +341,7 @@ def test_out_of_descriptors() -> None:
                     resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 3, opened + 3))
                     found.switch(on=True)
                     for n in range(10):
-                        while not taken:
-                            await trio.sleep(0.005)
+                        await until(lambda: taken)
                         if n == 0:
                             await trio.testing.wait_all_tasks_blocked(0.05)
                             print(len(counted))

@@ -12,7 +12,7 @@ import trio
 
 from tests.harness.http_client import Http, Message, Receive, Send, body_of, reply
 from tests.harness.served import Served, served
-from tests.unit.server.peer import OFF
+from tests.unit.server.peer import OFF, everything_read
 
 
 async def index(scope: Message, receive: Receive, send: Send) -> None:
@@ -87,7 +87,7 @@ async def test_requests_on_one_connection(tmp_path: Path, size: int) -> None:
         assert running == 0
         running += 1
         body = await body_of(receive)
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         running -= 1
         await reply(send, scope["path"].encode() + b" " + body)
 
@@ -102,7 +102,7 @@ async def test_requests_on_one_connection(tmp_path: Path, size: int) -> None:
     async with served(tmp_path, app, heartbeat=OFF) as server, await Http.connect(server) as client:
         for at in range(0, len(stream), size):
             await client.stream.send_all(stream[at : at + size])
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
         found = await client.rest()
         bodies = [part.partition(b"\r\n\r\n")[2] for part in found.split(b"HTTP/1.1 200 OK")[1:]]
         assert bodies == [b"/1 abc", b"/2 ", b"/3 de", b"/4 "]
@@ -177,10 +177,7 @@ async def test_a_body_is_read_as_it_is_wanted(tmp_path: Path) -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(upload)
-            before = -1
-            while before != sent:
-                before = sent
-                await trio.sleep(0.1)
+            await trio.testing.wait_all_tasks_blocked(0.1)
             assert sent < total // 2  # the kernel's buffers, and one read
             go_on.set()
         client.h11.send(h11.Request(method="POST", target="/", headers=[("Host", "x")]))
@@ -207,8 +204,8 @@ async def test_a_response_is_as_fast_as_its_client(tmp_path: Path) -> None:
     async with served(tmp_path, app, heartbeat=OFF, send_timeout=0.5) as server:
         async with await Http.connect(server) as client:
             await client.request()
-            await trio.sleep(0.2)
-            assert len(sent) < 200
+            await everything_read()
+            assert 0 < len(sent) < 200
             await told.wait()
         await server.ended(http=1)
 

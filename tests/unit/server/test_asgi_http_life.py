@@ -11,7 +11,8 @@ import trio
 from tests.harness import raw
 from tests.harness.http_client import Http, Message, Receive, Send, body_of, reply, routes
 from tests.harness.served import served
-from tests.unit.server.peer import OFF, Peer
+from tests.harness.waiting import until
+from tests.unit.server.peer import OFF, Peer, everything_read
 from wssup.scoreboard import ClosedReason
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -136,8 +137,7 @@ async def test_idle_connections_cost_no_task(tmp_path: Path) -> None:
         before = trio.lowlevel.current_statistics().tasks_living
         for client in clients:
             assert (await client.ask()).body == b"fine"
-        while server.engine._style.busy:
-            await trio.sleep(0.001)
+        await until(lambda: not server.engine._style.busy)
         assert trio.lowlevel.current_statistics().tasks_living == before
         assert server.counts.open == 20
         for client in clients:
@@ -222,7 +222,7 @@ async def test_the_end_of_the_response_ends_a_wait(tmp_path: Path) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listen)
             nursery.start_soon(listen)
-            await trio.sleep(0.01)
+            await everything_read()
             await reply(send, scope["path"].encode())
 
     async with served(tmp_path, app, heartbeat=OFF) as server:

@@ -35,7 +35,7 @@ class App:
         assert scope["asgi"]["version"] == "3.0"
         self.log.append((await receive())["type"])
         scope["state"]["database"] = "there"
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         await send(self.started)
         if self.error is not None:
             raise self.error
@@ -51,7 +51,7 @@ async def hold(app: Any, log: list[str]) -> dict[str, Any]:
     with trio.fail_after(15):
         async with running(application, state):
             log.append("serving")
-            await trio.sleep(0.01)
+            await trio.testing.wait_all_tasks_blocked()
     return state
 
 

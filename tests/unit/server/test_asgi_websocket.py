@@ -309,11 +309,8 @@ async def test_a_slow_client_is_waited_for(tmp_path: Path) -> None:
         served(tmp_path, app, heartbeat=OFF) as server,
         await Peer.open(server, "/floods", buffer=1 << 16) as peer,
     ):
-        before = -1
-        while before != len(sent):
-            before = len(sent)
-            await trio.sleep(0.1)
-        assert before < count
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        assert len(sent) < count
         await server.works()
         for number in range(count):
             _, payload = await peer.frame()

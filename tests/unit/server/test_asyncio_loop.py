@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed as ClientClosed
 
 from tests.harness import raw
 from tests.harness.on_asyncio import Serving, on_asyncio, serving
+from tests.harness.waiting import until_on_asyncio
 from wssup.config.settings import Heartbeat
 from wssup.server.connection import Connection
 from wssup.server.request import Request
@@ -115,9 +116,9 @@ async def test_receiving_inside_a_hook(tmp_path: Path) -> None:
         serving(tmp_path, Application()) as server,
         server.connect() as ws,
     ):
-        for message in ("token", "one", "two"):
+        for number, message in enumerate(("token", "one", "two"), 1):
             await ws.send(message)
-            await asyncio.sleep(0.01)
+            await server.until(lambda c, n=number: c.messages_in == n)  # type: ignore[misc]
         assert await ws.recv() == "ok"
     assert got == ["token", "one", "two"]
 
@@ -334,9 +335,9 @@ async def test_the_loop_is_closed(tmp_path: Path) -> None:
         with server.open() as client:
             many = raw.frame(raw.TEXT, b"hello") * 1000
             client.socket.sendall(raw.request() + many)
-            while not got:
-                await asyncio.sleep(0.002)
-            await asyncio.sleep(0.02)
+            await until_on_asyncio(lambda: got)
+            # By then whatever was due when it was closed would have come.
+            await ticks(100)
             assert len(got) < 500
         for connection in list(server.pump.connections.values()):
             server.pump.closing.lose(connection)

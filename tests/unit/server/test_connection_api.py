@@ -19,6 +19,8 @@ from trio_websocket import ConnectionClosed, Endpoint, wrap_client_stream
 from tests.harness import raw
 from tests.harness.ends import both, exactly, frame, with_a_bare_socket
 from tests.harness.served import code_of, everything, served
+from tests.harness.waiting import until
+from tests.unit.server.peer import everything_read
 from wssup.server.connection import Connection
 from wssup.server.request import Request
 
@@ -207,8 +209,7 @@ async def test_send_nowait_to_a_client_that_does_not_read(tmp_path: Path) -> Non
         for number in range(sent):
             assert await exactly(there, 4) == b"\x82\x7e" + struct.pack("!H", 10_000)
             assert await exactly(there, 10_000) == b"%9d" % number + bytes(9_991)
-        while not here.send_nowait("again"):
-            await trio.sleep(0.001)
+        await until(lambda: here.send_nowait("again"))
         assert await frame(there) == (raw.TEXT, b"again")
 
 
@@ -276,8 +277,9 @@ async def test_a_call_on_a_connection_that_has_just_broken(tmp_path: Path, metho
             else pytest.raises(ConnectionClosed)
         ):
             await (call("x") if method == "send_message" else call())
-        await trio.sleep(0.01)
+        # The task's next wait.
         await server.until(lambda c: not c.open)
+        await everything_read()
 
 
 # Peers.

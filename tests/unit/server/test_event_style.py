@@ -16,6 +16,8 @@ import trio.testing
 from tests.harness import raw
 from tests.harness.ends import frame, with_a_bare_socket
 from tests.harness.served import everything, served
+from tests.harness.waiting import until
+from tests.unit.server.peer import everything_read
 from wssup.server.connection import Connection
 from wssup.server.request import Request
 
@@ -205,7 +207,7 @@ async def test_on_request_that_goes_on_after_accepting(tmp_path: Path) -> None:
         async def on_request(self, request: Request) -> None:
             await request.accept()
             await said.wait()
-            await trio.sleep(0.02)
+            await everything_read()
             journal.append(("on_request ends", ""))
 
     async with served(tmp_path, Application()) as server:
@@ -214,7 +216,7 @@ async def test_on_request_that_goes_on_after_accepting(tmp_path: Path) -> None:
             stream, _ = await server.send(raw.request())
             await stream.send_all(raw.frame(raw.TEXT, b"hello") + ending)
             said.set()
-            await trio.sleep(0.05)
+            await until(lambda: ("on_request ends", "") in journal)
             if not ending:
                 await stream.send_all(BYE)
             await everything(stream)
@@ -251,7 +253,7 @@ async def test_receiving_inside_a_hook(tmp_path: Path) -> None:
             for messages in (["secret", "one"], ["pair", "two"], ["three"]):
                 for message in messages:
                     await ws.send_message(message)
-                    await trio.sleep(0.01)
+                    await everything_read()
                 assert await ws.get_message() == "ok"
             await ws.aclose()
             await server.engine.wait_empty()
@@ -281,7 +283,7 @@ async def test_backpressure_of_an_async_hook(tmp_path: Path) -> None:
 
         server.nursery.start_soon(send)
         await server.until(lambda c: c.messages_in >= 4)
-        await trio.sleep(0.05)
+        await everything_read()
         assert server.counts.messages_in <= 6
         assert not done.is_set(), "20 MB have gone somewhere"
         go.set()

@@ -10,6 +10,7 @@ import trio
 
 from tests.harness import raw
 from tests.harness.served import Served, code_of, everything, served
+from tests.harness.waiting import until
 from tests.unit.server.peer import OFF, Peer, bystander, opened, queued, small_buffer
 from wssup.messages import CloseConnections, ConnectionsClosing, Inspect, Inspected, Message
 from wssup.questions import LONGEST_PATH, ConnectionSeen
@@ -127,8 +128,7 @@ async def test_those_that_are_no_websocket_yet(tmp_path: Path) -> None:
         await server.until(lambda c: c.accepted == 1)
         pending = await server.open()
         await pending.send_all(raw.request("/slow"))
-        while not requests:
-            await trio.sleep(0.005)
+        await until(lambda: requests)
         found = await seen(server)
         assert [(c.state, c.path) for c in found] == [("handshake", ""), ("pending", "/slow")]
         answer = await close(server, *(c.id for c in found))

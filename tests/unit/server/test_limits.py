@@ -11,6 +11,7 @@ import trio
 
 from tests.harness import raw
 from tests.harness.served import Echo, echo, served
+from tests.harness.waiting import until
 from tests.unit.server.peer import (
     BINARY,
     OFF,
@@ -364,8 +365,7 @@ async def test_send_timeout(tmp_path: Path) -> None:
             await everything_read()
             # Senders are let go on when half of it is free.
             assert queued(server) > 20_000, "it was not slow"
-            while queued(server) > 10_000 + 200:
-                await trio.sleep(0.005)
+            await until(lambda: queued(server) <= 10_000 + 200)
             assert trio.current_time() - last >= 0.5, "it was taking something until then"
             while (frame := await peer.frame())[0] == BINARY:
                 assert frame[1] == bytes(10_000)

@@ -23,6 +23,7 @@ from tests.harness.moving import (
     move_now,
     two,
 )
+from tests.harness.waiting import until
 from tests.unit.server.peer import (
     BINARY,
     OFF,
@@ -62,14 +63,12 @@ async def test_under_load(tmp_path: Path, make: Make) -> None:
                 async with trio.open_nursery() as nursery:
                     for index in range(talkers):
                         nursery.start_soon(talk, peers, index)
-                    while min(asked[:talkers]) < 5:
-                        await trio.sleep(0.001)
+                    await until(lambda: min(asked[:talkers]) >= 5)
                     session = begin(both.old, both.new)
                     swept = await session.swept()
                     await both.old.engine.wait_empty()
                     before = list(asked)
-                    while any(asked[i] < before[i] + 5 for i in range(talkers)):
-                        await trio.sleep(0.001)
+                    await until(lambda: all(asked[i] >= before[i] + 5 for i in range(talkers)))
                     stop = True
                 for index in range(count):
                     assert await peers[index].ask("x") == f"{asked[index] + 1} x"
@@ -310,8 +309,7 @@ async def test_there_and_back(tmp_path: Path) -> None:
                 await here.engine.wait_empty()
                 await session.recall()
                 before = rounds
-                while rounds < before + 100:
-                    await trio.sleep(0.001)
+                await until(lambda least=before + 100: rounds >= least)  # type: ignore[misc]
                 here, there = there, here
             stop = True
         assert both.moved() == (100, 100)

@@ -14,6 +14,7 @@ from trio_websocket import ConnectionClosed
 import wssup
 from tests.harness import raw
 from tests.harness.moving import Plain, Two, begin, move, two
+from tests.harness.waiting import until
 from tests.unit.server.peer import BINARY, OFF, PING, Peer, everything_read, small_buffer
 from wssup import ConnectionMoved
 from wssup.server.connection import Connection
@@ -270,7 +271,7 @@ async def test_tasks_of_a_handler(tmp_path: Path) -> None:
         with trio.CancelScope(shield=True):
             await saving.wait()
             for n in range(10):
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
                 await ws.send_message(f"saved {n}")
             ws.state["saved"] = True
 
@@ -288,8 +289,7 @@ async def test_tasks_of_a_handler(tmp_path: Path) -> None:
 
     async with scene(tmp_path, application) as (both, _, peer):
         session = begin(both.old, both.new)
-        while not done:
-            await trio.sleep(0.001)
+        await until(lambda: done)
         assert both.moved() == (0, 0)
         saving.set()
         assert (await session.swept()).moved == 1

@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection
 import wssup
 from tests.harness.moving import ANY, VERSION, Plain, numbered
 from tests.harness.on_asyncio import Serving, on_asyncio, serving
+from tests.harness.waiting import until_on_asyncio as until
 from wssup import ConnectionMoved
 from wssup.messages import HandedOver, HandOver, Message, Swept, TakeOver, TookOver
 from wssup.server.connection import Connection
@@ -88,15 +89,12 @@ class Session:
 
     async def swept(self) -> Swept:
         """Wait until each connection was looked at."""
-        while not (found := [x for x in self.said if isinstance(x, Swept)]):
-            await asyncio.sleep(0.001)
-        return found[0]
+        return (await until(lambda: [x for x in self.said if isinstance(x, Swept)]))[0]
 
     async def recall(self) -> int:
         """End it; how many it has moved."""
         self._sender.end("recalled")
-        while not (taken := [x for x in self.said if isinstance(x, TookOver)]):
-            await asyncio.sleep(0.001)
+        taken = await until(lambda: [x for x in self.said if isinstance(x, TookOver)])
         (given,) = (x for x in self.said if isinstance(x, HandedOver))
         assert (given.moved, taken[0].failed) == (taken[0].taken, 0)
         return given.moved
@@ -139,8 +137,7 @@ async def test_under_load(tmp_path: Path, application: Any) -> None:
             await there.until(lambda c: c.active == count)
             assert await session.recall() == count
             before = rounds
-            while rounds < before + 3 * count:
-                await asyncio.sleep(0.001)
+            await until(lambda least=before + 3 * count: rounds >= least)  # type: ignore[misc]
             here, there = there, here
         stop = True
         await asyncio.gather(*talking)
@@ -176,8 +173,7 @@ async def test_unread_messages(tmp_path: Path) -> None:
         assert (await session.swept()).busy == 1
         waiting = asyncio.create_task(old[0].ping())
         go_on.set()
-        while len(received) < 100:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(received) >= 100)
         assert received == [str(n) for n in range(100)]
         with pytest.raises(ConnectionMoved):
             await waiting

@@ -30,6 +30,7 @@ from tests.harness.moving import (
     two,
 )
 from tests.harness.served import Served, served
+from tests.harness.waiting import until
 from tests.unit.server.peer import OFF, Peer, everything_read, opened
 from wssup.messages import HandedOver, TookOver
 from wssup.server.connection import Connection
@@ -259,8 +260,7 @@ async def test_a_recall_while_the_link_is_full(tmp_path: Path, pause: float) -> 
                     nursery.start_soon(talk, peers, index)
                 await to_and_fro(both)
                 before = list(asked)
-                while any(a < b + 2 for a, b in zip(asked, before, strict=True)):
-                    await trio.sleep(0.001)
+                await until(lambda: all(a >= b + 2 for a, b in zip(asked, before, strict=True)))
                 stop = True
             old, new = both.old.counts, both.new.counts
             assert (old.moved_out, old.moved_in) == (new.moved_in, new.moved_out)
@@ -303,6 +303,6 @@ async def test_the_engine_ends_meanwhile(tmp_path: Path, make: Callable[[], obje
             with trio.CancelScope(shield=True):
                 both.old.nursery.cancel_scope.cancel()
                 both.new.nursery.cancel_scope.cancel()
-                await trio.sleep(0.05)
+                await until(lambda: session.said and incoming.said)
     assert session.said == [HandedOver(session.number, 0, "")]
     assert incoming.said == [TookOver(incoming.number, 0, 0)]

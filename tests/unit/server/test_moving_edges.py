@@ -100,7 +100,7 @@ async def test_work_that_ends_when_the_receiver_refuses(tmp_path: Path, kind: An
         peers = [await Peer.open(old, f"/{n}") for n in range(count)]
         for peer in peers:
             await peer.say("first", "second", "third")
-        await trio.sleep(0.01)
+        await old.until(lambda c: c.messages_in == 3 * count)
         session, end = begin_alone(old)
         with end:
             await trio.lowlevel.wait_readable(end)

@@ -122,7 +122,7 @@ async def test_a_state_that_cannot_move(tmp_path: Path, style: str, path: str, l
 
 class Fails(Plain):
     async def fail_async(self) -> None:
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         raise ValueError("oh")
 
     def fail(self) -> None:

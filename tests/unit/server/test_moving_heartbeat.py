@@ -9,6 +9,7 @@ import trio
 
 from tests.harness import raw
 from tests.harness.moving import Async, Plain, begin, move, task, two
+from tests.harness.waiting import until
 from tests.unit.server.peer import (
     BINARY,
     PING,
@@ -183,8 +184,7 @@ async def test_who_leaves_at_the_move(tmp_path: Path) -> None:
                 await trio.lowlevel.checkpoint()
         await session.swept()
         left = count // 3
-        while sum(both.active()) > left:
-            await trio.sleep(0.001)
+        await until(lambda: sum(both.active()) <= left)
         given, taken = await session.recall()
         assert given.moved == taken.taken
         reasons = [server.counts.closed_by_reason for server in both]

@@ -279,7 +279,7 @@ async def test_said_in_on_suspend(tmp_path: Path) -> None:
 
         async def on_suspend(self, ws: Connection) -> None:
             for n in range(3):
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
                 assert ws.send_nowait(f"going {n}")
             await ws.send_message("gone")
             # Whoever is not gone yet hears it.
@@ -351,7 +351,7 @@ async def test_others_speak_while_it_moves(tmp_path: Path) -> None:
             n += 1
             if n == 20:
                 stay.set()
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
         assert n >= 20
         await session.recall()
         for n in told:

@@ -11,6 +11,7 @@ import trio
 
 from tests.harness.moving import STYLE_NAMES, STYLES, begin, two
 from tests.harness.served import Served, served
+from tests.harness.waiting import until
 from tests.unit.server.peer import Peer, everything_read, opened
 
 each_style = pytest.mark.parametrize("make", STYLES, ids=STYLE_NAMES)
@@ -43,8 +44,7 @@ async def talking(peers: list[Peer]) -> AsyncIterator[None]:
             nursery.start_soon(talk, peer)
         yield
         before = dict(asked)
-        while any(asked[peer] < before[peer] + 3 for peer in peers):
-            await trio.sleep(0.001)
+        await until(lambda: all(asked[peer] >= before[peer] + 3 for peer in peers))
         stop = True
 
 
@@ -110,8 +110,6 @@ async def test_one_after_the_other(
             for _ in range(5):
                 await trio.lowlevel.checkpoint()
             await sessions.pop(recalled).recall()
-            with trio.fail_after(15):
-                while old.counts.active:
-                    await trio.sleep(0.001)
+            await until(lambda: not old.counts.active, 15)
             await sessions.pop().recall()
         assert one.counts.active + other.counts.active == 30

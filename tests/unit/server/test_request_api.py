@@ -12,6 +12,7 @@ from trio_websocket import ConnectionClosed, connect_websocket_url
 from tests.harness import raw
 from tests.harness.ends import exactly, frame
 from tests.harness.served import Echo, everything, served
+from tests.unit.server.peer import everything_read
 from wssup.server.request import Request
 
 HEADERS = [(b"X-Kept", b"1"), (b"Cookie", b"a=b"), (b"x-kept", b"2")]
@@ -173,7 +174,7 @@ async def test_frames_that_come_with_the_handshake(tmp_path: Path, style: str, c
     """What a client sends in one go with its handshake, whole or in part, is not lost."""
 
     async def handler(request: Request) -> None:
-        await trio.sleep(0.01)
+        await everything_read()
         ws = await request.accept()
         async for message in ws:
             await ws.send_message(message)

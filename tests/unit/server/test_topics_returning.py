@@ -18,6 +18,7 @@ from trio_websocket import WebSocketConnection
 
 from tests.harness.moving import STYLE_NAMES, STYLES, begin_alone
 from tests.harness.served import Served, served
+from tests.harness.waiting import until
 from tests.unit.server.peer import OFF, Peer
 from tests.unit.server.test_topics import Commands, ask
 from wssup.config.topics import Topics
@@ -97,8 +98,7 @@ async def test_who_goes_while_a_server_is_asked(tmp_path: Path, how: str) -> Non
     async with asking(tmp_path, App()) as (server, answers, ws):
         await ws.send_message("wait")
         with trio.fail_after(10):
-            while not answers:
-                await trio.sleep(0.005)
+            await until(lambda: answers)
             hub = server.engine.topics
             (connection,) = hub._topics["t"].waiting or {}
             if how == "closed":
@@ -107,8 +107,7 @@ async def test_who_goes_while_a_server_is_asked(tmp_path: Path, how: str) -> Non
                 assert hub.unsubscribe(connection, "t")
             else:
                 hub.subscribe(connection, "t", since=None, positions=False, member=None)
-            while not settled:
-                await trio.sleep(0.005)
+            await until(lambda: settled)
         answers[0]([], True)
         assert settled == [False]
         if how != "closed":

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
 from typing import Any
 
 from tests.harness.fresh import python
 from tests.harness.on_asyncio import on_asyncio
+from tests.harness.waiting import until_on_asyncio as until
 from wssup.scoreboard import RefusedReason
 from wssup.server.admission import Admission
 from wssup.server.uvicorn_worker.accepting import Accepting
@@ -29,10 +29,6 @@ class Taken:
     def close_one(self) -> None:
         self.sockets.pop(0).close()
         self.accepting.closed_one()
-
-    async def until(self, fact: Callable[[], object]) -> None:
-        while not fact():
-            await asyncio.sleep(0.002)
 
     async def settled(self) -> int:
         """How many there are when nothing more comes."""
@@ -63,11 +59,11 @@ async def test_listeners_come_and_go() -> None:
         clients = [socket.create_connection(one.getsockname(), 5)]
         assert await taken.settled() == 0
         taken.accepting.switch(on=True)
-        await taken.until(lambda: len(taken.sockets) == 1)
+        await until(lambda: len(taken.sockets) == 1)
         assert not os.get_blocking(taken.sockets[0].fileno())
         taken.accepting.add((1, "two"), os.dup(two.fileno()))
         clients.append(socket.create_connection(two.getsockname(), 5))
-        await taken.until(lambda: len(taken.sockets) == 2)
+        await until(lambda: len(taken.sockets) == 2)
         taken.accepting.remove((0, "one"))
         taken.accepting.remove((0, "one"))
         clients.append(socket.create_connection(one.getsockname(), 5))
@@ -76,7 +72,7 @@ async def test_listeners_come_and_go() -> None:
         clients.append(socket.create_connection(two.getsockname(), 5))
         assert await taken.settled() == 2
         taken.accepting.switch(on=True)
-        await taken.until(lambda: len(taken.sockets) == 3)
+        await until(lambda: len(taken.sockets) == 3)
         assert taken.accepting.open == 3
         assert taken.gauge == [True, False, True]
         taken.end()
@@ -95,10 +91,10 @@ async def test_the_limit() -> None:
         taken.accepting.add((0, "one"), os.dup(one.fileno()))
         taken.accepting.switch(on=True)
         clients = [socket.create_connection(one.getsockname(), 5) for _ in range(4)]
-        await taken.until(lambda: len(taken.sockets) == 2)
+        await until(lambda: len(taken.sockets) == 2)
         assert await taken.settled() == 2
         taken.close_one()
-        await taken.until(lambda: len(taken.sockets) == 2)
+        await until(lambda: len(taken.sockets) == 2)
         taken.accepting.add((1, "two"), os.dup(two.fileno()))
         clients.append(socket.create_connection(two.getsockname(), 5))
         assert await taken.settled() == 2
@@ -106,7 +102,7 @@ async def test_the_limit() -> None:
         taken.close_one()
         assert await taken.settled() == 1
         taken.accepting.switch(on=True)
-        await taken.until(lambda: len(taken.sockets) == 2)
+        await until(lambda: len(taken.sockets) == 2)
         assert await taken.settled() == 2
         taken.accepting.remove((0, "one"))
         taken.close_one()
@@ -132,7 +128,7 @@ async def test_turned_away_or_let_in_at_a_rate() -> None:
         taken.accepting.add((0, "one"), os.dup(listener.fileno()))
         taken.accepting.switch(on=True)
         for left in range(10, 0, -1):
-            await taken.until(lambda left=left: len(away) == min(4, left))
+            await until(lambda left=left: len(away) == min(4, left))
             assert await taken.settled() == 2
             assert len(away) == min(4, left)
             sock, why = away.pop()
@@ -145,7 +141,7 @@ async def test_turned_away_or_let_in_at_a_rate() -> None:
         clients += [socket.create_connection(listener.getsockname(), 20) for _ in range(25)]
         patient.accepting.add((0, "one"), os.dup(listener.fileno()))
         patient.accepting.switch(on=True)
-        await patient.until(lambda: len(patient.sockets) == 25)
+        await until(lambda: len(patient.sockets) == 25)
         patient.end()
         for client in clients:
             client.close()
@@ -161,6 +157,7 @@ def test_the_spare_descriptor() -> None:
         from wssup import logs
         from wssup.server import listening
         from wssup.server.admission import Admission
+        from tests.harness.waiting import until_on_asyncio as until
         from wssup.server.uvicorn_worker import accepting as module
         logs.configure("info", "json")
         sys.stderr = sys.stdout
@@ -183,8 +180,8 @@ def test_the_spare_descriptor() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 4, opened + 4))
             found.switch(on=True)
             for n in range(7):
-                while not away:
-                    await asyncio.sleep(0.005)
+                await until(lambda: away)
+                # Nobody else.
                 await asyncio.sleep(0.02)
                 assert len(inside) == 3
                 ((fd, why),) = away
@@ -211,6 +208,7 @@ def test_out_of_descriptors() -> None:
         from wssup import logs
         from wssup.server import listening
         from wssup.server.admission import Admission
+        from tests.harness.waiting import until_on_asyncio as until
         from wssup.server.uvicorn_worker import accepting as module
         logs.configure("info", "json")
         sys.stderr = sys.stdout
@@ -233,8 +231,7 @@ def test_out_of_descriptors() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 3, opened + 3))
             found.switch(on=True)
             for n in range(10):
-                while not taken:
-                    await asyncio.sleep(0.005)
+                await until(lambda: taken)
                 taken.pop(0).close()
                 found.closed_one()
             print(len(counted), found.open)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness import processes
 from tests.harness.worker_process import PATIENCE, Run
 from wssup import channel
 from wssup.messages import Drain, Failed, Hello
@@ -144,10 +145,7 @@ def test_not_wanted_any_more_while_it_starts(run: Run, tmp_path: Path) -> None:
     """A worker that is told to drain during its start-up leaves without being ready."""
     worker = run(lifespan(enter="await trio.sleep_forever()"))
     assert isinstance(worker.hear(), Hello)
-    deadline = time.monotonic() + PATIENCE
-    while not (tmp_path / "notes").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    processes.until((tmp_path / "notes").exists, PATIENCE, "the lifespan to begin")
     worker.tell(Drain(1012, "", 0, 10))
     assert worker.ended() == 0
     assert channel.receive(worker.end) is None

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from tests.harness.waiting import until
 from wssup import channel
 from wssup.config.loading import load
 from wssup.config.settings import Settings
@@ -153,9 +154,7 @@ class Stage:
 
     async def until(self, fact: Callable[[], Any]) -> Any:
         """Wait until it is so; what it said."""
-        while not (found := fact()):
-            await trio.sleep(0.005)
-        return found
+        return await until(fact)
 
     async def start(self, count: int, **ready: Any) -> None:
         """Have so many slots with ready workers."""

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from tests.harness.descriptors import open_descriptors
+from tests.harness.waiting import until
 from wssup.messages import Message, Peers
 from wssup.supervisor import mesh as module
 from wssup.supervisor.mesh import Mesh, Node
@@ -103,11 +104,6 @@ async def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
         process.close()
 
 
-async def until(fact: Any) -> None:
-    while not fact():
-        await trio.sleep(0.001)
-
-
 async def test_each_is_linked_to_each(stage: Stage) -> None:
     """Each new node is told of all others in one message, and each of the others of it, at once;
     the ends of each link belong together, and the master keeps none.
@@ -176,7 +172,7 @@ async def test_a_new_node_that_goes_is_given_up(stage: Stage) -> None:
     new = stage.join(999)
     stage.mesh.leave(999)
     for _ in range(20):
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
     assert len(new.told) == 1
     assert stage.kept == 0
 

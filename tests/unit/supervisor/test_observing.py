@@ -82,10 +82,6 @@ _SETTING = """
         master.lifecycle.record("info", {{"event": "e", "number": number}})
     def events():
         return [line["event"] for line in logged if line["log_level"] != "debug"]
-    async def until(fact):
-        while not (found := fact()):
-            await trio.sleep(0.005)
-        return found
     with structlog.testing.capture_logs() as logged:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(made.run)
