@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.harness import processes
 from tests.harness.instance import Instance
 
 __all__ = ["Limited", "control_group", "controller", "network_of"]
@@ -62,12 +62,14 @@ def control_group(name: str, **values: int) -> Iterator[tuple[Path, list[str]]]:
         join = f'echo $$ > {group}/cgroup.procs && exec "$@"'
         yield group, ["sh", "-c", join, "-"]
     finally:
-        deadline = time.monotonic() + 30
-        while group.exists() and time.monotonic() < deadline:
-            # Its processes were ended; the kernel forgets them a moment later.
-            with contextlib.suppress(OSError):
-                group.rmdir()
-            time.sleep(0.02)
+        # Its processes were ended; the kernel forgets them a moment later.
+        processes.until(lambda: _removed(group), 30, f"{group} to be empty")
+
+
+def _removed(group: Path) -> bool:
+    with contextlib.suppress(OSError):
+        group.rmdir()
+    return not group.exists()
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import time
 
-from tests.harness import kernel
+from tests.harness import kernel, processes
 from tests.harness.processes import state, until
 from tests.harness.raw import ABNORMAL, request
 from tests.harness.worker_process import PATIENCE, Run, listening
@@ -240,15 +241,15 @@ def test_the_master_dies(run: Run) -> None:
         worker.end.close()
         name = worker.listener.getsockname()
         worker.listener.close()
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                again = socket.create_server(name)
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
-        with again:
+        again: list[socket.socket] = []
+
+        def free() -> bool:
+            with contextlib.suppress(OSError):
+                again.append(socket.create_server(name))
+            return bool(again)
+
+        processes.until(free, PATIENCE, "the address")
+        with again[0]:
             assert worker.process.poll() is None, "it left before its clients were told"
             assert client.ending().code == 1012
         assert worker.ended() == 0
